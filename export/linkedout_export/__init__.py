@@ -1,0 +1,1 @@
+"""Workstation half: torch → ONNX → quantised graphs → bundle."""

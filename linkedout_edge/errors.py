@@ -1,0 +1,106 @@
+"""Everything that linkedout-edge raises on purpose.
+
+All errors derive from `LinkedOutError` and from the built-in exception that fits, so that both
+``except LinkedOutError`` and ``except ValueError`` do what a caller expects. A message says what was wrong,
+what was expected and how to mend it.
+
+What goes wrong with *one video* inside `rank` or `encode` is not raised: it is a `Failed` entry in the result, whose
+`code` is the `code` of the `VideoError` below.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LinkedOutError(Exception):
+    """Base class of all errors of this library."""
+
+
+class ArgumentError(LinkedOutError, ValueError):
+    """An argument has a value that makes no sense; the message lists what would."""
+
+
+class ArgumentTypeError(LinkedOutError, TypeError):
+    """An argument has the wrong type, such as a bare string where a list of videos is expected."""
+
+
+class BundleError(LinkedOutError):
+    """A bundle cannot be used."""
+
+
+class BundleNotFoundError(BundleError, FileNotFoundError):
+    """There is no bundle under the given name or path."""
+
+
+class BundleCorruptError(BundleError, ValueError):
+    """A bundle's files do not match its manifest (changed bytes, a missing graph, a path that leaves the folder)."""
+
+
+class BundleVersionError(BundleError, ValueError):
+    """A bundle was written in a format that this version of the library does not read."""
+
+
+class BackendError(LinkedOutError, RuntimeError):
+    """The inference library failed, or cannot do what was asked."""
+
+
+class MissingDependencyError(LinkedOutError, ImportError):
+    """An optional library is needed; the message has the exact ``pip install`` line."""
+
+
+class DeviceError(BackendError):
+    """The device or execution provider that was asked for is not available here."""
+
+
+class ClosedError(LinkedOutError, RuntimeError):
+    """The recommender was closed; load a new one."""
+
+
+class NotYetError(LinkedOutError, NotImplementedError):
+    """The option is part of the stable API, but this version does not have it yet."""
+
+
+class VideoError(LinkedOutError):
+    """One video cannot be used. `code` is stable and meant for programs; the message is meant for people."""
+
+    code = "unreadable"
+
+
+class VideoNotFoundError(VideoError, FileNotFoundError):
+    """The file does not exist, or the id is not in the store."""
+
+    code = "not_found"
+
+
+class VideoUnreadableError(VideoError, ValueError):
+    """The file is no video that can be decoded: empty, truncated, mislabelled, audio only, a directory."""
+
+    code = "unreadable"
+
+
+class VideoTooLargeError(VideoError, ValueError):
+    """The file is over a limit on bytes, pixels, length or decoding time."""
+
+    code = "too_large"
+
+
+class InvalidFramesError(VideoError, ValueError):
+    """A frame array has the wrong type, shape or dtype; ``uint8 [F, H, W, 3]`` RGB is expected."""
+
+    code = "invalid_frames"
+
+
+class ConflictError(VideoError, ValueError):
+    """One id stands for two different contents in one call."""
+
+    code = "conflict"
+
+
+def unknown(what: str, value: object, known: Iterable[str]) -> str:
+    """Message for a name that is not among `known`, with the closest match where there is one."""
+    options = list(known)
+    close = difflib.get_close_matches(str(value), options, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {value!r}: expected one of {', '.join(map(repr, options))}.{hint}"

@@ -1,0 +1,1 @@
+"""Workstation half: the student model in torch, its training and its evaluation."""

@@ -1,0 +1,43 @@
+"""Layer token compressor: what one tapped LM layer knows of a video, in M tokens of width D.
+
+M learned queries attend to the layer's visual tokens ("context") and prompt positions ("new"), as in LinkedOut's
+layer token compression (arXiv 2512.16891, section on the cross-layer knowledge fusion). The tokens leave with zero mean and unit
+variance, so that inner products between videos are bounded and int8 loses little.
+"""
+
+from __future__ import annotations
+
+import torch
+from linkedout_edge.config import ModelConfig
+from torch import Tensor, nn
+
+from linkedout_quant.model.lm import MASKED
+
+
+class Compressor(nn.Module):
+    """One tapped layer's hidden states → M layer tokens."""
+
+    def __init__(self, config: ModelConfig, heads: int = 4) -> None:
+        super().__init__()
+        width, inner = config.lm_width, config.lm_width // 2
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.queries = nn.Parameter(torch.randn(config.tokens_per_layer, inner) * 0.5)
+        self.key_value = nn.Linear(width, 2 * inner, bias=False)
+        self.mix = nn.Linear(inner, width)
+        self.project = nn.Linear(width, config.token_width)
+
+    def features(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        """hidden float32 [B, S, W], valid bool [B, S] → float32 [B, M, W], before the projection to D."""
+        b, s, _ = hidden.shape
+        m, inner = self.queries.shape
+        k, v = self.key_value(self.norm(hidden)).reshape(b, s, 2, self.heads, inner // self.heads).permute(2, 0, 3, 1, 4)
+        q = self.queries.reshape(m, self.heads, inner // self.heads).transpose(0, 1)
+        mask = torch.where(valid, 0.0, MASKED)[:, None, None, :]
+        attention = torch.softmax((q * (inner // self.heads) ** -0.5) @ k.transpose(-1, -2) + mask, -1)
+        pooled = (attention @ v).transpose(1, 2).reshape(b, m, inner)
+        return torch.relu(self.mix(pooled))
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """[B, M, W] → layer tokens float32 [B, M, D]."""
+        return nn.functional.layer_norm(self.project(features), (self.project.out_features,))

@@ -1,0 +1,1 @@
+"""Teachers: models whose features the student learns to predict."""
