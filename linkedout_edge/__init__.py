@@ -1,0 +1,20 @@
+"""Private, low-latency video recommendation on the device itself.
+
+    from linkedout_edge import Recommender, Event, Video
+
+    with Recommender.load("int8") as rec:
+        for r in rec.rank(["seen/a.mp4", Event("seen/b.mp4", watched=0.2)], ["new/c.mp4", "new/d.mp4"]):
+            print(r.rank, r.id, r.score)
+"""
+
+import logging
+
+from linkedout_edge import errors
+from linkedout_edge._version import __version__
+from linkedout_edge.inputs import Event, Video
+from linkedout_edge.ranking import Explanation, Failed, Ranked, Ranking
+from linkedout_edge.recommender import Recommender
+
+__all__ = ["Event", "Explanation", "Failed", "Ranked", "Ranking", "Recommender", "Video", "__version__", "errors"]
+
+logging.getLogger("linkedout_edge").addHandler(logging.NullHandler())

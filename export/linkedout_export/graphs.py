@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import torch
-from linkedout_edge.config import EVENT_FEATURES, ModelConfig
 from linkedout_quant.model import Student, UserEncoder, VideoEncoder, quantise
 from torch import Tensor, nn
 
+from linkedout_edge.config import EVENT_FEATURES, ModelConfig
 from linkedout_export.scorer import IR_VERSION, OPSET, scorer_graph
 
 GRAPHS = ("encoder", "user", "scorer")
@@ -25,7 +25,9 @@ class EncoderGraph(nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, frames: Tensor, frame_mask: Tensor, title_ids: Tensor, title_mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, frames: Tensor, frame_mask: Tensor, title_ids: Tensor, title_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """See docs/architecture.md."""
         return quantise(self.encoder(frames, frame_mask, title_ids, title_mask))
 
@@ -54,7 +56,9 @@ def user_example(config: ModelConfig, events: int, seed: int = 0) -> tuple[Tenso
     return tokens, scales, features, mask
 
 
-def _export(module: nn.Module, example: Sequence[Tensor], names: dict[str, str | None], outputs: list[str]) -> onnx.ModelProto:
+def _export(
+    module: nn.Module, example: Sequence[Tensor], names: dict[str, str | None], outputs: list[str]
+) -> onnx.ModelProto:
     """`names`: input name → name of its dynamic dimension 0 ("B") or 1 ("N"), in order."""
     dims = {k: torch.export.Dim(k) for k in {v for v in names.values() if v}}
     axis = {"B": 0, "N": 1}
@@ -120,18 +124,30 @@ def parity(student: Student, graphs: dict[str, onnx.ModelProto], batch: int = 3)
     worst = {}
     with torch.no_grad():
         example = encoder_example(config, batch, seed=1)
-        tokens, scales = run("encoder", dict(zip(("frames", "frame_mask", "title_ids", "title_mask"), example, strict=True)))
+        tokens, scales = run(
+            "encoder", dict(zip(("frames", "frame_mask", "title_ids", "title_mask"), example, strict=True))
+        )
         want_tokens, want_scales = EncoderGraph(student.encoder.eval())(*example)
         got = dequantise(torch.from_numpy(tokens), torch.from_numpy(scales))
         worst["encoder"] = float((got - dequantise(want_tokens, want_scales)).abs().max() / want_scales.max())
         history = user_example(config, 7, seed=2)
         got_user = run("user", dict(zip(("tokens", "scales", "events", "mask"), history, strict=True)))
         want_user = student.user.eval()(*history)
-        worst["user"] = max(float(np.abs(g - w.numpy()).max()) for g, w in zip(got_user, want_user, strict=True))
+        worst["user"] = max(
+            float(np.abs(g - w.numpy()).max()) for g, w in zip(got_user, want_user, strict=True)
+        )
         c_tokens, c_scales = (x[0] for x in user_example(config, 9, seed=3)[:2])
         mask = torch.arange(9) != 4
-        feeds = {"query": want_user[0], "bias": want_user[1], "tokens": c_tokens, "scales": c_scales, "mask": mask}
+        feeds = {
+            "query": want_user[0],
+            "bias": want_user[1],
+            "tokens": c_tokens,
+            "scales": c_scales,
+            "mask": mask,
+        }
         got_score = run("scorer", feeds)
         want_score = scorer_reference(*feeds.values())
-        worst["scorer"] = max(float(np.abs(g - w.numpy()).max()) for g, w in zip(got_score, want_score, strict=True))
+        worst["scorer"] = max(
+            float(np.abs(g - w.numpy()).max()) for g, w in zip(got_score, want_score, strict=True)
+        )
     return worst

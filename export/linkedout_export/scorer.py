@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from linkedout_edge.config import ModelConfig
 from onnx import TensorProto, helper, numpy_helper
+
+from linkedout_edge.config import ModelConfig
 
 OPSET = 18
 IR_VERSION = 10
@@ -36,7 +37,9 @@ def scorer_graph(config: ModelConfig) -> onnx.ModelProto:
         "shape_columns": np.array([-1, 4, lm], np.int64),
         "shape_flat": np.array([-1, 4 * lm], np.int64),
         "shape_part_scale": np.array([4 * lm, 1], np.int64),
-        "membership": np.tile(np.kron(np.eye(2 * layers, dtype=np.float32), np.ones((m, 1), np.float32)), (2, 1)),
+        "membership": np.tile(
+            np.kron(np.eye(2 * layers, dtype=np.float32), np.ones((m, 1), np.float32)), (2, 1)
+        ),
         "shape_scales": np.array([-1, 1, lm], np.int64),
         "shape_layers": np.array([-1, 2, layers], np.int64),
         "layer_axis": np.array([1], np.int64),
@@ -59,7 +62,9 @@ def scorer_graph(config: ModelConfig) -> onnx.ModelProto:
         n("Mul", ["q_rest", "fine"], ["q_rest_units"]),
         n("Round", ["q_rest_units"], ["q_fine"]),
         # Block-diagonal matrix [4·LM columns, LM·D rows], transposed at the end.
-        n("Concat", ["q_coarse", "q_fine"], ["q_parts"], axis=0),  # [4, LM, D]: coarse u, coarse q, fine u, fine q
+        n(
+            "Concat", ["q_coarse", "q_fine"], ["q_parts"], axis=0
+        ),  # [4, LM, D]: coarse u, coarse q, fine u, fine q
         n("Reshape", ["q_parts", "shape_column"], ["q_by_column"]),  # [4, LM, 1, D]
         n("Mul", ["q_by_column", "eye"], ["q_diagonal"]),  # [4, LM, LM, D]
         n("Reshape", ["q_diagonal", "shape_matrix"], ["q_matrix_t"]),
@@ -106,6 +111,11 @@ def scorer_graph(config: ModelConfig) -> onnx.ModelProto:
         ],
         initializer=[numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="linkedout-edge")
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="linkedout-edge",
+    )
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -8,9 +8,9 @@ variance, so that inner products between videos are bounded and int8 loses littl
 from __future__ import annotations
 
 import torch
-from linkedout_edge.config import ModelConfig
 from torch import Tensor, nn
 
+from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.lm import MASKED
 
 
@@ -28,10 +28,14 @@ class Compressor(nn.Module):
         self.project = nn.Linear(width, config.token_width)
 
     def features(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        """hidden float32 [B, S, W], valid bool [B, S] → float32 [B, M, W], before the projection to D."""
+        """Hidden float32 [B, S, W], valid bool [B, S] → float32 [B, M, W], before the projection to D."""
         b, s, _ = hidden.shape
         m, inner = self.queries.shape
-        k, v = self.key_value(self.norm(hidden)).reshape(b, s, 2, self.heads, inner // self.heads).permute(2, 0, 3, 1, 4)
+        k, v = (
+            self.key_value(self.norm(hidden))
+            .reshape(b, s, 2, self.heads, inner // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
         q = self.queries.reshape(m, self.heads, inner // self.heads).transpose(0, 1)
         mask = torch.where(valid, 0.0, MASKED)[:, None, None, :]
         attention = torch.softmax((q * (inner // self.heads) ** -0.5) @ k.transpose(-1, -2) + mask, -1)

@@ -28,7 +28,9 @@ def fuse(query: Tensor, bias: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     return contributions.sum(-1), contributions
 
 
-def scorer_reference(query: Tensor, bias: Tensor, tokens: Tensor, scales: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def scorer_reference(
+    query: Tensor, bias: Tensor, tokens: Tensor, scales: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
     """What the scorer graph computes, in float: the reference that the integer graph is checked against."""
     score, contributions = fuse(query, bias, dequantise(tokens, scales).unsqueeze(0))
     lowest = torch.full_like(score[0], torch.finfo(torch.float32).min)

@@ -8,8 +8,9 @@ that exports to the same few operators everywhere.
 from __future__ import annotations
 
 import torch
-from linkedout_edge.config import ModelConfig
 from torch import Tensor, nn
+
+from linkedout_edge.config import ModelConfig
 
 MASKED = -1e4  # finite: a row without any valid key stays finite, and float16 holds it
 
@@ -27,9 +28,13 @@ class Block(nn.Module):
         self.down = nn.Linear(mlp, width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x float32 [B, S, W], mask additive [B, 1, S, S] → [B, S, W]."""
+        """X float32 [B, S, W], mask additive [B, 1, S, S] → [B, S, W]."""
         b, s, w = x.shape
-        q, k, v = self.qkv(self.norm_attention(x)).reshape(b, s, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            self.qkv(self.norm_attention(x))
+            .reshape(b, s, 3, self.heads, w // self.heads)
+            .permute(2, 0, 3, 1, 4)
+        )
         attention = torch.softmax((q * (w // self.heads) ** -0.5) @ k.transpose(-1, -2) + mask, -1)
         x = x + self.out((attention @ v).transpose(1, 2).reshape(b, s, w))
         return x + self.down(torch.relu(self.up(self.norm_mlp(x))))
@@ -47,7 +52,9 @@ class CausalLM(nn.Module):
         self.cell_position = nn.Parameter(torch.randn(1, config.grid**2, width) * 0.02)
         self.title_position = nn.Parameter(torch.randn(config.title_tokens, width) * 0.02)
         self.prompt_position = nn.Parameter(torch.randn(config.prompt_tokens, width) * 0.02)
-        self.blocks = nn.ModuleList(Block(width, config.lm_heads, config.lm_mlp) for _ in range(config.lm_layers))
+        self.blocks = nn.ModuleList(
+            Block(width, config.lm_heads, config.lm_mlp) for _ in range(config.lm_layers)
+        )
         self.final_norm = nn.LayerNorm(width)
         self.apply(self._initialise)
 

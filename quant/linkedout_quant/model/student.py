@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from linkedout_edge.config import ModelConfig
 from torch import Tensor, nn
 
+from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.compressor import Compressor
 from linkedout_quant.model.lm import CausalLM
 from linkedout_quant.model.tower import VisionTower
@@ -28,7 +28,9 @@ class VideoEncoder(nn.Module):
         self.compressors = nn.ModuleList(Compressor(config) for _ in config.taps)
         self.register_buffer("prompt_ids", torch.zeros(config.prompt_tokens, dtype=torch.long))
 
-    def states(self, frames: Tensor, frame_mask: Tensor, title_ids: Tensor, title_mask: Tensor) -> list[Tensor]:
+    def states(
+        self, frames: Tensor, frame_mask: Tensor, title_ids: Tensor, title_mask: Tensor
+    ) -> list[Tensor]:
         """All hidden states of the LM; arguments as the encoder graph's (docs/architecture.md)."""
         b, f = frames.shape[:2]
         visual = self.tower(frames.flatten(0, 1))

@@ -9,15 +9,14 @@ Design choices:
 from __future__ import annotations
 
 import torch
-from linkedout_edge.config import ModelConfig
 from torch import Tensor, nn
+
+from linkedout_edge.config import ModelConfig
 
 
 def conv_norm(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """3×3 convolution and batch norm."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
-    )
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs))
 
 
 class Residual(nn.Module):
@@ -26,7 +25,9 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first, self.second = conv_norm(width, width), conv_norm(width, width)
-        nn.init.zeros_(self.second[1].weight)  # starts as the identity, so that depth does not slow the first epochs
+        nn.init.zeros_(
+            self.second[1].weight
+        )  # starts as the identity, so that depth does not slow the first epochs
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, W, h, w] → the same."""
@@ -48,7 +49,9 @@ class VisionTower(nn.Module):
         self.stages = nn.Sequential(*stages)
         side = config.frame_size // 2 ** len(widths)
         if side % config.grid:
-            raise ValueError(f"a feature map of {side} × {side} cells cannot be pooled to a grid of {config.grid}")
+            raise ValueError(
+                f"a feature map of {side} × {side} cells cannot be pooled to a grid of {config.grid}"
+            )
         self.pool = nn.AvgPool2d(side // config.grid)
         self.connector = nn.Linear(self.width, config.lm_width)
 

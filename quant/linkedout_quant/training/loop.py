@@ -11,9 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from linkedout_edge.errors import LinkedOutError
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import nn
+
+from linkedout_edge.errors import LinkedOutError
 
 
 class TrainingError(LinkedOutError, RuntimeError):
@@ -94,7 +102,13 @@ def train_stage(
             return
         optimiser.load_state_dict(state["optimiser"])
     modules.train()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress, log.open("a") as metrics:
         task = progress.add_task(recipe.name, total=recipe.steps, completed=start)
         began, running = time.perf_counter(), {}
@@ -102,7 +116,7 @@ def train_stage(
             rate = learning_rate(recipe, step)
             for group in optimiser.param_groups:
                 group["lr"] = rate * (0.2 if group["slow"] else 1.0)
-            torch.manual_seed(hash((recipe.seed, step)) % 2**31)
+            torch.manual_seed(recipe.seed * 1_000_003 + step)
             terms = losses(step)
             total = torch.stack(list(terms.values())).sum()
             if not torch.isfinite(total):

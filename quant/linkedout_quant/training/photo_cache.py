@@ -89,7 +89,9 @@ def _pool_matrix(source: int, target: int) -> np.ndarray:
     return (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
 
 
-def principal_axes(photos: list[np.ndarray], teacher: MobileNetTeacher, count: int = 1500) -> tuple[np.ndarray, np.ndarray]:
+def principal_axes(
+    photos: list[np.ndarray], teacher: MobileNetTeacher, count: int = 1500
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean float32 [1280] and axes float32 [1280, 256] of the teacher's spatial features."""
     rng = np.random.default_rng(0)
     rows = [teacher(training_crop(photos, rng))[1].reshape(-1, WIDTH)[::7] for _ in range(count)]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from linkedout_edge.config import ModelConfig
 from torch import Tensor, nn
 
+from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.tower import VisionTower
 from linkedout_quant.teachers.mobilenet import WIDTH
 from linkedout_quant.training.loop import StageRecipe, train_stage
@@ -82,7 +82,10 @@ def train_tower(run: Path, cache: Path, config: ModelConfig, recipe: StageRecipe
         images, pooled, spatial = crops.batch(np.random.default_rng([recipe.seed, step]), recipe.batch)
         with torch.autocast("cpu", torch.bfloat16):
             got_pooled, got_spatial = heads(tower(images))
-        return {"pooled": feature_loss(got_pooled.float(), pooled), "spatial": 0.5 * feature_loss(got_spatial.float(), spatial)}
+        return {
+            "pooled": feature_loss(got_pooled.float(), pooled),
+            "spatial": 0.5 * feature_loss(got_spatial.float(), spatial),
+        }
 
     train_stage(run, recipe, modules, losses)
     return modules

@@ -1,0 +1,55 @@
+# Every target makes what it needs in virtual environments of its own; nothing outside this folder is touched.
+PYTHON ?= python3
+DATA ?= ../shared/data
+PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
+
+.PHONY: demo test test-all lint type check train bundle golden exam bench clean help
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+# The device half alone: no torch. A change of dependencies rebuilds it.
+.venv-demo/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-demo
+	$(PIP) .venv-demo/bin/pip install --quiet -c constraints.txt .
+	@touch $@
+
+# Everything: workstation half, OpenVINO, tests, lint.
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) .venv/bin/pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: .venv-demo/installed  ## rank thirty little videos with the built-in int8 bundle and write a page about it
+	.venv-demo/bin/linkedout-edge demo --out demo
+
+test: .venv/installed  ## the tests, on tiny bundles
+	.venv/bin/python -m pytest -q -m "not slow"
+
+test-all: .venv/installed  ## the same and the long rounds
+	.venv/bin/python -m pytest -q
+
+lint: .venv/installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+type: .venv/installed
+	.venv/bin/mypy
+
+check: lint type test  ## what CI runs
+
+train: .venv/installed  ## train the default student (hours; resumes where it stopped), then build its bundle
+	.venv/bin/linkedout-edge train --data $(DATA) --out runs/base
+	$(MAKE) bundle
+
+bundle: .venv/installed  ## runs/base → ONNX, int8, int4 → runs/base/bundle
+	.venv/bin/linkedout-edge export runs/base --data $(DATA) --out runs/base/bundle
+
+golden: .venv/installed  ## golden vectors for the bindings
+	.venv/bin/python -m linkedout_export.golden bindings/conformance
+
+exam: .venv/installed  ## the micro-video exam of the built-in bundle, beside its baselines
+	.venv/bin/linkedout-edge evaluate
+
+clean:
+	rm -rf .venv .venv-demo build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

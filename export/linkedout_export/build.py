@@ -1,0 +1,150 @@
+"""From a finished training to a bundle: export, quantise, measure, write."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from linkedout_quant.evaluation.exam import pool_videos, product_scores, take_exam
+from linkedout_quant.evaluation.metrics import rank_agreement
+from linkedout_quant.master import PROMPT, load_student
+from linkedout_quant.training.photo_clips import PhotoClips
+
+from linkedout_edge import Recommender, Video
+from linkedout_edge.bundle.manifest import Calibration, Manifest
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.errors import BackendError
+from linkedout_edge.microworld import make_exam, random_attributes, render_frames
+from linkedout_export.graphs import export_graphs, parity
+from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8
+from linkedout_export.writer import write_bundle
+
+PROVENANCE_WORLD = "Trained on clips of the micro-video world, rendered by linkedout_edge.microworld."
+PROVENANCE_PHOTOS = (
+    " And on clips made of 1,000 photos with captions (Flickr8k) and 256 photos (ImageNet sample images, split train), "
+    "with MobileNetV2 (ImageNet, Apache-2.0) as teacher; the photos are licensed for research use."
+)
+ENCODER_TOLERANCE = 1.5  # in int8 steps: a value on the edge between two may fall to either side
+OTHER_TOLERANCE = 1e-3
+
+
+def calibration_feeds(config: ModelConfig, data: Path | None, cache: Path, clips: int = 96) -> list[Feeds]:
+    """Encoder inputs for calibration: micro-videos and, where there is data, photo clips, one each."""
+    rng = np.random.default_rng(77)
+    times = (np.arange(config.frames) + 0.5) / config.frames
+    photos = PhotoClips(data, cache) if data else None
+    feeds = []
+    for i in range(clips):
+        if photos and i % 2:
+            frames = photos.frames(int(rng.integers(len(photos.clips))), config.frames, config.frame_size)
+        else:
+            frames = render_frames(random_attributes(rng), int(rng.integers(2**31)), times, config.frame_size)
+        # Titles are rare in use and short; random words keep the ranges of their embeddings in view.
+        words = int(rng.integers(0, config.title_tokens + 1)) if i % 4 == 0 else 0
+        ids = rng.integers(2, config.vocab_size, (1, config.title_tokens)).astype(np.int32)
+        title = np.arange(config.title_tokens)[None] < words
+        feeds.append(
+            {
+                "frames": frames[None],
+                "frame_mask": np.ones((1, config.frames), bool),
+                "title_ids": ids * title,
+                "title_mask": title,
+            }
+        )
+    return feeds
+
+
+def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users: int = 120) -> Manifest:
+    """Export a run to a bundle with int8, int4 and fp32, its agreement measured on the micro-video exam.
+
+    Raises:
+        ArgumentError: the run is not finished.
+        BackendError: a graph does not compute what torch computes.
+    """
+    student = load_student(run)
+    config = student.config
+    graphs = export_graphs(student)
+    worst = parity(student, graphs)
+    if worst["encoder"] > ENCODER_TOLERANCE or max(worst["user"], worst["scorer"]) > OTHER_TOLERANCE:
+        raise BackendError(f"the exported graphs differ from torch: {worst}")
+    feeds = calibration_feeds(config, data, run / "cache")
+    precisions = {
+        "int8": {**graphs, "encoder": quantise_int8(graphs["encoder"], feeds)},
+        "int4": {**graphs, "encoder": quantise_int4(graphs["encoder"], feeds)},
+        "fp32": graphs,
+    }
+
+    def write(target: Path, agreement: dict[str, dict[str, float]]) -> Manifest:
+        return write_bundle(
+            target,
+            student,
+            precisions,
+            (run / "tokenizer.json").read_bytes(),
+            name=name,
+            prompt=PROMPT,
+            calibration=Calibration(
+                description="micro-videos"
+                + (" and photo clips of the training set, in turn" if data else ""),
+                videos=len(feeds),
+                score_std=1.0,
+            ),
+            licence="Apache-2.0" + ("; trained on photos for research use, see provenance" if data else ""),
+            provenance=PROVENANCE_WORLD + (PROVENANCE_PHOTOS if data else ""),
+            agreement=agreement,
+        )
+
+    with tempfile.TemporaryDirectory() as scratch:
+        unmeasured = Path(scratch) / "bundle"
+        write(unmeasured, {})
+        agreement = measure_agreement(unmeasured, list(precisions), config, users)
+    return write(out, agreement)
+
+
+def measure_agreement(
+    bundle: Path, precisions: list[str], config: ModelConfig, users: int
+) -> dict[str, dict[str, float]]:
+    """Each precision against fp32 on the exam's users: NDCG@10, its ratio, Kendall's tau and overlap of the ten best."""
+    from datetime import datetime, timezone
+
+    exam = make_exam(users_per_length=users)
+    videos: list[Video] = pool_videos(exam, config.frame_size, config.frames)
+    now = datetime.now(timezone.utc)
+    ndcg, scores = {}, {}
+    for precision in precisions:
+        with Recommender.load(bundle, precision=precision) as rec:
+            report = take_exam(rec, exam, videos)
+            ndcg[precision] = float(np.mean([row["product"]["ndcg@10"] for row in report.values()]))
+            scores[precision] = [product_scores(rec, u, now) for u in exam.users]
+    agreement = {}
+    for precision in precisions:
+        tau, overlap = np.mean(
+            [rank_agreement(a, b) for a, b in zip(scores[precision], scores["fp32"], strict=True)], 0
+        )
+        agreement[precision] = {
+            "exam_ndcg@10": round(ndcg[precision], 4),
+            "exam_ndcg@10_ratio": round(ndcg[precision] / ndcg["fp32"], 4),
+            "kendall_tau": round(float(tau), 4),
+            "top10_overlap": round(float(overlap), 4),
+        }
+    return agreement
+
+
+def embed(bundle: Path, target: Path, precisions: tuple[str, ...] = ("int8", "int4")) -> Manifest:
+    """Copy a bundle with only the given precisions: what goes into the package."""
+    import shutil
+
+    import msgspec
+
+    from linkedout_edge.bundle.manifest import parse_manifest
+    from linkedout_export.writer import write_manifest
+
+    manifest = parse_manifest((bundle / "manifest.json").read_bytes())
+    kept = msgspec.structs.replace(manifest, precisions={p: manifest.precisions[p] for p in precisions})
+    shutil.rmtree(target, ignore_errors=True)
+    paths = [kept.tokenizer.path, *(f.path for p in kept.precisions.values() for f in p.files.values())]
+    for path in paths:
+        (target / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle / path, target / path)
+    write_manifest(target, kept)
+    return kept

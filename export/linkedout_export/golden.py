@@ -1,0 +1,187 @@
+"""Golden vectors: what every binding must reproduce, in plain files (JSON and PNG).
+
+Run ``python -m linkedout_export.golden bindings/conformance`` after the default bundle changed. The layout is described in
+``bindings/conformance/README.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from linkedout_edge import Event, Recommender, Video
+from linkedout_edge.features import event_features
+from linkedout_edge.microworld import caption, random_attributes, render_frames
+
+VIDEOS = 8
+SCORE_TOLERANCE = 1e-3
+TOKEN_TOLERANCE = 2
+TITLES = (
+    "",
+    "A Child in a PINK dress , climbing stairs !",
+    "två katter på en soffa",
+    "42 bikes\tin 7 streets",
+    "🎈" * 5,
+)
+
+Case = dict[str, object]
+
+CASES: list[tuple[str, list[dict], list[int]]] = [
+    ("one event", [{"video": 0}], [2, 3, 4, 5, 6, 7]),
+    (
+        "skip and dislike",
+        [{"video": 0, "watched": 0.1}, {"video": 1, "liked": False}, {"video": 2, "liked": True}],
+        [3, 4, 5, 6, 7],
+    ),
+    (
+        "ages",
+        [{"video": 4, "age_hours": 300.0, "watched": 0.9}, {"video": 5, "age_hours": 1.5}],
+        [0, 1, 2, 3, 6, 7],
+    ),
+    ("the same video twice", [{"video": 6}, {"video": 6, "watched": 0.4}], [0, 1, 6]),
+    ("cold start", [], [3, 1, 2]),
+    (
+        "many events",
+        [{"video": i % VIDEOS, "watched": 0.3 + 0.05 * i} for i in range(13)],
+        list(range(VIDEOS)),
+    ),
+    ("one candidate", [{"video": 3}], [5]),
+    ("no candidates", [{"video": 3}], []),
+]
+
+
+def render_videos(size: int, count: int) -> tuple[list[np.ndarray], list[str]]:
+    """Frames uint8 [count or fewer, size, size, 3] and titles; the last videos have fewer frames."""
+    rng = np.random.default_rng(2026)
+    frames, titles = [], []
+    for i in range(VIDEOS):
+        attributes = random_attributes(rng)
+        f = {VIDEOS - 1: 1, VIDEOS - 2: 3}.get(i, count)
+        frames.append(render_frames(attributes, i, (np.arange(f) + 0.5) / f, size))
+        titles.append(caption(attributes, rng) if i % 3 == 0 else "")
+    return frames, titles
+
+
+def features_of(events: list[dict]) -> np.ndarray:
+    """Event features float32 [N, E] of the events of a case."""
+    return event_features(
+        np.array([e.get("watched", 1.0) for e in events]),
+        ages_hours=np.array([e.get("age_hours", np.nan) for e in events], np.float64),
+        liked=np.array([{True: 1, False: -1, None: 0}[e.get("liked")] for e in events]),
+    )
+
+
+def golden_case(rec: Recommender, name: str, events: list[dict], candidates: list[int], now) -> Case:
+    """Rank one case through the public API and note all that is expected."""
+    from datetime import timedelta
+
+    history = [
+        Event(
+            f"video{e['video']}",
+            watched=e.get("watched", 1.0),
+            liked=e.get("liked"),
+            at=now - timedelta(hours=e["age_hours"]) if "age_hours" in e else None,
+        )
+        for e in events
+    ]
+    ranking = rec.rank(history, [f"video{i}" for i in candidates])
+    return {
+        "name": name,
+        "events": events,
+        "event_features": features_of(events).round(7).tolist(),
+        "candidates": [f"video{i}" for i in candidates],
+        "order": [r.id for r in ranking],
+        "scores": {r.id: round(float(r.score), 6) for r in ranking},
+        "contributions": {r.id: [round(float(x), 6) for x in r.layers] for r in ranking},
+        "explanations": {r.id: np.asarray(r.explain().matrix).round(6).tolist() for r in ranking},
+    }
+
+
+def error_cases() -> list[dict]:
+    """Inputs that must be refused, with the error's name and, for a single video, the code in ``failed``."""
+    return [
+        {
+            "call": "rank",
+            "what": "a bare string for a list",
+            "candidates": "video0",
+            "raises": "ArgumentTypeError",
+        },
+        {"call": "rank", "what": "top_k below 1", "top_k": 0, "raises": "ArgumentError"},
+        {"call": "rank", "what": "watched above 1", "watched": 1.5, "raises": "ArgumentError"},
+        {
+            "call": "rank",
+            "what": "an id that nobody knows",
+            "candidates": ["no/such/file.mp4"],
+            "failed": "not_found",
+        },
+        {"call": "rank", "what": "frames of float", "frames_dtype": "float32", "failed": "invalid_frames"},
+        {
+            "call": "rank",
+            "what": "frames without colour",
+            "frames_shape": [8, 16, 16],
+            "failed": "invalid_frames",
+        },
+        {"call": "load", "what": "an unknown precision", "bundle": "int9", "raises": "BundleNotFoundError"},
+    ]
+
+
+def write_golden(out: Path, bundle: str) -> None:
+    """Write all golden files of a bundle (a precision of the embedded one, or a path)."""
+    from datetime import datetime, timezone
+
+    out.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(timezone.utc)
+    with Recommender.load(bundle) as rec:
+        info = rec.info()
+        config = rec.bundle.manifest.config
+        frames, titles = render_videos(config.frame_size, config.frames)
+        videos = [
+            Video(frames=f, id=f"video{i}", title=t or None)
+            for i, (f, t) in enumerate(zip(frames, titles, strict=True))
+        ]
+        failed = rec.encode(videos).failed
+        if failed:
+            raise RuntimeError(f"golden videos could not be encoded: {failed}")
+        tokens, scales = rec.store.tokens([v.id for v in videos])
+        described = []
+        for i, (f, title) in enumerate(zip(frames, titles, strict=True)):
+            name = f"video{i}.png"
+            strip = np.ascontiguousarray(f.reshape(-1, f.shape[2], 3)[..., ::-1])
+            cv2.imwrite(str(out / name), strip, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+            row = {
+                "id": f"video{i}",
+                "frames": name,
+                "frame_count": len(f),
+                "title": title,
+                "title_ids": rec.tokenizer.encode(title),
+            }
+            described.append(
+                row | {"tokens": tokens[i].tolist(), "scales": scales[i].astype(float).round(9).tolist()}
+            )
+        document = {
+            "format": 1,
+            "bundle": {"name": info.bundle, "precision": info.precision, "token_space": info.token_space},
+            "tolerance": {"score": SCORE_TOLERANCE, "token_steps": TOKEN_TOLERANCE},
+            "videos": described,
+            "titles": [{"text": t, "ids": rec.tokenizer.encode(t)} for t in TITLES],
+            "cases": [golden_case(rec, *case, now) for case in CASES],
+            "errors": error_cases(),
+        }
+    (out / "golden.json").write_text(json.dumps(document, indent=1, ensure_ascii=True) + "\n")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--bundle", default="int8")
+    arguments = parser.parse_args()
+    write_golden(arguments.out, arguments.bundle)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Post-training quantisation of the encoder graph, with ONNX Runtime's own quantisers.
+
+int8: static QDQ. Convolutions and matrix products with a weight get per-channel int8 weights and int8 activations calibrated on
+real clips; attention's own products, norms and softmax stay in float. Weights use 7 bits (`reduce_range`): the sums of
+two products then fit the 16-bit step that x86 CPUs without VNNI take, so that the same graph gives the same answer there.
+
+int4: weights of matrix products in symmetric blocks of 32 (MatMulNBits), on top of float; convolutions and embeddings int8.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from linkedout_edge.errors import ArgumentError
+
+Feeds = dict[str, np.ndarray]
+MIN_CALIBRATION = 8
+
+
+class _Reader(CalibrationDataReader):
+    def __init__(self, feeds: Iterable[Feeds]) -> None:
+        self._feeds: Iterator[Feeds] = iter(feeds)
+
+    def get_next(self) -> Feeds | None:
+        return next(self._feeds, None)
+
+
+def weighted_nodes(model: onnx.ModelProto, kinds: tuple[str, ...]) -> list[str]:
+    """Names of the nodes of the given kinds whose second operand is a weight."""
+    weights = {i.name for i in model.graph.initializer}
+    return [n.name for n in model.graph.node if n.op_type in kinds and n.input[1] in weights]
+
+
+def embedding_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the look-ups in a large weight table."""
+    large = {i.name for i in model.graph.initializer if len(i.dims) == 2 and np.prod(i.dims) > 50_000}
+    return [n.name for n in model.graph.node if n.op_type == "Gather" and n.input[0] in large]
+
+
+def _static(
+    encoder: onnx.ModelProto, calibration: list[Feeds], kinds: tuple[str, ...], reduce_range: bool
+) -> onnx.ModelProto:
+    """Static QDQ int8 of the weighted nodes of the given operator kinds, and of the embedding table."""
+    if len(calibration) < MIN_CALIBRATION:
+        raise ArgumentError(
+            f"{len(calibration)} calibration batches are too few: give at least {MIN_CALIBRATION}, better 64"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        raw, prepared, done = (Path(folder) / f"{n}.onnx" for n in ("raw", "prepared", "int8"))
+        onnx.save(encoder, raw)
+        quant_pre_process(raw, prepared, skip_symbolic_shape=True)
+        loaded = onnx.load(prepared)
+        quantize_static(
+            prepared,
+            done,
+            _Reader(calibration),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=reduce_range,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=[*kinds, "Gather"],
+            nodes_to_quantize=weighted_nodes(loaded, kinds) + embedding_nodes(loaded),
+            extra_options={"ActivationSymmetric": False, "WeightSymmetric": True, "CalibMovingAverage": True},
+        )
+        return _cleaned(onnx.load(done))
+
+
+def quantise_int8(
+    encoder: onnx.ModelProto, calibration: list[Feeds], *, reduce_range: bool = True
+) -> onnx.ModelProto:
+    """Static int8 of the encoder graph.
+
+    Args:
+        encoder: the float32 graph.
+        calibration: feeds of the encoder graph, one clip or batch each; at least 8.
+        reduce_range: 7-bit weights, which no CPU's int8 arithmetic can overflow.
+
+    Raises:
+        ArgumentError: too little calibration data.
+    """
+    return _static(encoder, calibration, ("Conv", "MatMul", "Gemm"), reduce_range)
+
+
+def quantise_int4(encoder: onnx.ModelProto, calibration: list[Feeds], *, block: int = 32) -> onnx.ModelProto:
+    """Weight-only int4 of the matrix products; convolutions and the embedding table as in int8.
+
+    Args:
+        encoder: the float32 graph.
+        calibration: as for `quantise_int8`.
+        block: weights that share a scale.
+
+    Raises:
+        ArgumentError: too little calibration data.
+    """
+    from onnxruntime.quantization import matmul_nbits_quantizer
+
+    logging.getLogger(matmul_nbits_quantizer.__name__).setLevel(logging.WARNING)  # it reports every node
+    convolutions = _static(encoder, calibration, ("Conv",), reduce_range=True)
+    quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(convolutions, block_size=block, is_symmetric=True)
+    quantizer.process()
+    return _cleaned(quantizer.model.model)
+
+
+def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the quantiser's notes, value infos and doc strings, which only take room."""
+    model.graph.ClearField("value_info")
+    model.ClearField("metadata_props")
+    for node in model.graph.node:
+        node.doc_string = ""
+        node.ClearField("metadata_props")
+    used = {node.domain for node in model.graph.node}
+    for index in reversed(range(len(model.opset_import))):
+        if model.opset_import[index].domain not in used:
+            del model.opset_import[index]
+    model.producer_name, model.producer_version = "linkedout-edge", ""
+    return model

@@ -1,0 +1,119 @@
+"""Writes a bundle: graphs, tokenizer and a manifest with measured agreement."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import onnx
+import torch
+from linkedout_quant.model import Student
+
+from linkedout_edge.bundle.manifest import (
+    FORMAT_VERSION,
+    Calibration,
+    FileEntry,
+    Manifest,
+    Precision,
+    Preprocessing,
+)
+from linkedout_edge.config import ModelConfig
+
+Graphs = Mapping[str, onnx.ModelProto]
+
+
+def token_space(student: Student) -> str:
+    """Sha256 of config and weights as the master stores them: equal exactly where layer tokens are interchangeable."""
+    digest = hashlib.sha256(msgspec.json.encode(student.config, order="sorted"))
+    for name, value in sorted(student.encoder.state_dict().items()):
+        stored = value.half() if value.is_floating_point() else value
+        digest.update(name.encode() + str(tuple(stored.shape)).encode())
+        digest.update(stored.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def layer_names(config: ModelConfig) -> list[str]:
+    """Readable names of the tapped layers."""
+    return ["input" if tap == 0 else f"layer {tap}" for tap in config.taps]
+
+
+def _file(root: Path, path: Path, data: bytes) -> FileEntry:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return FileEntry(
+        path=path.relative_to(root).as_posix(), sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)
+    )
+
+
+def write_bundle(
+    out: Path,
+    student: Student,
+    precisions: Mapping[str, Graphs],
+    tokenizer: bytes,
+    *,
+    name: str,
+    prompt: str,
+    calibration: Calibration,
+    licence: str,
+    provenance: str,
+    agreement: Mapping[str, Mapping[str, float]] | None = None,
+) -> Manifest:
+    """Write a bundle folder, replacing what lies there.
+
+    Args:
+        out: the folder.
+        student: whose weights they are; gives config and token space.
+        precisions: precision → graph name → model; the first precision is the default.
+        tokenizer: content of ``tokenizer.json``.
+        agreement: precision → measure → value, as measured against float32.
+
+    Returns:
+        The manifest as written.
+    """
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    written = {
+        precision: Precision(
+            files={
+                g: _file(partial, partial / "onnx" / precision / f"{g}.onnx", m.SerializeToString())
+                for g, m in graphs.items()
+            },
+            agreement=dict((agreement or {}).get(precision, {})),
+        )
+        for precision, graphs in precisions.items()
+    }
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        name=name,
+        token_space=token_space(student),
+        config=student.config,
+        precisions=written,
+        tokenizer=_file(partial, partial / "tokenizer.json", tokenizer),
+        prompt=prompt,
+        preprocessing=Preprocessing(resize="area", mean=(128.0,) * 3, std=(64.0,) * 3),
+        calibration=calibration,
+        licence=licence,
+        provenance=provenance,
+        tools={
+            "torch": torch.__version__.split("+")[0],
+            "onnx": version("onnx"),
+            "onnxruntime": version("onnxruntime"),
+        },
+        layer_names=layer_names(student.config),
+    )
+    write_manifest(partial, manifest)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``, readable by people."""
+    (folder / "manifest.json").write_bytes(
+        msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+    )

@@ -1,0 +1,156 @@
+"""``manifest.json``, typed. Fields that this version does not know are ignored, so that a format can grow."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.errors import BundleCorruptError, BundleVersionError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+GRAPHS = ("encoder", "user", "scorer")
+PRECISIONS = ("int8", "int4", "fp16", "fp32")
+
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_DEPTH = 32
+"""Nesting of a manifest. The format needs 5 levels; a parser must not be driven into the stack's end."""
+MAX_DIMENSION = 1 << 16
+
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+Count = Annotated[int, Meta(ge=0)]
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of the bundle. `path` is relative to the manifest, with forward slashes."""
+
+    path: str
+    sha256: Sha256
+    bytes: Count
+
+
+class Precision(msgspec.Struct, frozen=True, kw_only=True):
+    """The three graphs in one precision, and how well they agree with fp32 (measure → value)."""
+
+    files: dict[Literal["encoder", "user", "scorer"], FileEntry]
+    agreement: dict[str, float] = {}
+
+
+class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
+    """How frames become the encoder's input. `mean` and `std` are informative: they are inside the graph."""
+
+    resize: Literal["area"] = "area"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """What the quantisation and the scale of the scores were measured on."""
+
+    description: str = ""
+    videos: Count = 0
+    score_std: float = 1.0
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle's description; see docs/architecture.md."""
+
+    format_version: int
+    name: str
+    token_space: Sha256
+    config: ModelConfig
+    precisions: dict[str, Precision]
+    tokenizer: FileEntry
+    prompt: str = ""
+    preprocessing: Preprocessing = Preprocessing()
+    calibration: Calibration = Calibration()
+    licence: str = ""
+    provenance: str = ""
+    tools: dict[str, str] = {}
+    layer_names: list[str] = []
+
+    def files(self, precision: str) -> dict[str, FileEntry]:
+        """Graph name → file, in one precision."""
+        return dict(self.precisions[precision].files)
+
+
+class _Version(msgspec.Struct):
+    format_version: int
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        BundleVersionError: It is of a newer format.
+        BundleCorruptError: It is too large or too deep, no valid JSON, or what it says makes no sense.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise BundleCorruptError(f"{MANIFEST} has {len(data):,} bytes: at most {MAX_MANIFEST_BYTES:,} are read")
+    _check_depth(data)
+    try:
+        version = msgspec.json.decode(data, type=_Version).format_version
+        if version > FORMAT_VERSION:  # before anything else: a newer format may differ in every other field
+            raise BundleVersionError(
+                f"the bundle has format version {version}, this linkedout-edge reads up to {FORMAT_VERSION}: "
+                "pip install --upgrade linkedout-edge, or export the bundle with this version"
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as e:
+        raise BundleCorruptError(f"{MANIFEST} is not valid: {e}. Export or copy the bundle again.") from e
+    _check(manifest)
+    return manifest
+
+
+def _check_depth(data: bytes) -> None:
+    outside_strings = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data, flags=re.DOTALL)
+    depth = 0
+    for bracket in re.findall(rb"[\[\]{}]", outside_strings):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise BundleCorruptError(f"{MANIFEST} is nested more than {MAX_DEPTH} levels deep")
+
+
+def check_path(path: str) -> None:
+    """Refuse a path that could lead out of the bundle, on any system.
+
+    Raises:
+        BundleCorruptError: The path is absolute, has a drive, a backslash, or an empty, ``.`` or ``..`` part.
+    """
+    parts = path.split("/")
+    if any(p in ("", ".", "..") for p in parts) or any(c in path for c in "\\:\0"):
+        raise BundleCorruptError(
+            f"the bundle names the file {path!r}: expected a relative path with forward slashes that stays inside the bundle"
+        )
+
+
+def _check(manifest: Manifest) -> None:
+    def corrupt(reason: str) -> BundleCorruptError:
+        return BundleCorruptError(f"{MANIFEST} makes no sense: {reason}. Export or copy the bundle again.")
+
+    if manifest.format_version < 1:
+        raise corrupt(f"format_version is {manifest.format_version}")
+    if not manifest.precisions:
+        raise corrupt("it lists no precisions")
+    for name, precision in manifest.precisions.items():
+        missing = [g for g in GRAPHS if g not in precision.files]
+        if missing:
+            raise corrupt(f"precision {name!r} has no {' and no '.join(missing)} graph")
+        for entry in precision.files.values():
+            check_path(entry.path)
+    check_path(manifest.tokenizer.path)
+    config = manifest.config
+    for field in msgspec.structs.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, int) and not 1 <= value <= MAX_DIMENSION:
+            raise corrupt(f"config.{field.name} is {value}")
+    if not config.taps:
+        raise corrupt("config.taps is empty")
+    if config.payload_bytes > 1 << 20 or config.frames * config.frame_size**2 > 1 << 28:
+        raise corrupt("its shapes ask for more memory than any device has")
+    if len(manifest.layer_names) not in (0, config.layers):
+        raise corrupt(f"it names {len(manifest.layer_names)} layers of {config.layers}")

@@ -1,0 +1,241 @@
+"""Find a bundle, open it as folder or .zip, and hand out files that are exactly what the manifest says.
+
+Graphs are handed out as bytes: a zip needs no extraction, and what was checked is what is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import os
+import stat
+import zipfile
+from pathlib import Path
+from typing import Protocol
+
+from linkedout_edge.bundle.manifest import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    PRECISIONS,
+    FileEntry,
+    Manifest,
+    check_path,
+    parse_manifest,
+)
+from linkedout_edge.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    BundleCorruptError,
+    BundleNotFoundError,
+    unknown,
+)
+
+MAX_FILE_BYTES = (1 << 31) - 1
+"""A graph is one protobuf message, and those end here."""
+MAX_INFLATION = 200
+"""Weights hardly compress; a zip entry that grows more than this, and beyond 16 MiB, is a bomb."""
+
+_AGAIN = "Copy or export the bundle again."
+
+
+class _Source(Protocol):
+    """Where files come from; both kinds refuse to hand out more than `limit` bytes."""
+
+    def read(self, path: str, limit: int) -> bytes:
+        """Contents of one file."""
+
+    def close(self) -> None:
+        """Let the file go."""
+
+
+class _Folder:
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+
+    def read(self, path: str, limit: int) -> bytes:
+        file = self._root.joinpath(*path.split("/"))
+        try:
+            real = file.resolve(strict=True)
+            if not real.is_relative_to(self._root):
+                raise BundleCorruptError(f"{path} is a link that leaves the bundle's folder: replace it by the file itself")
+            info = real.stat()
+            if not stat.S_ISREG(info.st_mode):  # a fifo would block
+                raise BundleCorruptError(f"{path} in the bundle is not a regular file. {_AGAIN}")
+            if info.st_size > limit:
+                raise BundleCorruptError(f"{path} has {info.st_size:,} bytes: at most {limit:,} were expected. {_AGAIN}")
+            with real.open("rb") as f:
+                return f.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError) as e:
+            raise BundleCorruptError(f"{path} is missing from the bundle. {_AGAIN}") from e
+        except (OSError, RuntimeError) as e:  # RuntimeError: a loop of links, before Python 3.13
+            raise BundleCorruptError(f"{path} in the bundle cannot be read: {e}") from e
+
+    def close(self) -> None:
+        pass
+
+
+class _Zip:
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as e:
+            raise BundleCorruptError(f"{path} is neither a folder nor a readable .zip: {e}. {_AGAIN}") from e
+        self._entries: dict[str, list[zipfile.ZipInfo]] = {}
+        for info in self._zip.infolist():
+            self._entries.setdefault(info.filename, []).append(info)
+
+    def read(self, path: str, limit: int) -> bytes:
+        found = self._entries.get(path, [])
+        if not found:
+            nested = next((n for n in self._entries if n.endswith("/" + path)), None) if path == MANIFEST else None
+            hint = f" It has {nested}: zip the folder's contents, not the folder." if nested else f" {_AGAIN}"
+            raise BundleCorruptError(f"{path} is missing from the bundle.{hint}")
+        if len(found) > 1:
+            raise BundleCorruptError(f"{path} is in the .zip {len(found)} times. {_AGAIN}")
+        info = found[0]
+        if info.file_size > limit:
+            raise BundleCorruptError(f"{path} has {info.file_size:,} bytes: at most {limit:,} were expected. {_AGAIN}")
+        if info.file_size > 1 << 24 and info.file_size > MAX_INFLATION * max(1, info.compress_size):
+            raise BundleCorruptError(f"{path} would inflate {info.compress_size:,} bytes to {info.file_size:,}: refused")
+        try:
+            with self._zip.open(info) as f:
+                return f.read(limit + 1)
+        except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, NotImplementedError, EOFError) as e:
+            raise BundleCorruptError(f"{path} cannot be read from the .zip: {e}. {_AGAIN}") from e
+        except Exception as e:  # zlib.error, lzma.LZMAError: each compressor has its own
+            raise BundleCorruptError(f"{path} cannot be unpacked: {e}. {_AGAIN}") from e
+
+    def close(self) -> None:
+        self._zip.close()
+
+
+class Bundle:
+    """An open bundle and the chosen precision. Close it when the graphs have been loaded.
+
+    Attributes:
+        manifest: The checked manifest.
+        precision: Name of the chosen precision.
+        path: The folder or .zip.
+        embedded: Whether it is the one inside the package.
+    """
+
+    def __init__(self, source: _Source, manifest: Manifest, precision: str, path: Path, *, embedded: bool) -> None:
+        self._source = source
+        self.manifest = manifest
+        self.precision = precision
+        self.path = path
+        self.embedded = embedded
+
+    def graph(self, name: str) -> bytes:
+        """One graph of the chosen precision ("encoder", "user", "scorer"), as ONNX bytes.
+
+        Raises:
+            BundleCorruptError: The file is missing, or size or SHA-256 are not the manifest's.
+        """
+        return self.read(self.manifest.files(self.precision)[name])
+
+    def tokenizer(self) -> bytes:
+        """The tokenizer's JSON. Raises as `graph` does."""
+        return self.read(self.manifest.tokenizer)
+
+    def read(self, entry: FileEntry) -> bytes:
+        """A listed file, checked."""
+        check_path(entry.path)
+        if entry.bytes > MAX_FILE_BYTES:
+            raise BundleCorruptError(f"{entry.path} is listed with {entry.bytes:,} bytes: at most {MAX_FILE_BYTES:,} are read")
+        data = self._source.read(entry.path, entry.bytes)
+        if len(data) != entry.bytes:
+            raise BundleCorruptError(f"{entry.path} has {len(data):,} bytes, the manifest says {entry.bytes:,}. {_AGAIN}")
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise BundleCorruptError(f"{entry.path} was changed: its SHA-256 is not the manifest's. {_AGAIN}")
+        return data
+
+    def close(self) -> None:
+        """Let the files go; twice is fine."""
+        self._source.close()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def embedded_folder() -> Path:
+    """Where the bundle inside the package lies, or would lie."""
+    return Path(str(importlib.resources.files("linkedout_edge"))) / "bundles" / "base"
+
+
+def embedded_precisions() -> list[str]:
+    """Precisions of the embedded bundle; empty if the installation has none."""
+    try:
+        return list(_manifest(_Folder(embedded_folder())).precisions)
+    except BundleCorruptError:
+        return []
+
+
+def open_bundle(bundle: str | os.PathLike[str] = "int8", precision: str | None = None) -> Bundle:
+    """Open a bundle.
+
+    Args:
+        bundle: A precision of the embedded bundle, else an existing folder or .zip.
+        precision: Which of the folder's or .zip's precisions; its first, if left out.
+
+    Raises:
+        ArgumentError: The precision does not exist, or the two arguments contradict each other.
+        ArgumentTypeError: `bundle` or `precision` is no text.
+        BundleNotFoundError: There is nothing under that name or path.
+        BundleCorruptError, BundleVersionError: It cannot be used.
+    """
+    if not isinstance(bundle, str | os.PathLike):
+        raise ArgumentTypeError(f"bundle must be a str or path, not {type(bundle).__name__}")
+    if precision is not None and not isinstance(precision, str):
+        raise ArgumentTypeError(f"precision must be a str such as 'int8', not {type(precision).__name__}")
+    if isinstance(bundle, str) and bundle in PRECISIONS:
+        return _open_embedded(bundle, precision)
+    path = Path(bundle)
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        is_folder = exists = False
+    if not exists or str(bundle) == "":
+        raise BundleNotFoundError(_not_found(str(bundle)))
+    source: _Source = _Folder(path) if is_folder else _Zip(path)
+    try:
+        manifest = _manifest(source)
+        if precision is not None and precision not in manifest.precisions:
+            raise ArgumentError(unknown(f"precision of {path}:", precision, manifest.precisions))
+        chosen = precision or next(iter(manifest.precisions))
+        return Bundle(source, manifest, chosen, path, embedded=False)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _open_embedded(name: str, precision: str | None) -> Bundle:
+    if precision not in (None, name):
+        raise ArgumentError(
+            f"load({name!r}, precision={precision!r}) contradicts itself: {name!r} already is a precision of the embedded bundle. "
+            f"Use load({precision!r}), or load(folder, precision={precision!r})"
+        )
+    folder = embedded_folder()
+    if not (folder / MANIFEST).is_file():
+        raise BundleNotFoundError(
+            "this installation has no embedded bundle: reinstall with pip install --force-reinstall linkedout-edge, "
+            "or pass a bundle's folder or .zip"
+        )
+    source = _Folder(folder)
+    manifest = _manifest(source)
+    if name not in manifest.precisions:
+        raise ArgumentError(unknown("precision of the embedded bundle", name, manifest.precisions))
+    return Bundle(source, manifest, name, folder, embedded=True)
+
+
+def _manifest(source: _Source) -> Manifest:
+    return parse_manifest(source.read(MANIFEST, MAX_MANIFEST_BYTES))
+
+
+def _not_found(value: str) -> str:
+    embedded = embedded_precisions()
+    names = unknown("bundle", value, embedded) if embedded else f"unknown bundle {value!r}."
+    return f"{names} Or pass an existing folder or .zip: there is none at {value!r}"

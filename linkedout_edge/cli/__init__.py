@@ -1,0 +1,1 @@
+"""The command line; `linkedout_edge.cli.main.main` is the entry point."""

@@ -1,0 +1,293 @@
+"""`linkedout-edge doctor`: what is here, what works, and how to mend what does not."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import click
+
+Status: TypeAlias = Literal["ok", "warn", "fail"]
+
+_CPU_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
+_CLIPS = 3
+_TOLERANCE = 1e-3  # scores of two backends may differ by this much: invariant 1 of the design
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What.
+        status: ``fail`` where ranking will not work, ``warn`` where it will, but not as well as it could.
+        found: What was seen.
+        mend: What to do about it; "" if nothing.
+    """
+
+    name: str
+    status: Status
+    found: str
+    mend: str = ""
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check this machine and installation, and say how to mend it.
+
+    Looks at libraries, decoders and their licences, CPU and accelerators, verifies the built-in bundle, and ranks a few
+    rendered clips with each backend to compare the answers. Nothing is sent anywhere.
+
+    Exit code: 0, or 1 if something failed.
+    """
+    from linkedout_edge.cli.output import print_json
+
+    checks: list[Check] = []
+    for check in examine():
+        checks.append(check)
+        if not as_json:
+            _show(check)
+    failed = any(c.status == "fail" for c in checks)
+    if as_json:
+        print_json({"ok": not failed, "checks": [asdict(c) for c in checks]})
+    else:
+        _sum_up(checks)
+    if failed:
+        ctx.exit(1)
+
+
+def examine() -> Iterator[Check]:
+    """All checks, one after the other; one that breaks unexpectedly is a failed check and no stack trace."""
+    steps: list[tuple[str, Callable[[], Iterator[Check]]]] = [
+        ("python", _python),
+        ("libraries", _libraries),
+        ("onnxruntime", _onnxruntime),
+        ("openvino", _openvino),
+        ("decoding", _decoders),
+        ("processor", _processor),
+        ("bundle", _bundle),
+        ("ranking", _ranking),
+    ]
+    for name, step in steps:
+        try:
+            yield from step()
+        except Exception as e:
+            yield Check(name, "fail", f"{type(e).__name__}: {e}", "report this, with the output of linkedout-edge doctor --json")
+
+
+def _python() -> Iterator[Check]:
+    from linkedout_edge._version import __version__
+
+    yield Check("linkedout-edge", "ok", __version__)
+    yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _libraries() -> Iterator[Check]:
+    for module, package in (("numpy", "numpy"), ("msgspec", "msgspec")):
+        check, _ = _import(module, package)
+        yield check
+
+
+def _import(module: str, package: str, needed: Status = "fail") -> tuple[Check, Any]:
+    """The library's version and module, or how to install it; a native library that is missing counts as well."""
+    try:
+        loaded = importlib.import_module(module)
+    except ImportError as e:
+        absent = isinstance(e, ModuleNotFoundError) and e.name == module
+        found = "not installed" if absent else f"installed, but cannot be loaded: {e}"
+        again = "" if absent else " --force-reinstall"
+        return Check(module, needed, found, f"pip install{again} {package}"), None
+    version = str(getattr(loaded, "__version__", "")) or _version(package) or "unknown version"
+    return Check(module, "ok", version), loaded
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _onnxruntime() -> Iterator[Check]:
+    check, ort = _import("onnxruntime", "onnxruntime")
+    if ort is None:
+        yield check
+        return
+    yield Check(check.name, "ok", f"{check.found}, providers: {', '.join(ort.get_available_providers())}")
+
+
+def _openvino() -> Iterator[Check]:
+    check, openvino = _import("openvino", '"linkedout-edge[openvino]"', needed="warn")
+    if openvino is None:
+        yield Check("openvino", "ok", f"{check.found} (optional)", check.mend)
+        return
+    devices = openvino.Core().available_devices
+    yield Check(check.name, "ok", f"{check.found}, devices: {', '.join(devices) or 'none'}")
+
+
+def _decoders() -> Iterator[Check]:
+    check, av = _import("av", "av", needed="warn")
+    if av is None:
+        yield Check("PyAV", "warn", f"{check.found}; OpenCV decodes instead, slower", check.mend)
+    else:
+        found, mend = _ffmpeg_licence(av)
+        yield Check("PyAV", "ok", f"{check.found}, its FFmpeg: {found}", mend)
+    check, cv2 = _import("cv2", "opencv-python-headless")
+    if cv2 is None:
+        yield Check("OpenCV", "fail", check.found, check.mend)
+        return
+    has_ffmpeg = any("FFMPEG" in line and "YES" in line for line in cv2.getBuildInformation().splitlines())
+    if has_ffmpeg:
+        yield Check("OpenCV", "ok", f"{check.found}, its FFmpeg: LGPL version 2.1 or later (in the wheels of PyPI)")
+    else:
+        yield Check("OpenCV", "warn" if av else "fail", f"{check.found}, built without FFmpeg: only PyAV decodes", "pip install av")
+
+
+def _ffmpeg_licence(av: Any) -> tuple[str, str]:
+    """The licence that PyAV's FFmpeg comes under, and what that means for an app."""
+    meta = getattr(getattr(av, "_core", None), "library_meta", {}).get("libavcodec", {})
+    stated, built = str(meta.get("license", "")) or "licence unknown", str(meta.get("configuration", ""))
+    # Recent wheels state the LGPL, and are linked with encoders that are under the GPL.
+    gpl = [name for name in ("x264", "x265", "xvid") if f"--enable-lib{name}" in built]
+    if not gpl and not stated.startswith("GPL"):
+        return stated, ""
+    found = f"{stated}, built with {' and '.join(gpl)} (GPL)" if gpl else stated
+    return found, "an app that ships it takes on the GPL; without it OpenCV decodes: docs/decoding.md"
+
+
+def _processor() -> Iterator[Check]:
+    from linkedout_edge.threads import available_cpus, cgroup_quota
+
+    cores, quota, used = os.cpu_count() or 1, cgroup_quota(), available_cpus()
+    limit = "no cgroup quota" if quota is None else f"cgroup quota {quota:g}"
+    yield Check("processor", "ok", f"{used} threads will be used ({cores} cores, {limit})")
+    flags = _cpu_flags()
+    if not flags:
+        return  # not Linux, or hidden
+    known = [f for f in _CPU_FLAGS if f in flags]
+    if any("vnni" in f or f in ("amx_int8", "asimddp", "i8mm") for f in known):
+        yield Check("int8 instructions", "ok", ", ".join(known))
+    else:
+        mend = "int8 still halves memory; nothing to mend on this processor"
+        yield Check("int8 instructions", "warn", f"{', '.join(known) or 'none known'}: int8 gains less speed here", mend)
+
+
+def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    try:
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    line = next((x for x in lines if x.lower().startswith(("flags", "features"))), "")
+    return frozenset(line.partition(":")[2].split())
+
+
+def _bundle() -> Iterator[Check]:
+    from linkedout_edge.bundle import open_bundle
+    from linkedout_edge.bundle.reader import embedded_precisions
+    from linkedout_edge.cli.inspect import inspect_bundle
+
+    again = "pip install --force-reinstall linkedout-edge"
+    names = embedded_precisions()
+    if not names:
+        yield Check("built-in bundle", "fail", "there is none in this installation", again)
+        return
+    with open_bundle(names[0]) as bundle:
+        found = inspect_bundle(bundle)
+    if found["verified"]:
+        yield Check("built-in bundle", "ok", f"{bundle.manifest.name} in {', '.join(names)}, checksums agree")
+    else:
+        yield Check("built-in bundle", "fail", "; ".join(found["problems"]), again)
+
+
+def _ranking() -> Iterator[Check]:
+    """Rank rendered clips with every backend there is, and compare."""
+    from linkedout_edge.bundle.reader import embedded_precisions
+
+    names = embedded_precisions()
+    if not names:
+        return
+    bundle = "int8" if "int8" in names else names[0]
+    with tempfile.TemporaryDirectory(prefix="linkedout-edge-") as folder:
+        clips = _clips(Path(folder))
+        reference: dict[str, float] | None = None
+        for backend in ("onnxruntime", "openvino"):
+            name = f"ranking with {backend}"
+            if importlib.util.find_spec(backend) is None:
+                continue
+            try:
+                scores, found = _rank(bundle, backend, clips)
+            except Exception as e:
+                yield Check(name, "fail", f"{type(e).__name__}: {e}", f"pip install --force-reinstall {backend}")
+                continue
+            if reference is None:
+                reference = scores
+                yield Check(name, "ok", found)
+                continue
+            worst = max(abs(scores[k] - reference[k]) for k in reference)
+            if worst <= _TOLERANCE:
+                yield Check(name, "ok", f"{found}; the same scores within {worst:.1e}")
+            else:
+                mend = "use one backend throughout, and report this with the output of doctor --json"
+                yield Check(name, "warn", f"{found}; scores differ from onnxruntime's by up to {worst:.1e}", mend)
+
+
+def _clips(folder: Path) -> list[str]:
+    import numpy as np
+
+    from linkedout_edge.microworld import random_attributes, write_clip
+
+    rng = np.random.default_rng(7)
+    paths = [folder / f"clip{i}.mp4" for i in range(_CLIPS + 1)]
+    for seed, path in enumerate(paths):
+        write_clip(path, random_attributes(rng), seed, size=128, fps=8, seconds=2.0)
+    return [str(p) for p in paths]
+
+
+def _rank(bundle: str, backend: str, clips: list[str]) -> tuple[dict[str, float], str]:
+    from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import duration
+
+    with Recommender.load(bundle, backend=backend) as rec:
+        rec.warmup()
+        ranking = rec.rank(clips[:1], clips[1:])
+        devices = ", ".join(dict.fromkeys(rec.info().devices.values()))
+    if ranking.failed:
+        raise RuntimeError(f"a rendered clip could not be used: {ranking.failed[0].reason}")
+    order = " > ".join(Path(i).stem for i in ranking.ids)
+    took = duration(ranking.timing.encode / len(clips))
+    return {r.id: r.score for r in ranking}, f"{order} on {devices}, {took} a video"
+
+
+_MARKS: dict[Status, tuple[str, str]] = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
+
+
+def _show(check: Check) -> None:
+    from linkedout_edge.cli.output import console, plain
+
+    mark, style = _MARKS[check.status]
+    line = plain(f"{mark} ", style).append_text(plain(f"{check.name}: ", "bold")).append_text(plain(check.found))
+    console().print(line)
+    if check.mend:
+        console().print(plain(f"    → {check.mend}", "" if check.status == "fail" else "dim"))
+
+
+def _sum_up(checks: list[Check]) -> None:
+    from linkedout_edge.cli.output import console, plain
+
+    counts = {s: sum(c.status == s for c in checks) for s in _MARKS}
+    console().print()
+    if counts["fail"]:
+        console().print(plain(f"{counts['fail']} failed: ranking will not work until that is mended.", "red"))
+    else:
+        hint = f" {counts['warn']} could be better." if counts["warn"] else ""
+        console().print(plain(f"Ready.{hint}", "green"))

@@ -1,0 +1,178 @@
+"""`linkedout-edge`: the group of commands, and how errors are shown.
+
+A command's module is imported only when that command runs: help and completion stay quick, and a library that is missing
+for one command breaks no other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+import click
+
+from linkedout_edge._version import __version__
+from linkedout_edge.errors import LinkedOutError
+
+COMMANDS = {
+    "demo": "Rank thirty little videos and write a page about it.",
+    "rank": "Rank videos by what was watched.",
+    "inspect": "Show what is in a bundle, or what the model sees of a video.",
+    "doctor": "Check this machine and installation, and say how to mend it.",
+}
+"""The device half's commands: module and function of the same name, and what `--help` says of it."""
+
+ENTRY_POINTS = "linkedout_edge.commands"
+EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class Commands(click.Group):
+    """A group whose commands are loaded when they are needed, and whose errors are one line."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note two switches that matter before a command is found, wherever they stand."""
+        ctx.meta["linkedout_edge.debug"] = "--debug" in args
+        ctx.meta["linkedout_edge.json"] = "--json" in args
+        return super().parse_args(ctx, [a for a in args if a != "--debug"])
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Our own first, then those of other packages by name."""
+        return [*COMMANDS, *sorted(e.name for e in _plugins() if e.name not in COMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load one command; a plug-in that cannot be imported becomes a command that says how to mend that."""
+        if cmd_name in COMMANDS:
+            module = importlib.import_module(f"linkedout_edge.cli.{cmd_name}")
+            command: click.Command = getattr(module, cmd_name)
+            return command
+        for entry in _plugins():
+            if entry.name == cmd_name:
+                return _load(entry)
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, but the message lists what there is."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            from linkedout_edge.errors import unknown
+
+            raise click.UsageError(unknown("command", name, self.list_commands(ctx)), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List our commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+        others = [
+            (n, c.get_short_help_str(80))
+            for n in self.list_commands(ctx)
+            if n not in COMMANDS and (c := self.get_command(ctx, n)) is not None and not c.hidden
+        ]
+        if others:
+            with formatter.section("Workstation commands"):
+                formatter.write_dl(others)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; what went wrong on purpose is one line, and an object with `--json`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+        except LinkedOutError as e:
+            error: Exception = e
+        except click.UsageError as e:
+            if not ctx.meta["linkedout_edge.json"]:
+                raise  # click shows the usage, and exits with 2 as we do
+            error = e
+        except ModuleNotFoundError as e:
+            error = e
+        if ctx.meta["linkedout_edge.debug"]:
+            raise error
+        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+        if isinstance(error, ModuleNotFoundError) and not isinstance(error, LinkedOutError):
+            message = missing(error.name or "")
+        if ctx.meta["linkedout_edge.json"]:
+            click.echo(json.dumps({"error": {"type": type(error).__name__, "message": message}}))
+        else:
+            prefix = click.style("error:", fg="red", bold=True)
+            click.echo(f"{prefix} {' '.join(message.split())}", err=True)
+        ctx.exit(EXIT_ERROR)
+
+
+def missing(module: str) -> str:
+    """What to say when `module` cannot be imported: the exact line that installs it."""
+    root = module.partition(".")[0]
+    extra = next((x for name, x in _extras() if name == root.replace("_", "-").lower()), None)
+    if extra is None and root.startswith("linkedout_"):
+        extra = "tools"
+    what = f"linkedout-edge[{extra}]" if extra else root.replace("_", "-")
+    return f'this command needs {root!r}, which is not installed: pip install "{what}"'
+
+
+def _extras() -> Iterator[tuple[str, str]]:
+    """Names of optional libraries and the extra that brings each."""
+    try:
+        lines = metadata.requires("linkedout-edge") or []
+    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        return
+    for line in lines:
+        found = re.match(r"([\w.-]+).*extra == ['\"](?!dev)([\w-]+)['\"]", line)
+        if found:
+            yield found[1].replace("_", "-").lower(), found[2]
+
+
+def _plugins() -> list[metadata.EntryPoint]:
+    return list(metadata.entry_points(group=ENTRY_POINTS))
+
+
+def _load(entry: metadata.EntryPoint) -> click.Command:
+    try:
+        command = entry.load()
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{entry.value} is a {type(command).__name__}, not a click command")
+    except ModuleNotFoundError as e:
+        return _broken(entry.name, missing(e.name or entry.module))
+    except Exception as e:  # another package's command must not take ours down
+        return _broken(entry.name, f"the command {entry.name!r} ({entry.value}) cannot be loaded: {e}")
+    return command
+
+
+def _broken(name: str, message: str) -> click.Command:
+    def fail() -> None:
+        raise LinkedOutError(message)
+
+    return click.Command(
+        name,
+        callback=fail,
+        help=f"Not available here: {message}",
+        short_help=f"(not available: {message.rpartition(': ')[2]})",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="linkedout-edge")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error. May stand anywhere.")
+def cli(debug: bool) -> None:
+    """Rank the videos on this device by what you watched; nothing leaves it."""
+
+
+def main() -> None:
+    """Entry point of the `linkedout-edge` script."""
+    try:
+        cli(prog_name="linkedout-edge")
+    except BrokenPipeError:
+        # The reader (`head`, a pager) has left. Python would complain again when it flushes at exit.
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Options that several commands share, and options that take several values."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from linkedout_edge.errors import ArgumentError
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .3gp .3g2 .flv .wmv .ogv .gif".split()
+)
+"""What counts as a video in a folder; a file that is named by itself may be called anything."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class SeveralValues(click.Command):
+    """A command whose repeatable options take all values up to the next option: ``--history a.mp4 b.mp4``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Spell such options out as click wants them: ``--history a.mp4 --history b.mp4``."""
+        names = {o for p in self.params if isinstance(p, click.Option) and p.multiple for o in p.opts}
+        return super().parse_args(ctx, list(spread(args, names)))
+
+
+def spread(args: Iterable[str], names: Iterable[str]) -> Iterable[str]:
+    """Repeat an option of `names` before each value that follows it.
+
+    Raises:
+        click.BadOptionUsage: Such an option has no value; click would take the next option for one.
+    """
+    repeatable = set(names)
+    current: str | None = None  # the option whose values we are reading
+    bare = False  # ... and which has none yet
+    rest = iter(args)
+    for arg in rest:
+        is_option = len(arg) > 1 and arg.startswith("-")
+        if is_option and bare:
+            break
+        if arg == "--":
+            yield arg
+            yield from rest
+            return
+        if not is_option and current is not None:
+            bare = False
+            yield from (current, arg)
+            continue
+        name, equals, _ = arg.partition("=")
+        current = name if is_option and name in repeatable else None
+        bare = current is not None and not equals
+        if not bare:
+            yield arg
+    if bare:
+        raise click.BadOptionUsage(str(current), f"option {current} needs at least one value")
+
+
+def expand_videos(values: Iterable[str]) -> list[str]:
+    """Folders become the videos in them, patterns the files that match, both sorted; the rest stays as it is.
+
+    What leads to no video stays as well: it fails by name later, beside those that can be ranked.
+    """
+    videos: list[str] = []
+    for value in values:
+        path = Path(value)
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+            videos += map(str, inside)
+            if not inside:
+                videos.append(value)
+        elif not path.exists() and glob.has_magic(value):
+            videos += sorted(glob.glob(value, recursive=True)) or [value]
+        else:
+            videos.append(value)
+    return list(dict.fromkeys(videos))
+
+
+def parse_watched(value: str) -> tuple[str, float | None]:
+    """``clip.mp4@0.2`` as path and watched fraction; a file that is really called so wins.
+
+    Raises:
+        ArgumentError: The fraction is none from 0 to 1.
+    """
+    path, at, fraction = value.rpartition("@")
+    if not at or not path or Path(value).exists():
+        return value, None
+    try:
+        watched = float(fraction.removesuffix("%")) / (100 if fraction.endswith("%") else 1)
+    except ValueError:  # an @ in a name
+        return value, None
+    if not 0 <= watched <= 1:
+        raise ArgumentError(f"{value!r}: the watched fraction after @ must be from 0 to 1, or a percentage")
+    return path, watched
+
+
+def model_options(command: F) -> F:
+    """`--bundle --precision --backend --device --threads`."""
+    options = [
+        click.option("--bundle", help="Precision of the built-in bundle, or a bundle's folder or .zip. [default: int8]"),
+        click.option("--precision", help="One of the bundle's precisions, such as int8 or int4."),
+        click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or openvino."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, tensorrt, gpu or npu."),
+        click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: what this process may use]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def bundle_arguments(bundle: str | None, precision: str | None) -> dict[str, Any]:
+    """`Recommender.load`'s arguments for ``--bundle`` and ``--precision``; without the former, the built-in one."""
+    if bundle is None:
+        return {"bundle": precision or "int8"}
+    return {"bundle": bundle, "precision": precision}

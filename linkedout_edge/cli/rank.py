@@ -1,0 +1,153 @@
+"""`linkedout-edge rank`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from linkedout_edge.cli.options import SeveralValues, bundle_arguments, expand_videos, model_options, parse_watched
+
+if TYPE_CHECKING:
+    from linkedout_edge import Event, Failed, Ranking, Recommender
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A ranking, with what failed before it and the seconds that decoding and encoding took."""
+
+    ranking: Ranking
+    failed: tuple[Failed, ...]
+    prepare: float
+
+    def to_dict(self, *, explain: bool) -> dict[str, Any]:
+        """Plain JSON values: as `Ranking.to_dict`, with the time in which the videos were prepared."""
+        result = self.ranking.to_dict()
+        if explain:
+            for entry, ranked in zip(result["ranked"], self.ranking, strict=True):
+                entry["explanation"] = ranked.explain().to_dict()
+        result["failed"] = [asdict(f) for f in self.failed]
+        timing = result["timing"]
+        result["timing"] = {
+            "prepare": self.prepare,
+            "user": timing["user"],
+            "score": timing["score"],
+            "total": self.prepare + timing["total"],
+        }
+        return result
+
+
+@click.command(cls=SeveralValues)
+@click.option("--history", multiple=True, metavar="VIDEO...", help="What was watched, oldest first; see above.")
+@click.option("--candidates", multiple=True, required=True, metavar="VIDEO...", help="What to rank.")
+@model_options
+@click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Show only so many.")
+@click.option("--explain", is_flag=True, help="Say why each video stands where it stands.")
+@click.option("--json", "as_json", is_flag=True, help="Print the ranking as JSON.")
+@click.pass_context
+def rank(
+    ctx: click.Context,
+    history: tuple[str, ...],
+    candidates: tuple[str, ...],
+    bundle: str | None,
+    precision: str | None,
+    backend: str,
+    device: str,
+    threads: int | None,
+    decoder: str,
+    top_k: int | None,
+    explain: bool,
+    as_json: bool,
+) -> None:
+    """Rank videos by what was watched.
+
+    Both lists take files, folders and patterns: --history seen/ --candidates new/*.mp4. Put @ and a fraction behind a
+    watched video to say how much of it was watched: seen/dull.mp4@0.1 was skipped. Without --history, no video speaks for
+    another and the order stays as given.
+
+    Exit code: 0 if something was ranked, 1 if every candidate failed, 2 for a mistake in the call.
+    """
+    from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import note, print_json
+
+    events = read_history(history)
+    videos = expand_videos(candidates)
+    with Recommender.load(
+        **bundle_arguments(bundle, precision), backend=backend, device=device, threads=threads, decoder=decoder
+    ) as rec:
+        outcome = prepare_and_rank(rec, events, videos, top_k, quiet=as_json)
+        if as_json:
+            print_json(outcome.to_dict(explain=explain))
+        else:
+            if not events:
+                note("No --history: nothing was watched, so the order is the one given.")
+            _show(outcome, rec, len(events), explain=explain)
+    if not len(outcome.ranking):
+        ctx.exit(1)
+
+
+def read_history(values: Iterable[str]) -> list[Event]:
+    """Events of ``--history``: paths, folders and patterns, each with ``@fraction`` or not."""
+    from linkedout_edge import Event
+
+    events = []
+    for value in values:
+        path, watched = parse_watched(value)
+        events += [Event(p, 1.0 if watched is None else watched) for p in expand_videos([path])]
+    return events
+
+
+def prepare_and_rank(
+    rec: Recommender, events: Sequence[Event], candidates: Sequence[str], top_k: int | None = None, *, quiet: bool = False
+) -> Outcome:
+    """Encode with progress, then rank what could be encoded; each failure keeps the role in which it was named."""
+    from linkedout_edge import Failed
+    from linkedout_edge.cli.output import progress
+
+    start = time.perf_counter()
+    distinct = list(dict.fromkeys([*(e.id for e in events), *candidates]))
+    with progress("Looking at videos", len(distinct), quiet=quiet) as advance:
+        failed = {f.id: f for f in rec.encode(distinct, advance).failed}
+    prepare = time.perf_counter() - start
+    ranking = rec.rank(
+        [e for e in events if e.id not in failed], [c for c in candidates if c not in failed], top_k=top_k
+    )
+    roles = [("history", list(dict.fromkeys(e.id for e in events))), ("candidate", list(candidates))]
+    before = [
+        Failed(i, "history" if role == "history" else "candidate", failed[i].code, failed[i].reason)
+        for role, ids in roles
+        for i in ids
+        if i in failed
+    ]
+    return Outcome(ranking, (*before, *ranking.failed), prepare)
+
+
+def _show(outcome: Outcome, rec: Recommender, events: int, *, explain: bool) -> None:
+    from rich.table import Table
+
+    from linkedout_edge.cli.output import console, duration, layer_bars, plain, short_names
+
+    out, ranking, info = console(), outcome.ranking, rec.info()
+    names = short_names([r.id for r in ranking])
+    if len(ranking):
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+        for title, justify in (("#", "right"), ("video", "left"), ("score", "right"), ("layers", "left")):
+            table.add_column(title, justify=justify)  # type: ignore[arg-type]
+        scale = max((abs(v) for r in ranking for v in r.layers), default=0.0)
+        for r in ranking:
+            name = plain(names[r.id], "bold" if r.rank == 1 else "")
+            if explain:
+                name.append("\n").append_text(plain(r.explain().sentence, "dim"))
+            table.add_row(str(r.rank), name, f"{r.score:+.3f}", layer_bars(r.layers, scale))
+        out.print(table)
+    if outcome.failed:
+        out.print(plain(f"{len(outcome.failed)} could not be used:", "yellow"))
+        for f in outcome.failed:
+            out.print(plain(f"  {f.id} ({f.role}): {f.reason} [{f.code}]"))
+    took = f"looked at in {duration(outcome.prepare)}, ranked in {duration(ranking.timing.total)}"
+    where = f"{info.bundle} {info.precision} on {info.backend} ({', '.join(dict.fromkeys(info.devices.values()))})"
+    out.print(plain(f"{len(ranking)} ranked by {events} watched · {took} · {where}", "dim"))

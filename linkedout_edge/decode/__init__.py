@@ -1,0 +1,59 @@
+"""Video file → a few well-spread, square RGB frames.
+
+`get_decoder("auto")` is PyAV where it is installed, else OpenCV. A decoder is any callable of the shape of
+`Decoder`, so an app can bring its own (docs/decoding.md), or hand in frames and use none.
+"""
+
+from __future__ import annotations
+
+from linkedout_edge.decode.base import (
+    DEFAULT_LIMITS,
+    Decoder,
+    Frames,
+    Limits,
+    prepare,
+    prepare_frames,
+    spread,
+)
+from linkedout_edge.errors import ArgumentError, MissingDependencyError, unknown
+
+__all__ = [
+    "DECODERS",
+    "DEFAULT_LIMITS",
+    "Decoder",
+    "Frames",
+    "Limits",
+    "get_decoder",
+    "prepare",
+    "prepare_frames",
+    "spread",
+]
+
+DECODERS = ("auto", "pyav", "opencv")
+
+
+def get_decoder(name: str = "auto") -> Decoder:
+    """A decoder by name.
+
+    Args:
+        name: ``"pyav"``, ``"opencv"``, or ``"auto"`` for the first of these that is installed.
+
+    Raises:
+        ArgumentError: no such name.
+        MissingDependencyError: its library is not installed; the message has the ``pip install`` line.
+    """
+    # Imported late: loading FFmpeg takes time and memory that an app with its own frames never needs.
+    if name == "auto":
+        try:
+            return get_decoder("pyav")
+        except MissingDependencyError:
+            return get_decoder("opencv")
+    if name == "pyav":
+        from linkedout_edge.decode.pyav import PyAVDecoder
+
+        return PyAVDecoder()
+    if name == "opencv":
+        from linkedout_edge.decode.opencv import OpenCVDecoder
+
+        return OpenCVDecoder()
+    raise ArgumentError(unknown("decoder", name, DECODERS))

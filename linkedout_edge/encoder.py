@@ -1,0 +1,193 @@
+"""Videos → layer tokens: decode in a few threads, encode in batches, bounded memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.backends.base import Session
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.decode import Limits, prepare_frames
+from linkedout_edge.errors import (
+    BackendError,
+    InvalidFramesError,
+    VideoError,
+    VideoTooLargeError,
+    VideoUnreadableError,
+)
+from linkedout_edge.inputs import Video
+from linkedout_edge.store import Fingerprint, fingerprint
+from linkedout_edge.text import Tokenizer
+
+logger = logging.getLogger("linkedout_edge")
+
+BATCH = 4
+"""Encoder shapes are B = BATCH and B = 1, no others."""
+MAX_WORKERS = 4
+
+Frames: TypeAlias = "NDArray[np.uint8]"
+DecoderLike: TypeAlias = Callable[[str, int, int, Limits], Frames]
+
+
+class Job(NamedTuple):
+    """A video to encode under an id."""
+
+    id: str
+    video: Video
+
+
+class Encoded(NamedTuple):
+    """Tokens int8 ``[L, M, D]``, scales float32 ``[L, M]``, and what they were made from."""
+
+    tokens: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    fingerprint: Fingerprint
+
+
+@dataclass
+class Spent:
+    """Seconds that encoding took, by part."""
+
+    decode: float = 0.0
+    encode: float = 0.0
+
+
+@dataclass
+class Encoder:
+    """Decoder, tokenizer and encoder graph.
+
+    Args:
+        config: The model's shapes.
+        session: The encoder graph.
+        decoder: Called as ``(path, count, size, limits)``; gives uint8 ``[F, size, size, 3]``, 1 ≤ F ≤ count.
+        tokenizer: For titles.
+        workers: Threads that decode.
+        limits: What a file may cost.
+    """
+
+    config: ModelConfig
+    session: Session
+    decoder: DecoderLike
+    tokenizer: Tokenizer
+    workers: int = 2
+    limits: Limits = field(default_factory=Limits)
+
+    def run(self, jobs: Sequence[Job], spent: Spent | None = None) -> Iterator[tuple[Job, Encoded | VideoError]]:
+        """Encode videos, in order; one that cannot be used gives its error instead.
+
+        At most a few decoded videos are held at a time. Close the iterator to stop early.
+        """
+        spent = spent or Spent()
+        batch: list[tuple[Job, _Inputs]] = []
+        with closing(self._decoded(jobs)) as decoded:
+            while True:
+                start = time.perf_counter()
+                item = next(decoded, None)
+                spent.decode += time.perf_counter() - start
+                if item is None:
+                    break
+                job, result = item
+                if isinstance(result, VideoError):
+                    logger.debug("cannot use %s: %s", job.id, result)
+                    yield job, result
+                    continue
+                batch.append((job, result))
+                if len(batch) == BATCH:
+                    yield from self._encode(batch, spent)
+                    batch = []
+        for one in batch:  # a padded batch would cost more than single ones
+            yield from self._encode([one], spent)
+
+    def warm_up(self) -> None:
+        """Run the graph once in each of its shapes."""
+        c = self.config
+        blank = _Inputs(np.zeros((1, c.frame_size, c.frame_size, 3), np.uint8), [], Fingerprint(""))
+        for count in (1, BATCH):
+            self._infer([blank] * count)
+
+    def _decoded(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, _Inputs | VideoError]]:
+        if len(jobs) == 1 or self.workers == 1:
+            for job in jobs:
+                yield job, self._prepare(job.video)
+            return
+        todo = iter(jobs)
+        pool = ThreadPoolExecutor(min(self.workers, len(jobs)), "linkedout-decode")
+        try:
+            pending: deque[tuple[Job, Future[_Inputs | VideoError]]] = deque()
+            for job in islice(todo, self.workers + BATCH):
+                pending.append((job, pool.submit(self._prepare, job.video)))
+            while pending:
+                job, future = pending.popleft()
+                result = future.result()
+                for following in islice(todo, 1):
+                    pending.append((following, pool.submit(self._prepare, following.video)))
+                yield job, result
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _prepare(self, video: Video) -> _Inputs | VideoError:
+        """Everything that can be done apart from the graph, in a worker thread."""
+        try:
+            known_as = fingerprint(video)
+            frames = self._frames(video)
+            title = self.tokenizer.encode(video.title, self.config.title_tokens) if video.title else []
+            return _Inputs(frames, title, known_as)
+        except VideoError as e:
+            return e
+        except MemoryError:
+            return VideoTooLargeError("decoding it needs more memory than there is")
+        except Exception as e:  # an app's decoder, or a codec library's own error
+            return VideoUnreadableError(f"decoding failed with {type(e).__name__}: {e}")
+
+    def _frames(self, video: Video) -> Frames:
+        count, size = self.config.frames, self.config.frame_size
+        if video.frames is not None:
+            return prepare_frames(video.frames, count, size, self.limits)
+        assert video.path is not None  # fingerprint() has refused a mere id
+        frames: Any = self.decoder(video.path, count, size, self.limits)
+        shape = getattr(frames, "shape", ())
+        if getattr(frames, "dtype", None) != np.uint8 or shape[1:] != (size, size, 3) or not 1 <= shape[0] <= count:
+            raise InvalidFramesError(
+                f"the decoder gave {getattr(frames, 'dtype', type(frames).__name__)} {list(shape)}: "
+                f"expected uint8 [1..{count}, {size}, {size}, 3]"
+            )
+        return np.asarray(frames)
+
+    def _encode(self, batch: list[tuple[Job, _Inputs]], spent: Spent) -> Iterator[tuple[Job, Encoded | VideoError]]:
+        start = time.perf_counter()
+        tokens, scales = self._infer([inputs for _, inputs in batch])
+        spent.encode += time.perf_counter() - start
+        for i, (job, inputs) in enumerate(batch):
+            yield job, Encoded(tokens[i], scales[i], inputs.known_as)
+
+    def _infer(self, batch: list[_Inputs]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        c, b = self.config, len(batch)
+        frames = np.zeros((b, c.frames, c.frame_size, c.frame_size, 3), np.uint8)
+        frame_mask = np.zeros((b, c.frames), bool)
+        title_ids, title_mask = np.zeros((b, c.title_tokens), np.int32), np.zeros((b, c.title_tokens), bool)
+        for i, inputs in enumerate(batch):
+            f, t = len(inputs.frames), len(inputs.title)
+            frames[i, :f], frame_mask[i, :f] = inputs.frames, True
+            title_ids[i, :t], title_mask[i, :t] = inputs.title, True
+        out = self.session.run(
+            {"frames": frames, "frame_mask": frame_mask, "title_ids": title_ids, "title_mask": title_mask}
+        )
+        if not np.isfinite(out["scales"]).all():
+            raise BackendError("the encoder gave scales that are no numbers: check the bundle with another backend")
+        return out["tokens"], out["scales"]
+
+
+class _Inputs(NamedTuple):
+    frames: Frames  # [F, size, size, 3], not yet padded
+    title: list[int]
+    known_as: Fingerprint

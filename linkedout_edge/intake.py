@@ -1,0 +1,155 @@
+"""What one call asks for: which videos are known, which must be encoded, and which contradict each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from linkedout_edge.encoder import Job
+from linkedout_edge.errors import ConflictError, VideoError, VideoNotFoundError
+from linkedout_edge.inputs import Video
+from linkedout_edge.ranking import Failed, Role
+from linkedout_edge.store import Fingerprint, TokenStore, file_is_unchanged, fingerprint
+
+
+@dataclass
+class _Claim:
+    """The content that an id stands for in this call."""
+
+    video: Video
+    from_store: bool
+    """Named by its id alone, and known: it means what is stored."""
+    title: str | None
+    fingerprint: Fingerprint | None = None
+    roles: dict[Role, None] = field(default_factory=dict)
+
+
+class Intake:
+    """Takes the videos of one call in, one by one.
+
+    Args:
+        store: What is known.
+        look_at_files: Whether a known id's file is compared with what is known of it (`encode`), or not looked at (`rank`).
+    """
+
+    def __init__(self, store: TokenStore, *, look_at_files: bool = False) -> None:
+        self._store = store
+        self._look = look_at_files
+        self._claims: dict[str, _Claim] = {}
+        self._failed: dict[tuple[str, Role, str], Failed] = {}
+        self.unusable: set[str] = set()
+        """Ids that could not be encoded, even if an older content of theirs is stored."""
+
+    @property
+    def failed(self) -> list[Failed]:
+        """What could not be used so far, each (id, role, code) once."""
+        return list(self._failed.values())
+
+    def has_failed(self, id: str, role: Role) -> bool:
+        """Whether that was noted already."""
+        return any((i, r) == (id, role) for i, r, _ in self._failed)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids that were taken in."""
+        return list(self._claims)
+
+    def admit(self, video: Video, role: Role) -> bool:
+        """Take a video in; False if it contradicts an earlier one of the same id (noted in `failed`)."""
+        try:
+            claim = self._claims.get(video.id)
+            if claim is None:
+                claim = self._claims[video.id] = _Claim(video, self._means_stored(video), video.title)
+            else:
+                self._reconcile(claim, video)
+        except VideoError as e:
+            self.fail(video.id, role, e)
+            return False
+        claim.roles[role] = None
+        return True
+
+    def jobs(self) -> list[Job]:
+        """What has to be encoded now."""
+        return [Job(i, self._titled(c)) for i, c in self._claims.items() if self._must_encode(i, c)]
+
+    def fail(self, id: str, role: Role, error: VideoError) -> None:
+        """Note that a video could not be used."""
+        self._failed.setdefault((id, role, error.code), Failed(id, role, error.code, str(error)))
+
+    def fail_everywhere(self, id: str, error: VideoError) -> None:
+        """Note it for each role in which the id was taken in, and that it is not to be ranked."""
+        self.unusable.add(id)
+        for role in self._claims[id].roles:
+            self.fail(id, role, error)
+
+    def _means_stored(self, video: Video) -> bool:
+        """A plain path means the known id, if the store has it; `encode` looks at the file all the same."""
+        return video.frames is None and video.path in (None, video.id) and not self._look and video.id in self._store
+
+    def _reconcile(self, claim: _Claim, video: Video) -> None:
+        """Check a later video against the claim of its id.
+
+        Raises:
+            ConflictError: Its content or title is another one.
+            VideoError: Its content was needed for the comparison and cannot be read.
+        """
+        if video.title is not None:
+            if claim.title is not None and claim.title != video.title:
+                raise ConflictError("its id stands for two titles in this call: give each its own id=")
+            claim.title = video.title
+        if video.frames is None and (video.path is None or self._means_stored(video) or video.path == claim.video.path):
+            return
+        if claim.from_store:
+            stored = self._store.fingerprint(video.id)
+            if video.frames is not None and stored is not None and stored.content != fingerprint(video).content:
+                raise _two_contents()
+            return
+        if claim.video.frames is None and claim.video.path is None:  # so far only named
+            claim.video = video
+            return
+        try:
+            mine = fingerprint(video).content
+        except VideoNotFoundError:
+            if video.path == video.id:  # no file of that name: it means the video of that id
+                return
+            raise
+        try:
+            claim.fingerprint = claim.fingerprint or fingerprint(claim.video)
+        except VideoNotFoundError:
+            if claim.video.path == claim.video.id:
+                claim.video = video
+                return
+            raise _two_contents() from None
+        except VideoError:
+            raise _two_contents() from None
+        if claim.fingerprint.content != mine:
+            raise _two_contents()
+
+    def _titled(self, claim: _Claim) -> Video:
+        v = claim.video
+        return v if v.title == claim.title else Video(v.path, frames=v.frames, id=v.id, title=claim.title)
+
+    def _must_encode(self, id: str, claim: _Claim) -> bool:
+        stored = self._store.fingerprint(id)
+        if stored is None:
+            return True
+        video = claim.video
+        if claim.title is not None and claim.title != stored.title and (video.path or video.frames is not None):
+            return True
+        if video.frames is not None:
+            return stored.content != video.content
+        if claim.fingerprint is not None:
+            return stored.content != claim.fingerprint.content
+        if not self._look or video.path is None or file_is_unchanged(video, stored):
+            return False
+        try:
+            now = fingerprint(video)
+        except VideoError:  # gone, or not readable at present: what is known of it stays useful
+            return False
+        if now.content != stored.content:
+            return True
+        self._store.set_fingerprint(id, now._replace(title=stored.title))
+        return False
+
+
+def _two_contents() -> ConflictError:
+    return ConflictError("its id stands for two different contents in this call: give each its own id=")

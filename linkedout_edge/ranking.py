@@ -1,0 +1,321 @@
+"""What callers get back: `Ranking`, `Ranked`, `Failed`, and the `Explanation` of a place."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.errors import ArgumentError
+from linkedout_edge.inputs import Event
+
+Role: TypeAlias = Literal["candidate", "history", "video"]
+Floats: TypeAlias = NDArray[np.float32]
+
+SKIPPED_BELOW = 0.3
+"""A video watched less than this counts as skipped in sentences."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """One video that could not be used, and why; it never spoils the rest.
+
+    Attributes:
+        id: Its id.
+        role: Where it stood: ``candidate``, ``history``, or ``video`` in `encode`.
+        code: Stable, for programs: ``not_found``, ``unreadable``, ``too_large``, ``invalid_frames``, ``conflict``.
+        reason: For people.
+    """
+
+    id: str
+    role: Role
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of wall time that a call spent, by part; the rest of `total` is looking up and sorting."""
+
+    decode: float = 0.0
+    encode: float = 0.0
+    user: float = 0.0
+    score: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a video stands where it stands, exactly.
+
+    Attributes:
+        id: The ranked video.
+        matrix: float32 ``[N, L]``: what each watched video adds to the score by each layer. It sums to the score.
+        history: Ids of the N watched videos, oldest first.
+        layer_names: L names.
+        sentence: The strongest entries in words.
+        score: The score that is explained.
+    """
+
+    id: str
+    matrix: Floats
+    history: tuple[str, ...]
+    layer_names: tuple[str, ...]
+    sentence: str
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "id": self.id,
+            "matrix": self.matrix.tolist(),
+            "history": list(self.history),
+            "layer_names": list(self.layer_names),
+            "sentence": self.sentence,
+            "score": self.score,
+        }
+
+
+class Evidence:
+    """What is needed to explain a ranking; references to arrays, no work until an explanation is asked for.
+
+    Args:
+        events: The N events that counted, oldest first.
+        tokens: int8 ``[N, L, M, D]`` of their videos.
+        scales: float32 ``[N, L, M]``.
+        weights: float32 ``[N, L]``, the user graph's event weights.
+        query: float32 ``[1, 2, L, M·D]``; only the gate half is used.
+        bias: float32 ``[1, L]``.
+        layer_names: L names.
+        candidate: Position → tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]`` as they were scored.
+    """
+
+    def __init__(
+        self,
+        events: Sequence[Event],
+        tokens: NDArray[np.int8],
+        scales: Floats,
+        weights: Floats,
+        query: Floats,
+        bias: Floats,
+        layer_names: tuple[str, ...],
+        candidate: Callable[[int], tuple[NDArray[np.int8], Floats]],
+    ) -> None:
+        self._events = events
+        self._tokens = tokens
+        self._scales = scales
+        self._weights = weights
+        self._query = query
+        self._bias = bias
+        self._layer_names = layer_names
+        self._candidate = candidate
+
+    @cached_property
+    def _values(self) -> Floats:
+        """History as float32 [N, L, M·D]."""
+        return _dequantise(self._tokens, self._scales)
+
+    def explain(self, position: int, id: str, score: float) -> Explanation:
+        """Split the score of the candidate at `position` (in scoring order)."""
+        values = _dequantise(*self._candidate(position))  # [L, M·D]
+        logits = np.einsum("lf,lf->l", self._query[0, 1], values) + self._bias[0]
+        gates = np.exp(logits - logits.max())
+        gates /= gates.sum()
+        similarity = np.einsum("nlf,lf->nl", self._values, values)
+        matrix = (gates * self._weights * similarity).astype(np.float32)
+        history = tuple(e.id for e in self._events)
+        return Explanation(id, matrix, history, self._layer_names, _sentence(self._events, matrix), score)
+
+
+def _dequantise(tokens: NDArray[np.int8], scales: Floats) -> Floats:
+    """Int8 [..., L, M, D] and float32 [..., L, M] → float32 [..., L, M·D]."""
+    values = tokens.astype(np.float32) * scales[..., None]
+    return values.reshape(*values.shape[:-2], -1)
+
+
+def _sentence(events: Sequence[Event], matrix: Floats) -> str:
+    """One plain sentence: the watched videos that add most to the score, in its direction."""
+    per_video: dict[str, float] = {}
+    latest: dict[str, Event] = {}
+    for event, row in zip(events, matrix.sum(1, dtype=np.float64), strict=True):
+        per_video[event.id] = per_video.get(event.id, 0.0) + float(row)
+        latest[event.id] = event
+    total = sum(per_video.values())
+    sign = 1.0 if total >= 0 else -1.0
+    strongest = sorted(((sign * v, k) for k, v in per_video.items() if sign * v > 1e-9), key=lambda x: -x[0])[:2]
+    if not strongest:
+        return "Nothing that you watched speaks for or against it, so it keeps its place in the list."
+    named = [strongest[0], *(s for s in strongest[1:] if s[0] >= 0.5 * strongest[0][0])]
+    causes: dict[str, list[str]] = {}
+    for _, identity in named:
+        verb, cause = _cause(latest[identity], sign)
+        causes.setdefault(f"{cause}|{verb}", []).append(f"“{latest[identity].video.name}”")
+    phrases = []
+    for key, names in causes.items():
+        cause, _, verb = key.partition("|")
+        listed = " and ".join(names)
+        phrases.append(f"you {verb} {listed}" if cause == "" else f"it {cause} {listed}, which you {verb}")
+    start = "Recommended" if sign > 0 else "Ranked low"
+    return f"{start} because {', and because '.join(phrases)}."
+
+
+def _cause(event: Event, sign: float) -> tuple[str, str]:
+    """What the user did with a video, and how that speaks for (+) or against (-) the ranked one."""
+    if event.liked is False:
+        verb, dislike = "disliked", True
+    elif event.liked:
+        verb, dislike = "liked", False
+    elif event.watched < SKIPPED_BELOW:
+        verb, dislike = "skipped", True
+    else:
+        verb, dislike = "watched", False
+    if sign > 0:
+        return verb, "is unlike" if dislike else ""
+    return verb, "resembles" if dislike else "is unlike"
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One place of a ranking.
+
+    Attributes:
+        rank: From 1, the best.
+        id: The video.
+        score: Its score, in standard deviations of the calibration set.
+        layers: What each of the L layers contributes; they sum to the score.
+        source: ``content`` if the video itself was looked at.
+    """
+
+    rank: int
+    id: str
+    score: float
+    layers: tuple[float, ...]
+    source: str
+    _explain: Callable[[], Explanation] | None = field(default=None, compare=False, repr=False)
+
+    def explain(self) -> Explanation:
+        """Why it stands here.
+
+        Raises:
+            ArgumentError: The tokens that were scored are gone: the video left the store or changed since.
+        """
+        if self._explain is None:
+            raise ArgumentError("this Ranked was not made by a ranking: explain ranking[i] instead")
+        return self._explain()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickles travel without the arrays behind an explanation.
+        return Ranked, (self.rank, self.id, self.score, self.layers, self.source)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"rank": self.rank, "id": self.id, "score": self.score, "layers": list(self.layers), "source": self.source}
+
+
+class Ranking(Sequence[Ranked]):
+    """Videos, best first. `Ranked` objects are made when they are looked at; a slice keeps its ranks.
+
+    Args:
+        ids: C ids, in scoring order.
+        scores: float32 ``[C]``.
+        layers: float32 ``[C, L]``.
+        order: int64 ``[K]``: positions in `ids`, best first.
+        failed: Videos that could not be used.
+        timing: Where the time went.
+        evidence: What explanations are made from.
+        sources: Source of each of the C, or one for all.
+    """
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        scores: Floats,
+        layers: Floats,
+        order: NDArray[np.int64],
+        failed: Sequence[Failed] = (),
+        timing: Timing | None = None,
+        evidence: Evidence | None = None,
+        sources: str | Sequence[str] = "content",
+    ) -> None:
+        self._ids = ids
+        self._scores = scores
+        self._layers = layers
+        self._order = order
+        self._failed = tuple(failed)
+        self._timing = timing or Timing()
+        self._evidence = evidence
+        self._sources = sources
+        self._places = range(len(order))
+
+    @property
+    def failed(self) -> tuple[Failed, ...]:
+        """What could not be used, and why."""
+        return self._failed
+
+    @property
+    def timing(self) -> Timing:
+        """Seconds by part."""
+        return self._timing
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids, best first."""
+        return [self._ids[self._order[p]] for p in self._places]
+
+    @property
+    def scores(self) -> Floats:
+        """The scores, best first: float32 ``[K]``, a copy."""
+        return np.asarray(self._scores[self._order[list(self._places)]])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> Ranked: ...
+    @overload
+    def __getitem__(self, index: slice) -> Ranking: ...
+    def __getitem__(self, index: int | slice) -> Ranked | Ranking:
+        if isinstance(index, slice):
+            part = Ranking(
+                self._ids, self._scores, self._layers, self._order, self._failed, self._timing, self._evidence, self._sources
+            )
+            part._places = self._places[index]
+            return part
+        place = self._places[operator.index(index)]
+        at = int(self._order[place])
+        identity, score, evidence = self._ids[at], float(self._scores[at]), self._evidence
+        explain = None if evidence is None else lambda: evidence.explain(at, identity, score)
+        source = self._sources if isinstance(self._sources, str) else self._sources[at]
+        return Ranked(place + 1, identity, score, tuple(self._layers[at].tolist()), source, explain)
+
+    def __iter__(self) -> Iterator[Ranked]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        failed = f", {len(self._failed)} failed" if self._failed else ""
+        return f"<Ranking of {len(self)}{failed}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: ``ranked``, ``failed``, ``timing``."""
+        return {
+            "ranked": [r.to_dict() for r in self],
+            "failed": [asdict(f) for f in self._failed],
+            "timing": asdict(self._timing),
+        }
+
+
+def best_first(scores: Floats, top_k: int | None = None) -> NDArray[np.int64]:
+    """Positions of the `top_k` best (of all, if None), best first, ties in input order: int64 ``[K]``."""
+    count = len(scores) if top_k is None else min(top_k, len(scores))
+    if count == len(scores):
+        return np.argsort(-scores, kind="stable").astype(np.int64)
+    if count == 1:
+        return np.array([np.argmax(scores)], np.int64)
+    threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
+    kept = np.flatnonzero(scores >= threshold)
+    return kept[np.argsort(-scores[kept], kind="stable")[:count]].astype(np.int64)

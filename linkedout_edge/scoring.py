@@ -1,0 +1,135 @@
+"""Events and candidates' tokens → scores: the user and scorer graphs, fed with few fixed shapes.
+
+Odd shapes make inference libraries plan and allocate anew, for ever; so inputs are padded to steps of at most 50 % and masked,
+and many candidates are scored in chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.backends.base import Arrays, Session
+from linkedout_edge.config import EVENT_FEATURES
+from linkedout_edge.errors import BackendError
+from linkedout_edge.inputs import Event
+
+MAX_EVENTS = 2048
+"""Of a longer history the latest count: the user graph's attention grows with the square."""
+MIN_EVENTS_SHAPE = 8
+MIN_CANDIDATES_SHAPE = 16
+MAX_CANDIDATES_SHAPE = 65_536
+
+Floats = NDArray[np.float32]
+
+
+def padded(count: int, smallest: int) -> int:
+    """The next of smallest · (1, 2, 3, 4, 6, 8, 12, 16, 24 ...) that holds `count`."""
+    size = smallest
+    while size < count:
+        if 3 * size // 2 >= count and size > smallest:
+            return 3 * size // 2
+        size *= 2
+    return size
+
+
+def event_features(events: Sequence[Event], now: datetime | None = None) -> Floats:
+    """`EVENT_FEATURES` of events, oldest first: float32 ``[N, E]``.
+
+    Args:
+        events: Oldest first; the last has position 0.
+        now: Present time, aware. An event of the future (the clock was set back) has age 0.
+    """
+    now = now or datetime.now(timezone.utc)
+    rows = np.zeros((len(events), len(EVENT_FEATURES)), np.float32)
+    for n, event in enumerate(events):
+        age = 0.0 if event.at is None else max(0.0, (now - event.at).total_seconds() / 3600)
+        rows[n] = (
+            event.watched,
+            event.liked is True,
+            event.liked is False,
+            event.at is not None,
+            math.log1p(age) / 10,
+            math.log1p(len(events) - 1 - n) / 5,
+        )
+    return rows
+
+
+class User(NamedTuple):
+    """What the user graph makes of a history of N events."""
+
+    query: Floats  # [1, 2, L, M·D]
+    bias: Floats  # [1, L]
+    weights: Floats  # [N, L]
+
+
+def encode_user(session: Session, tokens: NDArray[np.int8], scales: Floats, events: Floats) -> User:
+    """Run the user graph.
+
+    Args:
+        session: The user graph.
+        tokens: int8 ``[N, L, M, D]``, N ≥ 1.
+        scales: float32 ``[N, L, M]``.
+        events: float32 ``[N, E]``.
+    """
+    count = len(events)
+    size = padded(count, MIN_EVENTS_SHAPE)
+    out = session.run(
+        {
+            "tokens": _pad(tokens, size)[None],
+            "scales": _pad(scales, size)[None],
+            "events": _pad(events, size)[None],
+            "mask": (np.arange(size) < count)[None],
+        }
+    )
+    return User(out["query"], out["bias"], out["event_weights"][0, :count].copy())
+
+
+def score(session: Session, user: User, tokens: NDArray[np.int8], scales: Floats) -> tuple[Floats, Floats]:
+    """Run the scorer graph over any number of candidates.
+
+    Args:
+        session: The scorer graph.
+        user: From `encode_user`.
+        tokens: int8 ``[C, L, M, D]``.
+        scales: float32 ``[C, L, M]``.
+
+    Returns:
+        Scores float32 ``[C]`` and contributions float32 ``[C, L]``.
+
+    Raises:
+        BackendError: The graph gave a score that is no number.
+    """
+    total, layers = tokens.shape[:2]
+    scores, contributions = np.empty(total, np.float32), np.empty((total, layers), np.float32)
+    for start in range(0, total, MAX_CANDIDATES_SHAPE):
+        part = slice(start, min(total, start + MAX_CANDIDATES_SHAPE))
+        count = part.stop - start
+        size = min(MAX_CANDIDATES_SHAPE, padded(count, MIN_CANDIDATES_SHAPE))
+        out: Arrays = session.run(
+            {
+                "query": user.query,
+                "bias": user.bias,
+                "tokens": _pad(tokens[part], size),
+                "scales": _pad(scales[part], size),
+                "mask": np.arange(size) < count,
+            }
+        )
+        scores[part], contributions[part] = out["score"][:count], out["contributions"][:count]
+    if not np.isfinite(scores).all():
+        raise BackendError("the scorer gave a score that is no number: check the bundle with another backend")
+    return scores, contributions
+
+
+def _pad(array: NDArray, size: int) -> NDArray:  # type: ignore[type-arg]
+    """Zeros after the rows of `array`, up to `size` rows."""
+    if len(array) == size:
+        return array
+    out = np.zeros((size, *array.shape[1:]), array.dtype)
+    out[: len(array)] = array
+    return out

@@ -1,0 +1,39 @@
+"""What a ranking must beat: scores of candidates from simpler ideas.
+
+Each function takes one row of features per pool clip and one user's indices, and returns float [C].
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def colour_histograms(clips: list[np.ndarray], bins: int = 16) -> np.ndarray:
+    """One colour histogram a clip, centred and normalised.
+
+    Args:
+        clips: uint8 [F, H, W, 3] each.
+
+    Returns:
+        float64 [clips, 3·bins].
+    """
+    rows = np.array(
+        [[np.histogram(c[..., i], bins, (0, 256), density=True)[0] for i in range(3)] for c in clips]
+    )
+    return unit_rows(rows.reshape(len(clips), -1))
+
+
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Rows with the mean row removed and length 1: what cosine baselines compare."""
+    x = features.astype(np.float64) - features.mean(0)
+    return x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-12)
+
+
+def mean_cosine(units: np.ndarray, history: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Cosine to the mean of the history."""
+    return units[candidates] @ units[history].mean(0)
+
+
+def latest_cosine(units: np.ndarray, history: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Recency: cosine to the latest watched video alone."""
+    return units[candidates] @ units[history[-1]]

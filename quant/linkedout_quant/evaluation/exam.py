@@ -1,0 +1,70 @@
+"""The micro-video exam, taken through the public API, beside its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+from rich.progress import track
+
+from linkedout_edge import Event, Recommender, Video
+from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalised, render_frames
+from linkedout_quant.evaluation.baselines import colour_histograms, latest_cosine, mean_cosine, unit_rows
+from linkedout_quant.evaluation.metrics import bootstrap_interval, mean_metrics, user_metrics
+
+Scorer = Callable[[ExamUser], np.ndarray]
+
+
+def pool_videos(exam: Exam, size: int = 128, frames: int = 8) -> list[Video]:
+    """The exam's clips as frames, under ids ``clip0``, ``clip1`` …"""
+    times = (np.arange(frames) + 0.5) / frames
+    return [
+        Video(frames=render_frames(attributes, seed, times, size), id=f"clip{i}")
+        for i, (attributes, seed) in enumerate(track(exam.pool, description="rendering the exam's clips"))
+    ]
+
+
+def product_scores(rec: Recommender, user: ExamUser, now: datetime) -> np.ndarray:
+    """What `Recommender.rank` says of a user's candidates: float [C]."""
+    history = [
+        Event(f"clip{i}", watched=float(w), at=now - timedelta(hours=float(age)))
+        for i, w, age in zip(user.history, user.watched, user.ages_hours, strict=True)
+    ]
+    ranking = rec.rank(history, [f"clip{i}" for i in user.candidates])
+    score = {r.id: r.score for r in ranking}
+    return np.array([score[f"clip{i}"] for i in user.candidates])
+
+
+def take_exam(rec: Recommender, exam: Exam, videos: list[Video]) -> dict[str, dict]:
+    """Metrics of the product, the baselines and the ceiling, by length of history.
+
+    Returns:
+        ``{"8": {"product": {"ndcg@10": …, "normalised": …, "interval": [low, high]}, "random": …}, …}``; `normalised` is
+        (NDCG@10 − random) / (ceiling − random).
+    """
+    rec.encode(videos)
+    now = datetime.now(timezone.utc)
+    ids = [v.id for v in videos]
+    tokens = unit_rows(rec.store.vectors(ids))
+    colours = colour_histograms([v.frames for v in videos])
+    rng = np.random.default_rng(11)
+    scorers: dict[str, Scorer] = {
+        "product": lambda u: product_scores(rec, u, now),
+        "random": lambda u: rng.random(len(u.candidates)),
+        "recency (cosine to the latest)": lambda u: latest_cosine(tokens, u.history, u.candidates),
+        "colour histogram": lambda u: mean_cosine(colours, u.history, u.candidates),
+        "mean cosine of the same tokens": lambda u: mean_cosine(tokens, u.history, u.candidates),
+        "ceiling": lambda u: ceiling_scores(exam, u),
+    }
+    report: dict[str, dict] = {}
+    for length in sorted({len(u.history) for u in exam.users}):
+        users = [u for u in exam.users if len(u.history) == length]
+        rows = {name: [user_metrics(score(u), u.relevant) for u in users] for name, score in scorers.items()}
+        means = {name: mean_metrics(r) for name, r in rows.items()}
+        low, high = means["random"]["ndcg@10"], means["ceiling"]["ndcg@10"]
+        for name, r in rows.items():
+            means[name]["normalised"] = normalised(means[name]["ndcg@10"], low, high)
+            means[name]["interval"] = list(bootstrap_interval([x["ndcg@10"] for x in r]))  # type: ignore[assignment]
+        report[str(length)] = means
+    return report

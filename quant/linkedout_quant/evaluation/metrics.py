@@ -1,0 +1,59 @@
+"""Ranking metrics, all from torchmetrics: HR, NDCG and MRR at 5, 10 and 20, and AUC, averaged over users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torchmetrics.functional.regression import kendall_rank_corrcoef
+from torchmetrics.functional.retrieval import (
+    retrieval_auroc,
+    retrieval_hit_rate,
+    retrieval_normalized_dcg,
+    retrieval_reciprocal_rank,
+)
+
+CUTS = (5, 10, 20)
+
+
+def user_metrics(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
+    """Metrics of one user.
+
+    Args:
+        scores: float [C], higher is better. Ties are broken by position, as a ranking that keeps input order does.
+        relevant: bool [C].
+    """
+    # Metrics sort by score alone; ranks in place of scores make them see the very order that a user would.
+    order = np.argsort(-scores, kind="stable")
+    preds = torch.empty(len(scores))
+    preds[torch.from_numpy(order.copy())] = torch.arange(len(scores), 0, -1, dtype=torch.float32)
+    target = torch.from_numpy(np.asarray(relevant, bool))
+    row = {"auc": float(retrieval_auroc(preds, target))}
+    for k in CUTS:
+        row[f"hr@{k}"] = float(retrieval_hit_rate(preds, target, top_k=k))
+        row[f"ndcg@{k}"] = float(retrieval_normalized_dcg(preds, target, top_k=k))
+        row[f"mrr@{k}"] = float(retrieval_reciprocal_rank(preds, target, top_k=k))
+    return row
+
+
+def mean_metrics(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean over users of each metric."""
+    return {k: float(np.mean([r[k] for r in rows])) for k in rows[0]}
+
+
+def bootstrap_interval(values: Sequence[float], rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean, by bootstrap over users."""
+    x, rng = np.asarray(values), np.random.default_rng(seed)
+    means = x[rng.integers(0, len(x), (rounds, len(x)))].mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def rank_agreement(a: np.ndarray, b: np.ndarray, k: int = 10) -> tuple[float, float]:
+    """Kendall's tau of two score vectors [C], and the share of `a`'s k best that are among `b`'s."""
+    tau = float(
+        kendall_rank_corrcoef(torch.from_numpy(a.astype(np.float64)), torch.from_numpy(b.astype(np.float64)))
+    )
+    best = [set(np.argsort(-x, kind="stable")[:k].tolist()) for x in (a, b)]
+    return tau, len(best[0] & best[1]) / min(k, len(a))

@@ -1,0 +1,50 @@
+"""The training master: one fp16 safetensors file with all weights, ``config.json`` and ``tokenizer.json`` beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.errors import ArgumentError
+from linkedout_quant.model import Student
+
+MASTER = "master.safetensors"
+PROMPT = "what is shown, how does it look and how does it move?"
+
+
+def new_student(config: ModelConfig, tokenizer: Tokenizer) -> Student:
+    """A student with the prompt's tokens in place."""
+    student = Student(config)
+    ids = tokenizer.encode(PROMPT).ids[: config.prompt_tokens]
+    student.encoder.prompt_ids[: len(ids)] = torch.tensor(ids)
+    return student
+
+
+def save_master(run: Path, student: Student) -> Path:
+    """Write the fp16 master; integers stay as they are."""
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in student.state_dict().items()}
+    save_file({k: v.contiguous() for k, v in weights.items()}, run / MASTER)
+    return run / MASTER
+
+
+def load_student(run: Path) -> Student:
+    """The student of a run folder, in float32 from its fp16 master.
+
+    Raises:
+        ArgumentError: the folder holds no finished training.
+    """
+    if not (run / MASTER).exists():
+        raise ArgumentError(
+            f"{run} holds no {MASTER}: finish the training first (linkedout-edge train --out {run})"
+        )
+    config = msgspec.json.decode((run / "config.json").read_bytes(), type=ModelConfig)
+    student = Student(config)
+    student.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in load_file(run / MASTER).items()}
+    )
+    return student.eval()

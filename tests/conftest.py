@@ -1,0 +1,52 @@
+"""What several test files need: a tiny bundle of random weights, and a few real clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from linkedout_edge import Recommender
+
+PRECISIONS = ("fp32", "int8")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle folder of random weights in int8 and fp32, made by the real exporter."""
+    from linkedout_export.tiny import write_tiny_bundle
+
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six short mp4 files that differ in colour and motion."""
+    folder = tmp_path_factory.mktemp("clips")
+    paths = []
+    for n in range(6):
+        path = folder / f"clip{n}.mp4"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
+        for t in range(12):
+            frame = np.full((48, 64, 3), (40 * n, 255 - 30 * n, 90), np.uint8)
+            cv2.circle(frame, (5 + 4 * t, 8 + 6 * n), 6, (255, 40 * n, 20 * t), -1)
+            writer.write(frame)
+        writer.release()
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture
+def rec(tiny_bundle: Path) -> Iterator[Recommender]:
+    """A recommender on the tiny fp32 bundle."""
+    with Recommender.load(tiny_bundle, precision="fp32", decoder="opencv") as recommender:
+        yield recommender
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    """uint8 [3, 20, 30, 3], random."""
+    return np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)

@@ -1,0 +1,141 @@
+"""The student in torch: the properties that the rest of the product leans on."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the workstation half is not installed")
+
+from linkedout_edge.config import EVENT_FEATURES, ModelConfig  # noqa: E402
+from linkedout_quant.model import Student, dequantise, fuse, quantise, scorer_reference  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def student():
+    torch.manual_seed(3)
+    student = Student(ModelConfig.tiny()).eval()
+    for linear in (student.user.attend, student.user.value, student.user.gate_read):
+        torch.nn.init.normal_(linear.weight, std=0.3)
+    return student
+
+
+def inputs(config, batch=2, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    side = config.frame_size
+    frames = torch.randint(0, 256, (batch, config.frames, side, side, 3), dtype=torch.uint8, generator=g)
+    title_ids = torch.randint(
+        2, config.vocab_size, (batch, config.title_tokens), dtype=torch.int32, generator=g
+    )
+    return [
+        frames,
+        torch.ones(batch, config.frames, dtype=torch.bool),
+        title_ids,
+        torch.zeros_like(title_ids, dtype=torch.bool),
+    ]
+
+
+def test_shapes_and_normalised_tokens(student):
+    c = student.config
+    with torch.no_grad():
+        tokens = student.encoder(*inputs(c))
+    assert tokens.shape == (2, c.layers, c.tokens_per_layer, c.token_width)
+    torch.testing.assert_close(tokens.mean(-1), torch.zeros_like(tokens[..., 0]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        tokens.std(-1, unbiased=False), torch.ones_like(tokens[..., 0]), atol=1e-2, rtol=0
+    )
+
+
+def test_masked_frames_and_titles_change_nothing(student):
+    c = student.config
+    frames, mask, ids, no_title = inputs(c)
+    mask[:, 3:] = False
+    with torch.no_grad():
+        before = student.encoder(frames, mask, ids, no_title)
+        after = student.encoder(
+            torch.cat([frames[:, :3], 255 - frames[:, 3:]], 1), mask, ids.flip(1), no_title
+        )
+    torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
+
+
+def test_titles_and_frame_order_matter(student):
+    frames, mask, ids, no_title = inputs(student.config)
+    with torch.no_grad():
+        plain = student.encoder(frames, mask, ids, no_title)
+        titled = student.encoder(frames, mask, ids, ~no_title)
+        backwards = student.encoder(frames.flip(1), mask, ids, no_title)
+    assert (plain - titled).abs().max() > 1e-3
+    assert (plain - backwards).abs().max() > 1e-3
+
+
+def test_the_language_model_is_causal(student):
+    c = student.config
+    frames, mask, ids, no_title = inputs(c)
+    changed = ids.clone()
+    changed[:, -1] = ids[:, -1] % 100 + 5
+    with torch.no_grad():
+        a = student.encoder.states(frames, mask, ids, ~no_title)[-1]
+        b = student.encoder.states(frames, mask, changed, ~no_title)[-1]
+    last_title = c.frames * c.grid**2 + c.title_tokens - 1
+    torch.testing.assert_close(a[:, :last_title], b[:, :last_title])
+    assert (a[:, last_title:] - b[:, last_title:]).abs().max() > 1e-4
+
+
+def test_quantising_costs_at_most_half_a_step():
+    x = torch.randn(5, 3, 2, 16)
+    tokens, scales = quantise(x)
+    assert tokens.dtype == torch.int8
+    assert scales.shape == (5, 3, 2)
+    error = (dequantise(tokens, scales) - x.flatten(-2)).abs().unflatten(-1, (2, 16))
+    assert (error <= scales.unsqueeze(-1) * 0.5 + 1e-6).all()
+
+
+def history(config, n, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    shape = (1, n, config.layers, config.tokens_per_layer, config.token_width)
+    tokens, scales = quantise(torch.randn(shape, generator=g))
+    return (
+        tokens,
+        scales,
+        torch.rand(1, n, len(EVENT_FEATURES), generator=g),
+        torch.ones(1, n, dtype=torch.bool),
+    )
+
+
+def test_a_score_is_the_sum_of_its_explanation(student):
+    c = student.config
+    h_tokens, h_scales, events, mask = history(c, 5)
+    tokens, scales = (x[0] for x in history(c, 7, seed=2)[:2])
+    with torch.no_grad():
+        query, bias, weights = student.user(h_tokens, h_scales, events, mask)
+        score, contributions = scorer_reference(query, bias, tokens, scales, torch.ones(7, dtype=torch.bool))
+    watched, candidates = dequantise(h_tokens, h_scales)[0], dequantise(tokens, scales)
+    gates = torch.softmax(torch.einsum("lf,clf->cl", query[0, 1], candidates) + bias[0], -1)
+    matrix = torch.einsum("cl,nl,nlf,clf->cnl", gates, weights[0], watched, candidates)
+    torch.testing.assert_close(matrix.sum((1, 2)), score, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(matrix.sum(1), contributions, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(gates.sum(1), torch.ones(7))
+
+
+def test_an_empty_history_scores_zero_and_padding_is_inert(student):
+    c = student.config
+    tokens, scales, events, mask = history(c, 6)
+    candidates = dequantise(tokens, scales)
+    with torch.no_grad():
+        query, bias, weights = student.user(tokens, scales, events, torch.zeros_like(mask))
+        assert not weights.any()
+        assert not fuse(query, bias, candidates)[0].any()
+        mask[:, 4:] = False
+        padded = student.user(tokens, scales, events, mask)
+        short = student.user(tokens[:, :4], scales[:, :4], events[:, :4], mask[:, :4])
+    torch.testing.assert_close(padded[0], short[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(padded[2][:, :4], short[2], atol=1e-6, rtol=1e-4)
+
+
+def test_the_default_keeps_its_budget():
+    from click.testing import CliRunner
+    from linkedout_quant.cli import cost
+
+    import json
+
+    counts = json.loads(CliRunner().invoke(cost, ["--json"], catch_exceptions=False).output)
+    assert counts["parameters"] <= 12e6
+    assert 0.5e9 < counts["macs"] <= 3.5e9
+    assert counts["payload_bytes"] <= 1024

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import os
+import threading
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from linkedout_edge import Event, Video
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.errors import ArgumentError, ArgumentTypeError, VideoNotFoundError, VideoUnreadableError
+from linkedout_edge.history import History
+from linkedout_edge.store import Fingerprint, TokenStore, file_is_unchanged, fingerprint
+
+CONFIG = ModelConfig.tiny()
+SHAPE = (CONFIG.layers, CONFIG.tokens_per_layer, CONFIG.token_width)
+
+
+def put(store: TokenStore, id: str, value: int = 1) -> None:
+    store.put(id, np.full(SHAPE, value, np.int8), np.full(SHAPE[:2], value, np.float32), Fingerprint(str(value)))
+
+
+def value(store: TokenStore, id: str) -> int:
+    return int(store.gather(store.rows([id])).tokens.flat[0])
+
+
+def test_rows_survive_growth_replacement_and_removal() -> None:
+    store = TokenStore(CONFIG)
+    for i in range(100):
+        put(store, f"v{i}", i)
+    put(store, "v5", 77)
+    assert store.remove("v0") == 1
+    assert store.remove(["v1", "v1", "nope"]) == 1
+    assert len(store) == 98
+    assert "v0" not in store
+    assert next(iter(store)) == "v2"
+    assert value(store, "v5") == 77
+    assert all(value(store, f"v{i}") == i for i in range(6, 100))
+    stats = store.stats()
+    assert (stats.videos, stats.payload_bytes) == (98, 98 * CONFIG.payload_bytes)
+
+
+def test_removed_tokens_are_overwritten() -> None:
+    store = TokenStore(CONFIG)
+    put(store, "a", 1)
+    put(store, "b", 42)
+    store.remove("b")
+    assert not (store._tokens == 42).any()
+    store.remove("a")
+    assert not store._tokens.any()
+
+
+def test_the_least_recently_used_leaves_and_pinned_stay() -> None:
+    store = TokenStore(CONFIG, max_videos=3)
+    for i in "abc":
+        put(store, i)
+    store.pin("a")
+    store.touch(store.rows(["b"]))
+    put(store, "d")
+    assert list(store) == ["a", "b", "d"]
+    store.unpin("a")
+    put(store, "e")
+    assert list(store) == ["b", "d", "e"]
+    assert store.stats().evicted == 2
+
+
+def test_when_all_are_pinned_the_bound_gives_way_and_comes_back() -> None:
+    store = TokenStore(CONFIG, max_videos=2)
+    with store.pinned("abc"):
+        for i in "abc":
+            put(store, i)
+        assert len(store) == 3
+    put(store, "d")
+    assert len(store) == 2
+    assert "d" in store
+
+
+def test_a_selection_follows_what_leaves() -> None:
+    store = TokenStore(CONFIG)
+    for n, i in enumerate("abc"):
+        put(store, i, n + 1)
+    handle = store.select(["c", "a", "nope", "c"])
+    assert (handle.ids, handle.missing, len(handle)) == (["c", "a"], ("nope",), 2)
+    store.remove("b")  # moves c's row
+    assert store.gather(handle.rows()).tokens[:, 0, 0, 0].tolist() == [3, 1]
+    store.remove("c")
+    assert handle.rows().tolist() == [-1, 0]
+    assert store.select().ids == ["a"]
+    with pytest.raises(ArgumentTypeError, match="must be a list"):
+        store.select("a")
+
+
+def test_neighbouring_rows_are_not_copied() -> None:
+    store = TokenStore(CONFIG)
+    for i in "abcd":
+        put(store, i)
+    assert store.gather(store.rows(list("bcd"))).tokens.base is not None
+    apart = store.gather(store.rows(list("bd"))).tokens
+    apart[:] = 9
+    assert value(store, "b") == 1
+
+
+def test_fingerprints_of_files(tmp_path: Path) -> None:
+    file = tmp_path / "a.mp4"
+    file.write_bytes(b"x" * 500_000)
+    video = Video(file)
+    first = fingerprint(video)
+    assert file_is_unchanged(video, first)
+    os.utime(file, ns=(1, 1))
+    assert not file_is_unchanged(video, first)
+    assert fingerprint(video).content == first.content
+    for place in (0, 250_000, 499_999):
+        changed = bytearray(b"x" * 500_000)
+        changed[place] = 0
+        file.write_bytes(changed)
+        assert fingerprint(video).content != first.content
+    file.unlink()
+    assert not file_is_unchanged(video, first)
+    with pytest.raises(VideoNotFoundError, match="no such file"):
+        fingerprint(video)
+    with pytest.raises(VideoUnreadableError, match="a directory"):
+        fingerprint(Video(tmp_path))
+    with pytest.raises(VideoNotFoundError, match="encode the video first"):
+        fingerprint(Video(id="x"))
+    with pytest.raises(VideoNotFoundError):
+        fingerprint(Video("a\0b"))
+
+
+def test_a_fifo_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(VideoUnreadableError, match="regular file"):
+        fingerprint(Video(tmp_path / "pipe"))
+
+
+def test_many_threads_leave_a_store_in_order() -> None:
+    store = TokenStore(CONFIG, max_videos=20)
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for n in rng.integers(0, 40, 300):
+            put(store, f"v{n}", n) if n % 3 else store.remove(f"v{n - 1}")
+
+    threads = [threading.Thread(target=work, args=(s,)) for s in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(store) <= 20
+    assert all(value(store, i) == int(i[1:]) for i in store)
+
+
+# History
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
+
+
+def new_history(store: TokenStore | None = None, **options) -> History:  # type: ignore[no-untyped-def]
+    store = store or TokenStore(CONFIG)
+    return History(store, lambda v: put(store, v.id), clock=lambda: NOW, **options)
+
+
+def test_events_are_kept_in_order_without_frames(frames: np.ndarray) -> None:
+    history = new_history()
+    history.add("a.mp4", watched=0.5)
+    kept = history.add(Event(Video(frames=frames, id="f", title="T"), liked=True))
+    assert (kept.video.frames, kept.video.title, kept.at) == (None, "T", None)
+    assert [e.id for e in history] == ["a.mp4", "f"]
+    assert history.export() == [
+        {"id": "a.mp4", "title": None, "watched": 0.5, "liked": None, "at": NOW.isoformat()},
+        {"id": "f", "title": "T", "watched": 1.0, "liked": True, "at": None},
+    ]
+
+
+def test_history_is_bounded_by_number_and_age_and_pins() -> None:
+    store = TokenStore(CONFIG, max_videos=2)
+    history = new_history(store, max_events=2, max_age=timedelta(days=1))
+    history.add(Event("old", at=NOW - timedelta(days=2)))
+    assert list(history) == []
+    for i in "abc":
+        history.add(i)
+    assert [e.id for e in history] == ["b", "c"]
+    assert store.stats().pinned == 2
+    put(store, "other")
+    assert {"b", "c"} <= set(store)
+
+
+def test_forgetting_by_id_by_time_and_all() -> None:
+    history = new_history()
+    history.add(Event("a", at=NOW - timedelta(hours=3)))
+    history.add(Event("b", at=NOW - timedelta(minutes=30)))
+    history.add(Event("unknown age"))
+    history.add(Event("a", at=NOW - timedelta(hours=2)))
+    assert history.forget(since=timedelta(hours=1)) == 2
+    assert history.forget("a") == 2
+    assert history.forget("a") == 0
+    history.add("c")
+    assert history.forget(since=NOW - timedelta(seconds=1)) == 1
+    history.add("d")
+    assert history.clear() == 1
+    assert len(history) == 0
+    assert history._store.stats().pinned == 0
+
+
+def test_history_mistakes() -> None:
+    history = new_history()
+    with pytest.raises(ArgumentError, match="id or since"):
+        history.forget()
+    with pytest.raises(ArgumentError, match="time zone"):
+        history.forget(since=datetime(2026, 1, 1))
+    with pytest.raises(ArgumentError, match="an Event is complete"):
+        history.add(Event("a"), watched=0.1)
+    with pytest.raises(ArgumentTypeError, match="unknown event field 'whatched'"):
+        history.add("a", whatched=0.1)
+    assert len(history) == 0
