@@ -1,5 +1,7 @@
 """Private, low-latency video recommendation on the device itself.
 
+Example::
+
     from linkedout_edge import Recommender, Event, Video
 
     with Recommender.load("int8") as rec:

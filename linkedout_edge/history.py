@@ -64,7 +64,7 @@ class History:
 
         Args:
             video: A str, path or `Video`, or a complete `Event`.
-            **event_fields: `watched`, `liked`, `at` of the `Event`; `at` is now, if left out. Not together with an `Event`.
+            **event_fields: `watched`, `liked`, `at` of the `Event`; `at` is now, if left out. Not with an `Event`.
 
         Returns:
             The event as kept: without frames, which are not needed any more.
@@ -100,8 +100,8 @@ class History:
 
         Args:
             id: Id of the video.
-            since: An aware datetime, or how long ago (``timedelta(hours=1)`` is the last hour). Events of unknown age count
-                by when they were added.
+            since: An aware datetime, or how long ago (``timedelta(hours=1)`` is the last hour). Events of unknown age
+                count by when they were added.
 
         Returns:
             How many events were removed.

@@ -1,7 +1,7 @@
 """What callers hand in: `Video` and `Event`, and the lists of them that `rank` and `encode` take.
 
-Two kinds of mistake are kept apart. A mistake in the *call* (a bare string for a list, a naive datetime, a number where a
-video belongs) is raised here, because nothing sensible can be ranked. A problem of *one video* (missing file, wrong
+Two kinds of mistake are kept apart. A mistake in the *call* (a bare string for a list, a naive datetime, a number where
+a video belongs) is raised here, because nothing sensible can be ranked. A problem of *one video* (missing file, wrong
 array) is found later, when that video is needed, and becomes a `Failed` entry.
 """
 
@@ -29,8 +29,8 @@ class Video:
     Args:
         path: File to decode. It is not looked at here.
         frames: uint8 ``[F, H, W, 3]`` RGB. The array is kept, not copied: do not change it afterwards.
-        id: Name of the video in rankings, history and store. Left out, it is ``os.fspath(path)`` unchanged, or the content
-            hash of the frames.
+        id: Name of the video in rankings, history and store. Left out, it is ``os.fspath(path)`` unchanged, or the
+            content hash of the frames.
         title: Text that the model reads beside the frames.
 
     Raises:
@@ -132,7 +132,7 @@ def _hash_frames(frames: Any) -> str:
         return f"<frames: {type(frames).__name__}>"
     digest = hashlib.blake2b(f"{frames.dtype.str} {frames.shape}\n".encode(), digest_size=16)
     if not frames.dtype.hasobject:
-        digest.update(np.ascontiguousarray(frames).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(frames).tobytes())
     return digest.hexdigest()
 
 
@@ -222,7 +222,9 @@ def check_list(values: object, where: str) -> Iterable[Any]:
     """
     if isinstance(values, str | bytes | os.PathLike | Video | Event):
         shown = "..." if isinstance(values, Video | Event) else repr(values)
-        raise ArgumentTypeError(f"{where} must be a list, not a single {type(values).__name__}: {_LIST_HINT.format(shown)}")
+        raise ArgumentTypeError(
+            f"{where} must be a list, not a single {type(values).__name__}: {_LIST_HINT.format(shown)}"
+        )
     if isinstance(values, Mapping | np.ndarray) and not (isinstance(values, np.ndarray) and values.ndim == 1):
         raise ArgumentTypeError(f"{where} must be a list of videos, not a {type(values).__name__}")
     if not isinstance(values, Iterable):

@@ -28,7 +28,7 @@ class Intake:
 
     Args:
         store: What is known.
-        look_at_files: Whether a known id's file is compared with what is known of it (`encode`), or not looked at (`rank`).
+        look_at_files: Whether a known id's file is compared with what is known (`encode`), or not looked at (`rank`).
     """
 
     def __init__(self, store: TokenStore, *, look_at_files: bool = False) -> None:

@@ -135,7 +135,7 @@ class Evidence:
 def _dequantise(tokens: NDArray[np.int8], scales: Floats) -> Floats:
     """Int8 [..., L, M, D] and float32 [..., L, M] → float32 [..., L, M·D]."""
     values = tokens.astype(np.float32) * scales[..., None]
-    return values.reshape(*values.shape[:-2], -1)
+    return values.reshape(*values.shape[:-2], values.shape[-2] * values.shape[-1])
 
 
 def _sentence(events: Sequence[Event], matrix: Floats) -> str:
@@ -214,7 +214,13 @@ class Ranked:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {"rank": self.rank, "id": self.id, "score": self.score, "layers": list(self.layers), "source": self.source}
+        return {
+            "rank": self.rank,
+            "id": self.id,
+            "score": self.score,
+            "layers": list(self.layers),
+            "source": self.source,
+        }
 
 
 class Ranking(Sequence[Ranked]):
@@ -282,7 +288,14 @@ class Ranking(Sequence[Ranked]):
     def __getitem__(self, index: int | slice) -> Ranked | Ranking:
         if isinstance(index, slice):
             part = Ranking(
-                self._ids, self._scores, self._layers, self._order, self._failed, self._timing, self._evidence, self._sources
+                self._ids,
+                self._scores,
+                self._layers,
+                self._order,
+                self._failed,
+                self._timing,
+                self._evidence,
+                self._sources,
             )
             part._places = self._places[index]
             return part

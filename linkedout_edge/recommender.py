@@ -22,7 +22,7 @@ from linkedout_edge.backends.base import Backend, Providers, Session, create_bac
 from linkedout_edge.bundle import GRAPHS, Bundle, open_bundle
 from linkedout_edge.config import EVENT_FEATURES
 from linkedout_edge.decode import get_decoder
-from linkedout_edge.encoder import DecoderLike, Encoded, Encoder, Spent
+from linkedout_edge.encoder import BATCH, MAX_WORKERS, DecoderLike, Encoded, Encoder, Spent
 from linkedout_edge.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -128,7 +128,9 @@ class Recommender:
             },
             agreement=dict(manifest.precisions[bundle.precision].agreement),
         )
-        self._encoder = Encoder(self._config, sessions["encoder"], decoder, tokenizer, workers=min(4, backend.threads))
+        encoder = sessions["encoder"]
+        workers, batch = min(MAX_WORKERS, backend.threads), 1 if encoder.device.startswith("CPU") else BATCH
+        self._encoder = Encoder(self._config, encoder, decoder, tokenizer, workers, batch)
         self._encoding = threading.RLock()
         self._closed = False
         self.store = TokenStore(self._config)
@@ -213,10 +215,10 @@ class Recommender:
         """Rank videos by what was watched. The history is not changed.
 
         Args:
-            history: Watched videos or `Event`s, oldest first; None is ``rec.history``, ``[]`` a cold start. Of more than
-                2,048 the latest count.
-            candidates: Videos to rank, or a handle from ``rec.store.select``; None is everything in the store that was not
-                watched.
+            history: Watched videos or `Event`s, oldest first; None is ``rec.history``, ``[]`` a cold start. Of more
+                than 2,048 the latest count.
+            candidates: Videos to rank, or a handle from ``rec.store.select``; None is everything in the store that was
+                not watched.
             top_k: Give only so many.
             diversity: Not yet: 0 only.
             deadline_ms: Not yet.
@@ -343,7 +345,9 @@ class Recommender:
             return [i for i in self.store if i not in watched]
         if isinstance(candidates, Selection):
             if not candidates.belongs_to(self.store):
-                raise ArgumentError("the selection was made by another recommender's store: call rec.store.select again")
+                raise ArgumentError(
+                    "the selection was made by another recommender's store: call rec.store.select again"
+                )
             for missing in candidates.missing:
                 intake.fail(missing, "candidate", _not_stored())
             return [i for i in candidates.ids if i not in watched] if watched else candidates
@@ -389,14 +393,16 @@ class Recommender:
 
     def _score(
         self, events: list[Event], chosen: list[str] | Selection, limit: int | None, intake: Intake
-    ) -> tuple[Sequence[str], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], Evidence, tuple[float, float]]:
+    ) -> tuple[
+        Sequence[str], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], Evidence, tuple[float, float]
+    ]:
         """Ids, scores and contributions in input order, the order, evidence, and seconds of user and scorer."""
         start = time.perf_counter()
         with self.store.lock:
             rows = self.store.rows([e.id for e in events])
             usable = self._usable([e.id for e in events], rows, "history", intake)
             events, rows = [events[n] for n in usable], rows[usable]
-            past = Rows(*(a.copy() for a in self.store.gather(rows)))
+            past = self.store.gather(rows).copies()
             self.store.touch(rows)
         user = self._user(past, events)
         after_user = time.perf_counter()
@@ -411,7 +417,7 @@ class Recommender:
             found = self.store.gather(rows)
             large = len(ids) > KEPT_FOR_EXPLAINING
             if not large:
-                found = Rows(*(a if a.base is None else a.copy() for a in found))
+                found = found.copies()
             else:  # scored where they lie, without a copy
                 scores, layers = self._run_scorer(user, found)
                 order = best_first(scores, limit)
@@ -421,7 +427,9 @@ class Recommender:
             scores, layers = self._run_scorer(user, found)
             order = best_first(scores, limit)
             read = self._reader(ids, None, found.tokens, found.scales, found.stamps)
-        evidence = Evidence(events, past.tokens, past.scales, user.weights, user.query, user.bias, self._layer_names, read)
+        evidence = Evidence(
+            events, past.tokens, past.scales, user.weights, user.query, user.bias, self._layer_names, read
+        )
         return ids, scores, layers, order, evidence, (after_user - start, time.perf_counter() - after_user)
 
     @staticmethod
@@ -465,7 +473,9 @@ class Recommender:
                 row = self.store.rows([ids[position]])
                 found = self.store.gather(row) if row[0] >= 0 else None
                 if found is None or found.stamps[0] != stamps[position]:
-                    raise ArgumentError("the video left the store or changed since it was ranked: rank again to explain it")
+                    raise ArgumentError(
+                        "the video left the store or changed since it was ranked: rank again to explain it"
+                    )
                 return found.tokens[0].copy(), found.scales[0].copy()
 
         return read

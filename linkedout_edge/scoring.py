@@ -1,6 +1,6 @@
 """Events and candidates' tokens → scores: the user and scorer graphs, fed with few fixed shapes.
 
-Odd shapes make inference libraries plan and allocate anew, for ever; so inputs are padded to steps of at most 50 % and masked,
+Odd shapes make inference libraries plan and allocate anew, for ever; so inputs are padded to a few sizes and masked,
 and many candidates are scored in chunks.
 """
 

@@ -1,7 +1,7 @@
 """Layer tokens by id, in memory.
 
-Tokens lie in contiguous arrays without holes (removing moves the last row into the gap), so that ranking everything reads
-memory in one sweep. An id belongs to one content; which one is kept as a `Fingerprint`.
+Tokens lie in contiguous arrays without holes (removing moves the last row into the gap), so that ranking everything
+reads memory in one sweep. An id belongs to one content; which one is kept as a `Fingerprint`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def fingerprint(video: Video) -> Fingerprint:
         if not path.is_file():  # follows links; false for a fifo, which would block
             if not path.exists():
                 raise VideoNotFoundError("there is no such file, and no video of that id in the store")
-            raise VideoUnreadableError("it is not a regular file" if not path.is_dir() else "it is a directory, not a video file")
+            raise VideoUnreadableError(
+                "it is not a regular file" if not path.is_dir() else "it is a directory, not a video file"
+            )
         with path.open("rb") as f:
             info = path.stat()
             digest = hashlib.blake2b(str(info.st_size).encode(), digest_size=16)
@@ -86,11 +88,17 @@ def file_is_unchanged(video: Video, known: Fingerprint) -> bool:
 
 
 class Rows(NamedTuple):
-    """Stored rows: tokens int8 ``[C, L, M, D]``, scales float32 ``[C, L, M]``, and the stamp int64 ``[C]`` of each writing."""
+    """Stored rows: tokens int8 ``[C, L, M, D]``, scales float32 ``[C, L, M]``, stamps of writing int64 ``[C]``."""
 
     tokens: NDArray[np.int8]
     scales: NDArray[np.float32]
     stamps: NDArray[np.int64]
+
+    def copies(self) -> Rows:
+        """The same rows in arrays of their own."""
+        if self.tokens.base is None:
+            return self
+        return Rows(self.tokens.copy(), self.scales.copy(), self.stamps.copy())
 
 
 class Selection:
@@ -101,7 +109,9 @@ class Selection:
         missing: Ids that were not in the store.
     """
 
-    def __init__(self, store: TokenStore, ids: list[str], missing: tuple[str, ...], rows: NDArray[np.int64], version: int) -> None:
+    def __init__(
+        self, store: TokenStore, ids: list[str], missing: tuple[str, ...], rows: NDArray[np.int64], version: int
+    ) -> None:
         self._store = store
         self._rows = rows
         self._version = version
@@ -227,7 +237,9 @@ class TokenStore:
         with self.lock:
             row = int(np.prod(self._shape)) + 4 * int(np.prod(self._shape[:2]))
             pinned = sum(1 for i in self._pins if i in self._row)
-            return StoreStats(len(self._row), self._max, pinned, len(self._row) * row, len(self._stamp) * row, self._evicted)
+            return StoreStats(
+                len(self._row), self._max, pinned, len(self._row) * row, len(self._stamp) * row, self._evicted
+            )
 
     # What the recommender uses.
 
@@ -329,7 +341,7 @@ class TokenStore:
             setattr(self, name, new)
 
     def _evict(self) -> None:
-        """Let the least recently used leave: a hundredth at a time, so that a full store is not searched for every video."""
+        """Let the least recently used leave: a hundredth at a time, so that not every video costs a search."""
         free = np.array([i not in self._pins for i in self._ids], bool)
         candidates = np.flatnonzero(free)
         count = min(len(candidates), len(self._ids) - self._max + max(1, self._max // 100))
@@ -353,5 +365,3 @@ class TokenStore:
         for array in (self._tokens, self._scales, self._stamp, self._used):
             array[last] = 0  # removed means gone
         self.version += 1
-
-

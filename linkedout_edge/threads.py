@@ -37,7 +37,7 @@ def cgroup_quota(root: Path = Path("/")) -> float | None:
 
 
 def _levels(mount: Path, path: str) -> list[Path]:
-    """The cgroup's folder and all above it. In a container the path may be the host's and not exist: the mount remains."""
+    """The cgroup's folder and all above it. In a container the path may be the host's: then the mount remains."""
     parts = [p for p in path.split("/") if p not in ("", "..")]
     return [mount.joinpath(*parts[:i]) for i in range(len(parts) + 1)]
 

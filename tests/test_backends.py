@@ -72,7 +72,7 @@ def test_a_graph_that_is_none_or_another_is_a_corrupt_bundle(tiny_bundle: Path, 
     with pytest.raises(BundleCorruptError, match="user graph"):
         backend.load("user", b"no graph", CONFIG)
     with open_bundle(tiny_bundle, "int8") as bundle:
-        with pytest.raises(BundleCorruptError, match="the user graph has the inputs .*: expected events"):
+        with pytest.raises(BundleCorruptError, match=r"the user graph has the inputs .*: expected events"):
             backend.load("user", bundle.graph("scorer"), CONFIG)
         with pytest.raises(BundleCorruptError, match="expected float32"):
             backend.load("scorer", bundle.graph("scorer"), ModelConfig())
@@ -104,7 +104,7 @@ def test_a_device_that_is_not_there_warns_or_raises(backend_name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"name": "onnx"}, ArgumentError, "Did you mean 'onnxruntime'"),
+        ({"name": "onnxruntim"}, ArgumentError, "Did you mean 'onnxruntime'"),
         ({"device": "cudda"}, ArgumentError, "Did you mean 'cuda'"),
         ({"providers": "CPUExecutionProvider"}, ArgumentTypeError, "must be a list"),
         ({"providers": []}, ArgumentError, "empty"),
@@ -141,12 +141,19 @@ def cgroup(root: Path, line: str, files: dict[str, str]) -> Path:
 
 
 def test_cgroup_quotas_bound_the_threads(tmp_path: Path) -> None:
-    v2 = cgroup(tmp_path / "v2", "0::/a/b\n", {"sys/fs/cgroup/a/cpu.max": "150000 100000\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"})
+    v2 = cgroup(
+        tmp_path / "v2",
+        "0::/a/b\n",
+        {"sys/fs/cgroup/a/cpu.max": "150000 100000\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n"},
+    )
     assert cgroup_quota(v2) == 1.5
     assert 1 <= available_cpus(v2) <= 2
     here = cgroup(tmp_path / "ns", "0::/../elsewhere\n", {"sys/fs/cgroup/cpu.max": "50000 100000\n"})
     assert available_cpus(here) == 1
-    quota = {"sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "300000\n", "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}
+    quota = {
+        "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_quota_us": "300000\n",
+        "sys/fs/cgroup/cpu,cpuacct/x/cpu.cfs_period_us": "100000\n",
+    }
     assert cgroup_quota(cgroup(tmp_path / "v1", "3:memory:/x\n4:cpu,cpuacct:/x\n", quota)) == 3.0
     free = {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}
     assert cgroup_quota(cgroup(tmp_path / "free", "4:cpu:/\n", free)) is None

@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("torchmetrics", reason="the workstation half is not installed")
 
-from linkedout_quant.evaluation.baselines import colour_histograms, latest_cosine, mean_cosine, unit_rows  # noqa: E402
-from linkedout_quant.evaluation.metrics import bootstrap_interval, mean_metrics, user_metrics  # noqa: E402
+from linkedout_quant.evaluation.baselines import colour_histograms, latest_cosine, mean_cosine, unit_rows
+from linkedout_quant.evaluation.metrics import bootstrap_interval, mean_metrics, user_metrics
 
 
 def test_metrics_of_a_ranking_worked_out_by_hand():

@@ -6,13 +6,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="the workstation half is not installed")
 onnx = pytest.importorskip("onnx", reason="the workstation half is not installed")
 
-from linkedout_edge.bundle.manifest import parse_manifest  # noqa: E402
-from linkedout_edge.config import ModelConfig  # noqa: E402
-from linkedout_edge.errors import ArgumentError  # noqa: E402
 from linkedout_export.graphs import encoder_example, export_graphs, parity, user_example  # noqa: E402
 from linkedout_export.quantisation import quantise_int4, quantise_int8  # noqa: E402
 from linkedout_export.writer import token_space  # noqa: E402
 from linkedout_quant.model import Student, dequantise, scorer_reference  # noqa: E402
+
+from linkedout_edge.bundle.manifest import parse_manifest  # noqa: E402
+from linkedout_edge.config import ModelConfig  # noqa: E402
+from linkedout_edge.errors import ArgumentError  # noqa: E402
 
 NAMES = ("frames", "frame_mask", "title_ids", "title_mask")
 
@@ -27,9 +28,7 @@ def exported():
 @pytest.fixture(scope="module")
 def feeds():
     config = ModelConfig.tiny()
-    return [
-        dict(zip(NAMES, (x.numpy() for x in encoder_example(config, 2, i)), strict=True)) for i in range(8)
-    ]
+    return [dict(zip(NAMES, (x.numpy() for x in encoder_example(config, 2, i)), strict=True)) for i in range(8)]
 
 
 def run(model, feed):

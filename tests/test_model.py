@@ -4,8 +4,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the workstation half is not installed")
 
-from linkedout_edge.config import EVENT_FEATURES, ModelConfig  # noqa: E402
 from linkedout_quant.model import Student, dequantise, fuse, quantise, scorer_reference  # noqa: E402
+
+from linkedout_edge.config import EVENT_FEATURES, ModelConfig  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +22,7 @@ def inputs(config, batch=2, seed=0):
     g = torch.Generator().manual_seed(seed)
     side = config.frame_size
     frames = torch.randint(0, 256, (batch, config.frames, side, side, 3), dtype=torch.uint8, generator=g)
-    title_ids = torch.randint(
-        2, config.vocab_size, (batch, config.title_tokens), dtype=torch.int32, generator=g
-    )
+    title_ids = torch.randint(2, config.vocab_size, (batch, config.title_tokens), dtype=torch.int32, generator=g)
     return [
         frames,
         torch.ones(batch, config.frames, dtype=torch.bool),
@@ -38,9 +37,7 @@ def test_shapes_and_normalised_tokens(student):
         tokens = student.encoder(*inputs(c))
     assert tokens.shape == (2, c.layers, c.tokens_per_layer, c.token_width)
     torch.testing.assert_close(tokens.mean(-1), torch.zeros_like(tokens[..., 0]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        tokens.std(-1, unbiased=False), torch.ones_like(tokens[..., 0]), atol=1e-2, rtol=0
-    )
+    torch.testing.assert_close(tokens.std(-1, unbiased=False), torch.ones_like(tokens[..., 0]), atol=1e-2, rtol=0)
 
 
 def test_masked_frames_and_titles_change_nothing(student):
@@ -49,9 +46,7 @@ def test_masked_frames_and_titles_change_nothing(student):
     mask[:, 3:] = False
     with torch.no_grad():
         before = student.encoder(frames, mask, ids, no_title)
-        after = student.encoder(
-            torch.cat([frames[:, :3], 255 - frames[:, 3:]], 1), mask, ids.flip(1), no_title
-        )
+        after = student.encoder(torch.cat([frames[:, :3], 255 - frames[:, 3:]], 1), mask, ids.flip(1), no_title)
     torch.testing.assert_close(before, after, atol=1e-5, rtol=0)
 
 
@@ -130,10 +125,10 @@ def test_an_empty_history_scores_zero_and_padding_is_inert(student):
 
 
 def test_the_default_keeps_its_budget():
+    import json
+
     from click.testing import CliRunner
     from linkedout_quant.cli import cost
-
-    import json
 
     counts = json.loads(CliRunner().invoke(cost, ["--json"], catch_exceptions=False).output)
     assert counts["parameters"] <= 12e6

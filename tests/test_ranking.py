@@ -14,7 +14,9 @@ from linkedout_edge.errors import ArgumentError
 from linkedout_edge.ranking import Evidence, best_first
 
 
-@given(arrays(np.float32, st.integers(0, 60), elements=st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0])), st.integers(1, 70))
+@given(
+    arrays(np.float32, st.integers(0, 60), elements=st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0])), st.integers(1, 70)
+)
 def test_best_first_is_numpys_stable_order(scores: np.ndarray, top_k: int) -> None:
     whole = np.argsort(-scores, kind="stable")
     assert best_first(scores).tolist() == whole.tolist()
@@ -25,7 +27,9 @@ def make(scores: list[float], evidence: Evidence | None = None) -> Ranking:
     s = np.array(scores, np.float32)
     layers = np.stack([s / 2, s / 2], 1)
     ids = [f"v{i}" for i in range(len(scores))]
-    return Ranking(ids, s, layers, best_first(s), [Failed("bad", "candidate", "unreadable", "no video")], evidence=evidence)
+    return Ranking(
+        ids, s, layers, best_first(s), [Failed("bad", "candidate", "unreadable", "no video")], evidence=evidence
+    )
 
 
 def test_a_ranking_is_a_sequence_of_ranked() -> None:

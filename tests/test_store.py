@@ -157,8 +157,8 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
 
 
 def new_history(store: TokenStore | None = None, **options) -> History:  # type: ignore[no-untyped-def]
-    store = store or TokenStore(CONFIG)
-    return History(store, lambda v: put(store, v.id), clock=lambda: NOW, **options)
+    kept = TokenStore(CONFIG) if store is None else store
+    return History(kept, lambda v: put(kept, v.id), clock=lambda: NOW, **options)
 
 
 def test_events_are_kept_in_order_without_frames(frames: np.ndarray) -> None:

@@ -57,7 +57,10 @@ def test_an_endless_word_is_cheap() -> None:
 def test_equal_to_the_tokenizers_library(text: str) -> None:
     tokenizer = pytest.importorskip("linkedout_quant.tokenizer")
     data = _trained(tokenizer)
-    assert Tokenizer.from_json(data).encode(text) == tokenizer.from_portable(data).encode(text, add_special_tokens=False).ids
+    assert (
+        Tokenizer.from_json(data).encode(text)
+        == tokenizer.from_portable(data).encode(text, add_special_tokens=False).ids
+    )
 
 
 _cache: list[bytes] = []
@@ -71,7 +74,16 @@ def _trained(tokenizer) -> bytes:  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[]", b'{"vocab": {"a": "x"}, "merges": []}', b'{"vocab": {}}', b"\xff", b"[" * 5000, b'{"vocab": {"a": 9}, "merges": []}']
+    "data",
+    [
+        b"",
+        b"[]",
+        b'{"vocab": {"a": "x"}, "merges": []}',
+        b'{"vocab": {}}',
+        b"\xff",
+        b"[" * 5000,
+        b'{"vocab": {"a": 9}, "merges": []}',
+    ],
 )
 def test_a_damaged_file_is_our_own_error(data: bytes) -> None:
     with pytest.raises(BundleCorruptError, match="tokenizer"):

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 from linkedout_quant.evaluation.exam import pool_videos, product_scores, take_exam
 from linkedout_quant.evaluation.metrics import rank_agreement
 from linkedout_quant.master import PROMPT, load_student
@@ -16,7 +17,7 @@ from linkedout_edge.bundle.manifest import Calibration, Manifest
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError
 from linkedout_edge.microworld import make_exam, random_attributes, render_frames
-from linkedout_export.graphs import export_graphs, parity
+from linkedout_export.graphs import GraphName, export_graphs, parity
 from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8
 from linkedout_export.writer import write_bundle
 
@@ -69,7 +70,7 @@ def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users:
     if worst["encoder"] > ENCODER_TOLERANCE or max(worst["user"], worst["scorer"]) > OTHER_TOLERANCE:
         raise BackendError(f"the exported graphs differ from torch: {worst}")
     feeds = calibration_feeds(config, data, run / "cache")
-    precisions = {
+    precisions: dict[str, dict[GraphName, onnx.ModelProto]] = {
         "int8": {**graphs, "encoder": quantise_int8(graphs["encoder"], feeds)},
         "int4": {**graphs, "encoder": quantise_int4(graphs["encoder"], feeds)},
         "fp32": graphs,
@@ -84,8 +85,7 @@ def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users:
             name=name,
             prompt=PROMPT,
             calibration=Calibration(
-                description="micro-videos"
-                + (" and photo clips of the training set, in turn" if data else ""),
+                description="micro-videos" + (" and photo clips of the training set, in turn" if data else ""),
                 videos=len(feeds),
                 score_std=1.0,
             ),
@@ -104,7 +104,7 @@ def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users:
 def measure_agreement(
     bundle: Path, precisions: list[str], config: ModelConfig, users: int
 ) -> dict[str, dict[str, float]]:
-    """Each precision against fp32 on the exam's users: NDCG@10, its ratio, Kendall's tau and overlap of the ten best."""
+    """Each precision against fp32 on the exam's users: NDCG@10, its ratio, Kendall's tau, overlap of the ten best."""
     from datetime import datetime, timezone
 
     exam = make_exam(users_per_length=users)

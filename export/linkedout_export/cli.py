@@ -49,7 +49,6 @@ def export(
     for precision, entry in manifest.precisions.items():
         size = sum(f.bytes for f in entry.files.values())
         click.echo(
-            f"{precision:5} {size / 1e6:6.2f} MB  "
-            + "  ".join(f"{k} {v:.4f}" for k, v in entry.agreement.items())
+            f"{precision:5} {size / 1e6:6.2f} MB  " + "  ".join(f"{k} {v:.4f}" for k, v in entry.agreement.items())
         )
     click.echo(f"written: {out}")

@@ -1,21 +1,24 @@
 """Golden vectors: what every binding must reproduce, in plain files (JSON and PNG).
 
-Run ``python -m linkedout_export.golden bindings/conformance`` after the default bundle changed. The layout is described in
-``bindings/conformance/README.md``.
+Run ``python -m linkedout_export.golden bindings/conformance`` after the default bundle changed. The layout is described
+in ``bindings/conformance/README.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from linkedout_edge import Event, Recommender, Video
+from linkedout_edge.bundle import open_bundle
 from linkedout_edge.features import event_features
 from linkedout_edge.microworld import caption, random_attributes, render_frames
+from linkedout_edge.text import Tokenizer
 
 VIDEOS = 8
 SCORE_TOLERANCE = 1e-3
@@ -75,10 +78,8 @@ def features_of(events: list[dict]) -> np.ndarray:
     )
 
 
-def golden_case(rec: Recommender, name: str, events: list[dict], candidates: list[int], now) -> Case:
+def golden_case(rec: Recommender, name: str, events: list[dict], candidates: list[int], now: datetime) -> Case:
     """Rank one case through the public API and note all that is expected."""
-    from datetime import timedelta
-
     history = [
         Event(
             f"video{e['video']}",
@@ -131,13 +132,13 @@ def error_cases() -> list[dict]:
 
 def write_golden(out: Path, bundle: str) -> None:
     """Write all golden files of a bundle (a precision of the embedded one, or a path)."""
-    from datetime import datetime, timezone
-
     out.mkdir(parents=True, exist_ok=True)
     now = datetime.now(timezone.utc)
+    with open_bundle(bundle) as opened:
+        config = opened.manifest.config
+        tokenizer = Tokenizer.from_json(opened.tokenizer())
     with Recommender.load(bundle) as rec:
         info = rec.info()
-        config = rec.bundle.manifest.config
         frames, titles = render_videos(config.frame_size, config.frames)
         videos = [
             Video(frames=f, id=f"video{i}", title=t or None)
@@ -146,7 +147,7 @@ def write_golden(out: Path, bundle: str) -> None:
         failed = rec.encode(videos).failed
         if failed:
             raise RuntimeError(f"golden videos could not be encoded: {failed}")
-        tokens, scales = rec.store.tokens([v.id for v in videos])
+        tokens, scales, _ = rec.store.gather(rec.store.rows([v.id for v in videos]))
         described = []
         for i, (f, title) in enumerate(zip(frames, titles, strict=True)):
             name = f"video{i}.png"
@@ -157,17 +158,15 @@ def write_golden(out: Path, bundle: str) -> None:
                 "frames": name,
                 "frame_count": len(f),
                 "title": title,
-                "title_ids": rec.tokenizer.encode(title),
+                "title_ids": tokenizer.encode(title),
             }
-            described.append(
-                row | {"tokens": tokens[i].tolist(), "scales": scales[i].astype(float).round(9).tolist()}
-            )
+            described.append(row | {"tokens": tokens[i].tolist(), "scales": scales[i].astype(float).round(9).tolist()})
         document = {
             "format": 1,
             "bundle": {"name": info.bundle, "precision": info.precision, "token_space": info.token_space},
             "tolerance": {"score": SCORE_TOLERANCE, "token_steps": TOKEN_TOLERANCE},
             "videos": described,
-            "titles": [{"text": t, "ids": rec.tokenizer.encode(t)} for t in TITLES],
+            "titles": [{"text": t, "ids": tokenizer.encode(t)} for t in TITLES],
             "cases": [golden_case(rec, *case, now) for case in CASES],
             "errors": error_cases(),
         }

@@ -1,10 +1,12 @@
 """Post-training quantisation of the encoder graph, with ONNX Runtime's own quantisers.
 
-int8: static QDQ. Convolutions and matrix products with a weight get per-channel int8 weights and int8 activations calibrated on
-real clips; attention's own products, norms and softmax stay in float. Weights use 7 bits (`reduce_range`): the sums of
-two products then fit the 16-bit step that x86 CPUs without VNNI take, so that the same graph gives the same answer there.
+int8: static QDQ. Convolutions and matrix products with a weight get per-channel int8 weights and int8 activations
+calibrated on real clips; attention's own products, norms and softmax stay in float. Weights use 7 bits
+(`reduce_range`): the sums of two products then fit the 16-bit step that x86 CPUs without VNNI take, so that the same
+graph gives the same answer there.
 
-int4: weights of matrix products in symmetric blocks of 32 (MatMulNBits), on top of float; convolutions and embeddings int8.
+int4: weights of matrix products in symmetric blocks of 32 (MatMulNBits), on top of float; convolutions and the
+embedding table as in int8.
 """
 
 from __future__ import annotations
@@ -81,9 +83,7 @@ def _static(
         return _cleaned(onnx.load(done))
 
 
-def quantise_int8(
-    encoder: onnx.ModelProto, calibration: list[Feeds], *, reduce_range: bool = True
-) -> onnx.ModelProto:
+def quantise_int8(encoder: onnx.ModelProto, calibration: list[Feeds], *, reduce_range: bool = True) -> onnx.ModelProto:
     """Static int8 of the encoder graph.
 
     Args:

@@ -2,8 +2,9 @@
 
 The query becomes a block-diagonal int8 matrix, so that ``MatMulInteger`` reads the stored bytes as they are: rows are
 the L·M·D token dimensions, columns the L·M inner products with u and with q. One int8 number per entry would cost
-about 0.5 % of a score, too much for scores that are to agree to 1e-3 and for explanations that are to add up; so each entry is
-split into a coarse int8 and a fine int8 part (255 times finer), which doubles the narrow side of the product only.
+about 0.5 % of a score, too much for scores that are to agree to 1e-3 and for explanations that are to add up; so each
+entry is split into a coarse int8 and a fine int8 part (254 times finer), which doubles the narrow side of the product
+only.
 """
 
 from __future__ import annotations
@@ -37,9 +38,7 @@ def scorer_graph(config: ModelConfig) -> onnx.ModelProto:
         "shape_columns": np.array([-1, 4, lm], np.int64),
         "shape_flat": np.array([-1, 4 * lm], np.int64),
         "shape_part_scale": np.array([4 * lm, 1], np.int64),
-        "membership": np.tile(
-            np.kron(np.eye(2 * layers, dtype=np.float32), np.ones((m, 1), np.float32)), (2, 1)
-        ),
+        "membership": np.tile(np.kron(np.eye(2 * layers, dtype=np.float32), np.ones((m, 1), np.float32)), (2, 1)),
         "shape_scales": np.array([-1, 1, lm], np.int64),
         "shape_layers": np.array([-1, 2, layers], np.int64),
         "layer_axis": np.array([1], np.int64),
@@ -62,9 +61,7 @@ def scorer_graph(config: ModelConfig) -> onnx.ModelProto:
         n("Mul", ["q_rest", "fine"], ["q_rest_units"]),
         n("Round", ["q_rest_units"], ["q_fine"]),
         # Block-diagonal matrix [4·LM columns, LM·D rows], transposed at the end.
-        n(
-            "Concat", ["q_coarse", "q_fine"], ["q_parts"], axis=0
-        ),  # [4, LM, D]: coarse u, coarse q, fine u, fine q
+        n("Concat", ["q_coarse", "q_fine"], ["q_parts"], axis=0),  # [4, LM, D]: coarse u, coarse q, fine u, fine q
         n("Reshape", ["q_parts", "shape_column"], ["q_by_column"]),  # [4, LM, 1, D]
         n("Mul", ["q_by_column", "eye"], ["q_diagonal"]),  # [4, LM, LM, D]
         n("Reshape", ["q_diagonal", "shape_matrix"], ["q_matrix_t"]),

@@ -22,8 +22,9 @@ from linkedout_edge.bundle.manifest import (
     Preprocessing,
 )
 from linkedout_edge.config import ModelConfig
+from linkedout_export.graphs import GraphName
 
-Graphs = Mapping[str, onnx.ModelProto]
+Graphs = Mapping[GraphName, onnx.ModelProto]
 
 
 def token_space(student: Student) -> str:
@@ -44,9 +45,7 @@ def layer_names(config: ModelConfig) -> list[str]:
 def _file(root: Path, path: Path, data: bytes) -> FileEntry:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    return FileEntry(
-        path=path.relative_to(root).as_posix(), sha256=hashlib.sha256(data).hexdigest(), bytes=len(data)
-    )
+    return FileEntry(path=path.relative_to(root).as_posix(), sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 def write_bundle(
@@ -114,6 +113,4 @@ def write_bundle(
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``, readable by people."""
-    (folder / "manifest.json").write_bytes(
-        msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-    )
+    (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")

@@ -1,7 +1,7 @@
 """ONNX Runtime.
 
-Chosen so that memory stays flat on a device: no arena that keeps the largest request for ever, no memory patterns for every
-shape; and no spinning, because threads that burn power while they wait have no place on a phone.
+Chosen so that memory stays flat on a device: no arena that keeps the largest request for ever, no memory patterns for
+every shape; and no spinning, because threads that burn power while they wait have no place on a phone.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class OnnxRuntimeBackend:
             return chosen
         wanted = [p for p in EXECUTION_PROVIDERS[device] if p in available]
         if not wanted:
-            fall_back(f"device {device!r}", available, strict, f"this onnxruntime has no {EXECUTION_PROVIDERS[device][0]}")
+            fall_back(
+                f"device {device!r}", available, strict, f"this onnxruntime has no {EXECUTION_PROVIDERS[device][0]}"
+            )
         chosen = [(p, _options(p, cache_dir)) for p in wanted[:1]]
         if device == "tensorrt" and wanted and "CUDAExecutionProvider" in available:
             chosen.append(("CUDAExecutionProvider", _options("CUDAExecutionProvider", cache_dir)))
@@ -121,7 +123,9 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         names = [p for p, _ in self._providers]
         try:
-            session = ort.InferenceSession(model, options, providers=names, provider_options=[o for _, o in self._providers])
+            session = ort.InferenceSession(
+                model, options, providers=names, provider_options=[o for _, o in self._providers]
+            )
         except Exception as e:
             if names != [CPU]:
                 raise DeviceError(f"{names[0]} failed to load the {graph} graph: {e}") from e
@@ -129,9 +133,16 @@ class OnnxRuntimeBackend:
         running: Sequence[str] = session.get_providers()
         if names[0] not in running:  # onnxruntime itself falls back with no more than a line on stderr
             if not self._warned:
-                fall_back(names[0], list(running), self._strict, "onnxruntime could not start it (drivers or libraries missing?)")
+                fall_back(
+                    names[0],
+                    list(running),
+                    self._strict,
+                    "onnxruntime could not start it (drivers or libraries missing?)",
+                )
             self._warned = True
-        check_contract(graph, [_port(p) for p in session.get_inputs()], [_port(p) for p in session.get_outputs()], config)
+        check_contract(
+            graph, [_port(p) for p in session.get_inputs()], [_port(p) for p in session.get_outputs()], config
+        )
         return OnnxRuntimeSession(session, graph, str(running[0]))
 
 

@@ -17,7 +17,15 @@ from linkedout_edge.errors import ArgumentError, BackendError, BundleCorruptErro
 
 DEVICES = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 
-_DTYPES = {"u8": "uint8", "i8": "int8", "i32": "int32", "i64": "int64", "f32": "float32", "f16": "float16", "boolean": "bool"}
+_DTYPES = {
+    "u8": "uint8",
+    "i8": "int8",
+    "i32": "int32",
+    "i64": "int64",
+    "f32": "float32",
+    "f16": "float16",
+    "boolean": "bool",
+}
 
 
 class OpenVinoBackend:
@@ -27,7 +35,9 @@ class OpenVinoBackend:
 
     def __init__(self, device: str, threads: int, cache_dir: str | os.PathLike[str] | None, strict: bool) -> None:
         if device not in DEVICES:
-            raise ArgumentError(f"the backend 'openvino' has no device {device!r}: expected one of {', '.join(DEVICES)}")
+            raise ArgumentError(
+                f"the backend 'openvino' has no device {device!r}: expected one of {', '.join(DEVICES)}"
+            )
         try:
             import openvino
         except ImportError as e:
@@ -64,7 +74,9 @@ class OpenVinoBackend:
         except Exception as e:
             if self._device == "CPU":
                 raise BackendError(f"OpenVINO cannot compile the {graph} graph: {_first_line(e)}") from e
-            fall_back(self._device, ["CPU"], self._strict, f"the {graph} graph does not compile there ({_first_line(e)})")
+            fall_back(
+                self._device, ["CPU"], self._strict, f"the {graph} graph does not compile there ({_first_line(e)})"
+            )
             return self._compile(network, graph, "CPU")
 
     def _compile(self, network: Any, graph: str, device: str) -> OpenVinoSession:
@@ -85,6 +97,7 @@ class OpenVinoSession:
     def __init__(self, compiled: Any, graph: str, device: str) -> None:
         self._request = compiled.create_infer_request()
         self._graph = graph
+        self._inputs = {i.get_any_name() for i in compiled.inputs}
         self._names = [o.get_any_name() for o in compiled.outputs]
         self._lock = threading.Lock()
         self.device = device
@@ -99,6 +112,10 @@ class OpenVinoSession:
             request = self._request
             if request is None:
                 raise ClosedError(f"the {self._graph} graph was closed")
+            if set(feeds) != self._inputs:  # OpenVINO would take what is missing from the last request
+                raise BackendError(
+                    f"the {self._graph} graph takes {', '.join(sorted(self._inputs))}: got {', '.join(feeds)}"
+                )
             try:
                 request.infer(contiguous(feeds), share_inputs=True)
                 return {n: np.array(request.get_tensor(n).data) for n in self._names}

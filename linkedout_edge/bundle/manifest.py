@@ -75,7 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def files(self, precision: str) -> dict[str, FileEntry]:
         """Graph name → file, in one precision."""
-        return dict(self.precisions[precision].files)
+        return {str(graph): entry for graph, entry in self.precisions[precision].files.items()}
 
 
 class _Version(msgspec.Struct):
@@ -124,7 +124,7 @@ def check_path(path: str) -> None:
     parts = path.split("/")
     if any(p in ("", ".", "..") for p in parts) or any(c in path for c in "\\:\0"):
         raise BundleCorruptError(
-            f"the bundle names the file {path!r}: expected a relative path with forward slashes that stays inside the bundle"
+            f"the bundle names the file {path!r}: expected a relative path with forward slashes that stays inside it"
         )
 
 

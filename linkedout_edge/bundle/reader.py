@@ -57,12 +57,16 @@ class _Folder:
         try:
             real = file.resolve(strict=True)
             if not real.is_relative_to(self._root):
-                raise BundleCorruptError(f"{path} is a link that leaves the bundle's folder: replace it by the file itself")
+                raise BundleCorruptError(
+                    f"{path} is a link that leaves the bundle's folder: replace it by the file itself"
+                )
             info = real.stat()
             if not stat.S_ISREG(info.st_mode):  # a fifo would block
                 raise BundleCorruptError(f"{path} in the bundle is not a regular file. {_AGAIN}")
             if info.st_size > limit:
-                raise BundleCorruptError(f"{path} has {info.st_size:,} bytes: at most {limit:,} were expected. {_AGAIN}")
+                raise BundleCorruptError(
+                    f"{path} has {info.st_size:,} bytes: at most {limit:,} were expected. {_AGAIN}"
+                )
             with real.open("rb") as f:
                 return f.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError) as e:
@@ -96,7 +100,9 @@ class _Zip:
         if info.file_size > limit:
             raise BundleCorruptError(f"{path} has {info.file_size:,} bytes: at most {limit:,} were expected. {_AGAIN}")
         if info.file_size > 1 << 24 and info.file_size > MAX_INFLATION * max(1, info.compress_size):
-            raise BundleCorruptError(f"{path} would inflate {info.compress_size:,} bytes to {info.file_size:,}: refused")
+            raise BundleCorruptError(
+                f"{path} would inflate {info.compress_size:,} bytes to {info.file_size:,}: refused"
+            )
         try:
             with self._zip.open(info) as f:
                 return f.read(limit + 1)
@@ -142,10 +148,14 @@ class Bundle:
         """A listed file, checked."""
         check_path(entry.path)
         if entry.bytes > MAX_FILE_BYTES:
-            raise BundleCorruptError(f"{entry.path} is listed with {entry.bytes:,} bytes: at most {MAX_FILE_BYTES:,} are read")
+            raise BundleCorruptError(
+                f"{entry.path} is listed with {entry.bytes:,} bytes: at most {MAX_FILE_BYTES:,} are read"
+            )
         data = self._source.read(entry.path, entry.bytes)
         if len(data) != entry.bytes:
-            raise BundleCorruptError(f"{entry.path} has {len(data):,} bytes, the manifest says {entry.bytes:,}. {_AGAIN}")
+            raise BundleCorruptError(
+                f"{entry.path} has {len(data):,} bytes, the manifest says {entry.bytes:,}. {_AGAIN}"
+            )
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleCorruptError(f"{entry.path} was changed: its SHA-256 is not the manifest's. {_AGAIN}")
         return data
@@ -215,8 +225,8 @@ def open_bundle(bundle: str | os.PathLike[str] = "int8", precision: str | None =
 def _open_embedded(name: str, precision: str | None) -> Bundle:
     if precision not in (None, name):
         raise ArgumentError(
-            f"load({name!r}, precision={precision!r}) contradicts itself: {name!r} already is a precision of the embedded bundle. "
-            f"Use load({precision!r}), or load(folder, precision={precision!r})"
+            f"load({name!r}, precision={precision!r}) contradicts itself: {name!r} already is a precision of the "
+            f"embedded bundle. Use load({precision!r}), or load(folder, precision={precision!r})"
         )
     folder = embedded_folder()
     if not (folder / MANIFEST).is_file():

@@ -81,8 +81,10 @@ def examine() -> Iterator[Check]:
     for name, step in steps:
         try:
             yield from step()
-        except Exception as e:
-            yield Check(name, "fail", f"{type(e).__name__}: {e}", "report this, with the output of linkedout-edge doctor --json")
+        except Exception as e:  # noqa: PERF203
+            yield Check(
+                name, "fail", f"{type(e).__name__}: {e}", "report this, with the output of linkedout-edge doctor --json"
+            )
 
 
 def _python() -> Iterator[Check]:
@@ -150,7 +152,12 @@ def _decoders() -> Iterator[Check]:
     if has_ffmpeg:
         yield Check("OpenCV", "ok", f"{check.found}, its FFmpeg: LGPL version 2.1 or later (in the wheels of PyPI)")
     else:
-        yield Check("OpenCV", "warn" if av else "fail", f"{check.found}, built without FFmpeg: only PyAV decodes", "pip install av")
+        yield Check(
+            "OpenCV",
+            "warn" if av else "fail",
+            f"{check.found}, built without FFmpeg: only PyAV decodes",
+            "pip install av",
+        )
 
 
 def _ffmpeg_licence(av: Any) -> tuple[str, str]:
@@ -179,7 +186,9 @@ def _processor() -> Iterator[Check]:
         yield Check("int8 instructions", "ok", ", ".join(known))
     else:
         mend = "int8 still halves memory; nothing to mend on this processor"
-        yield Check("int8 instructions", "warn", f"{', '.join(known) or 'none known'}: int8 gains less speed here", mend)
+        yield Check(
+            "int8 instructions", "warn", f"{', '.join(known) or 'none known'}: int8 gains less speed here", mend
+        )
 
 
 def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("what", metavar="[BUNDLE|VIDEO]", default="int8")
 @click.option("--decoder", default="auto", show_default=True, help="For a video: auto, pyav or opencv.")
-@click.option("--frames", "frames_out", type=click.Path(dir_okay=False, path_type=Path), help="For a video: write what is seen as a JPEG or PNG.")
+@click.option(
+    "--frames",
+    "frames_out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="For a video: write what is seen as a JPEG or PNG.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.pass_context
 def inspect(ctx: click.Context, what: str, decoder: str, frames_out: Path | None, as_json: bool) -> None:
     """Show what is in a bundle and check it, or what the model sees of a video.
 
-    BUNDLE is a precision of the built-in bundle (int8, which is the default), a folder or a .zip; every file is compared
-    with its checksum. VIDEO is a file: its frames are chosen and shrunk as they are for the model.
+    BUNDLE is a precision of the built-in bundle (int8 if left out), a folder or a .zip; every file is compared with its
+    checksum. VIDEO is a file: its frames are chosen and shrunk as they are for the model.
 
     Exit code: 0, or 1 if a file of the bundle is missing or was changed, or 2 if bundle or video cannot be used at all.
     """
@@ -70,7 +75,7 @@ def inspect_bundle(bundle: Bundle) -> dict[str, Any]:
     for entry in entries.values():
         try:
             bundle.read(entry)
-        except BundleError as e:
+        except BundleError as e:  # noqa: PERF203
             problems.append(str(e))
     described: dict[str, Any] = msgspec.to_builtins(manifest)
     return {
@@ -186,7 +191,11 @@ def _show_video(seen: dict[str, Any]) -> None:
         out.print(plain(f"  {c['codec']} · {c['width']} × {c['height']} · {length} · {size(seen['bytes'])}"))
     f, h, w, _ = seen["frames"]
     took = duration(seen["decode_seconds"])
-    out.print(plain(f"  the model sees {f} of {seen['wanted_frames']} frames, {w} × {h}, decoded by {seen['decoder']} in {took}"))
+    out.print(
+        plain(
+            f"  the model sees {f} of {seen['wanted_frames']} frames, {w} × {h}, decoded by {seen['decoder']} in {took}"
+        )
+    )
     out.print(plain(f"  their mean brightness: {', '.join(map(str, seen['mean_brightness']))}"))
     if seen["written"]:
         out.print(plain(f"  written to {seen['written']}"))
@@ -204,12 +213,14 @@ def _show_bundle(found: dict[str, Any]) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim")
     facts.add_column()
+    side, taps = config["frame_size"], config["taps"]
+    per_video = f"{len(taps)} layers × {config['tokens_per_layer']} tokens × {config['token_width']}"
     rows = {
         "format": str(m["format_version"]),
         "token space": m["token_space"],
-        "looks at": f"{config['frames']} frames of {config['frame_size']} × {config['frame_size']}, {config['title_tokens']} title tokens",
-        "layers": ", ".join(m["layer_names"]) or f"blocks {', '.join(map(str, config['taps']))}",
-        "stores": f"{found['payload_bytes']} bytes per video: {len(config['taps'])} layers × {config['tokens_per_layer']} tokens × {config['token_width']}",
+        "looks at": f"{config['frames']} frames of {side} × {side}, {config['title_tokens']} title tokens",
+        "layers": ", ".join(m["layer_names"]) or f"blocks {', '.join(map(str, taps))}",
+        "stores": f"{found['payload_bytes']} bytes per video: {per_video}",
         "prompt": m["prompt"] or "none",
         "calibrated on": f"{m['calibration']['videos']} videos. {m['calibration']['description']}".strip(),
         "licence": m["licence"] or "not stated",

@@ -1,7 +1,7 @@
 """`linkedout-edge`: the group of commands, and how errors are shown.
 
-A command's module is imported only when that command runs: help and completion stay quick, and a library that is missing
-for one command breaks no other.
+A command's module is imported only when that command runs: help and completion stay quick, and a library that is
+missing for one command breaks no other.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from typing import Any
 
 import click
 
@@ -78,7 +79,7 @@ class Commands(click.Group):
             with formatter.section("Workstation commands"):
                 formatter.write_dl(others)
 
-    def invoke(self, ctx: click.Context) -> object:
+    def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what went wrong on purpose is one line, and an object with `--json`."""
         try:
             return super().invoke(ctx)
@@ -103,7 +104,7 @@ class Commands(click.Group):
         else:
             prefix = click.style("error:", fg="red", bold=True)
             click.echo(f"{prefix} {' '.join(message.split())}", err=True)
-        ctx.exit(EXIT_ERROR)
+        return ctx.exit(EXIT_ERROR)
 
 
 def missing(module: str) -> str:

@@ -12,7 +12,8 @@ import click
 from linkedout_edge.errors import ArgumentError
 
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .3gp .3g2 .flv .wmv .ogv .gif".split()
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"}
+    | {".mpg", ".mpeg", ".3gp", ".3g2", ".flv", ".wmv", ".ogv", ".gif"}
 )
 """What counts as a video in a folder; a file that is named by itself may be called anything."""
 
@@ -73,7 +74,7 @@ def expand_videos(values: Iterable[str]) -> list[str]:
             if not inside:
                 videos.append(value)
         elif not path.exists() and glob.has_magic(value):
-            videos += sorted(glob.glob(value, recursive=True)) or [value]
+            videos += sorted(glob.glob(value, recursive=True)) or [value]  # noqa: PTH207 (the pattern may be absolute)
         else:
             videos.append(value)
     return list(dict.fromkeys(videos))
@@ -100,7 +101,9 @@ def parse_watched(value: str) -> tuple[str, float | None]:
 def model_options(command: F) -> F:
     """`--bundle --precision --backend --device --threads`."""
     options = [
-        click.option("--bundle", help="Precision of the built-in bundle, or a bundle's folder or .zip. [default: int8]"),
+        click.option(
+            "--bundle", help="Precision of the built-in bundle, or a bundle's folder or .zip. [default: int8]"
+        ),
         click.option("--precision", help="One of the bundle's precisions, such as int8 or int4."),
         click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or openvino."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, tensorrt, gpu or npu."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +66,8 @@ def rank(
     """Rank videos by what was watched.
 
     Both lists take files, folders and patterns: --history seen/ --candidates new/*.mp4. Put @ and a fraction behind a
-    watched video to say how much of it was watched: seen/dull.mp4@0.1 was skipped. Without --history, no video speaks for
-    another and the order stays as given.
+    watched video to say how much of it was watched: seen/dull.mp4@0.1 was skipped. Without --history, the order stays
+    as given.
 
     Exit code: 0 if something was ranked, 1 if every candidate failed, 2 for a mistake in the call.
     """
@@ -85,7 +85,7 @@ def rank(
         else:
             if not events:
                 note("No --history: nothing was watched, so the order is the one given.")
-            _show(outcome, rec, len(events), explain=explain)
+            show_ranking(outcome, rec, len(events), explain=explain)
     if not len(outcome.ranking):
         ctx.exit(1)
 
@@ -102,7 +102,12 @@ def read_history(values: Iterable[str]) -> list[Event]:
 
 
 def prepare_and_rank(
-    rec: Recommender, events: Sequence[Event], candidates: Sequence[str], top_k: int | None = None, *, quiet: bool = False
+    rec: Recommender,
+    events: Sequence[Event],
+    candidates: Sequence[str],
+    top_k: int | None = None,
+    *,
+    quiet: bool = False,
 ) -> Outcome:
     """Encode with progress, then rank what could be encoded; each failure keeps the role in which it was named."""
     from linkedout_edge import Failed
@@ -126,13 +131,16 @@ def prepare_and_rank(
     return Outcome(ranking, (*before, *ranking.failed), prepare)
 
 
-def _show(outcome: Outcome, rec: Recommender, events: int, *, explain: bool) -> None:
+def show_ranking(
+    outcome: Outcome, rec: Recommender, events: int, *, explain: bool, names: Mapping[str, str] | None = None
+) -> None:
+    """Print a table of the ranking, what failed, and where and how fast it ran; `names` are shown in place of ids."""
     from rich.table import Table
 
     from linkedout_edge.cli.output import console, duration, layer_bars, plain, short_names
 
     out, ranking, info = console(), outcome.ranking, rec.info()
-    names = short_names([r.id for r in ranking])
+    names = names or short_names([r.id for r in ranking])
     if len(ranking):
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for title, justify in (("#", "right"), ("video", "left"), ("score", "right"), ("layers", "left")):

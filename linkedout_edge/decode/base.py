@@ -110,7 +110,8 @@ def check_pixels(width: int, height: int, limits: Limits, name: str) -> None:
     """Raise `VideoTooLargeError` where a frame has more than `limits.max_pixels` pixels."""
     if width * height > limits.max_pixels:
         raise VideoTooLargeError(
-            f"{name!r} has frames of {width} × {height} pixels, over the limit of {limits.max_pixels:,} (Limits.max_pixels)"
+            f"{name!r} has frames of {width} × {height} pixels, over the limit of "
+            f"{limits.max_pixels:,} (Limits.max_pixels)"
         )
 
 

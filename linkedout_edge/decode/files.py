@@ -1,8 +1,8 @@
 """Looks at a file before any decoder does: is it there, is it a file, is it a video container we mean to open.
 
-FFmpeg decides by content what a file is, and some "videos" are scripts: an HLS or DASH playlist, an `ffconcat` list or an
-SDP session makes it open other files or network addresses. So nothing reaches a decoder unless it starts like one of
-the containers below, whatever it is called.
+FFmpeg decides by content what a file is, and some "videos" are scripts: an HLS or DASH playlist, an `ffconcat` list or
+an SDP session makes it open other files or network addresses. So nothing reaches a decoder unless it starts like one
+of the containers below, whatever it is called.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ _AUDIO: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xf1", "AAC"),
     (0, b"fLaC", "FLAC"),
     (0, b"FORM", "AIFF"),
+    (4, b"ftypM4A ", "M4A"),
+    (4, b"ftypM4B ", "M4B"),
 )
 
 _PLAYLISTS: tuple[tuple[bytes, str], ...] = (
@@ -116,15 +118,15 @@ def sniff(head: bytes, name: str) -> str:
     Raises:
         VideoUnreadableError: a playlist, audio, or anything else that is not a known video container.
     """
+    audio = _match(head, _AUDIO)
+    if audio:
+        raise VideoUnreadableError(f"{name!r} is audio only ({audio}): it has no pictures to rank by")
     kind = _match(head, _CONTAINERS) or _transport_stream(head)
     # FFmpeg looks for these two anywhere in what it probes, so a file with a video's first bytes can still carry them.
     if kind and (b"\nc=IN IP" in head or b"\rc=IN IP" in head or b"dash:profile" in head.lower()):
         raise VideoUnreadableError(f"{name!r} carries a network playlist: linkedout-edge opens video files only")
     if kind:
         return kind
-    audio = _match(head, _AUDIO)
-    if audio:
-        raise VideoUnreadableError(f"{name!r} is audio only ({audio}): it has no pictures to rank by")
     start = head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     for marker, what in _PLAYLISTS:
         if start.startswith(marker):

@@ -1,7 +1,7 @@
 """Decoding with OpenCV, whose wheels carry an LGPL FFmpeg.
 
-`cv2.VideoCapture` cannot skip to key frames, so it is several times slower than PyAV. Cheap to it is `grab`, which decodes
-without converting; only chosen frames are converted.
+`cv2.VideoCapture` cannot skip to key frames, so it decodes all frames on the way, twice as slow as PyAV at best.
+`grab` decodes without converting; only chosen frames are converted.
 """
 
 from __future__ import annotations
@@ -55,6 +55,13 @@ class OpenCVDecoder:
         if "%" in Path(file).name and Path(file).suffix.lower() in _PICTURES:
             # FFmpeg takes such a name for a pattern over numbered pictures and would read other files of the folder.
             raise VideoUnreadableError(f"{name!r}: OpenCV cannot open a picture with '%' in its name; rename it")
+        try:
+            file.encode()
+        except UnicodeEncodeError:
+            # Not caution: handed such a name, OpenCV 5.0 crashes the process.
+            raise VideoUnreadableError(
+                f"{name!r}: OpenCV cannot open a file whose name is not UTF-8; rename it or install PyAV"
+            ) from None
         deadline = Deadline(limits, name)
         try:
             with _quiet:

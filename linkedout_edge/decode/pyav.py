@@ -2,9 +2,9 @@
 
 1. *Probe.* Seek twice per slot and read one packet each time, undecoded: which key frames does the file have?
 2. *Key frames only.* Where every slot holds one, just those packets are decoded: 8 frames, whatever the length.
-3. *Forward.* Else each target is reached from the last key frame before it. On the way, frames that no other frame refers
-   to are skipped, which saves a third. A budget of pixels keeps long gaps between key frames from
-   costing minutes: beyond it a frame is taken earlier than its target, the same one on every run.
+3. *Forward.* Else each target is reached from the last key frame before it. On the way, frames that no other frame
+   refers to are skipped, which saves a third. A budget of pixels keeps long gaps between key frames from costing
+   minutes: beyond it a frame is taken earlier than its target, the same one on every run.
 4. *One pass.* A stream that tells no length or times is decoded from start to end.
 """
 
@@ -36,13 +36,17 @@ from linkedout_edge.errors import ArgumentError, MissingDependencyError, VideoEr
 FORWARD_PIXELS = 3_000_000_000
 """Pixels that the forward pass decodes at most, give or take a target's share: 1,450 frames of 1080p."""
 
+PROBE_PACKETS = 300
+"""How far the probe reads on for a key frame where seeking does not lead to one."""
+
 DENSE = 8
 """Frames per slot from which it pays to skip those that no other refers to."""
 
-_DEMUXERS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,ivf,h264,hevc,m4v,obu,png_pipe,apng,jpeg_pipe,mjpeg"
-)
-"""FFmpeg's names for what `files.sniff` lets through. Not in it: hls, dash, concat, sdp, image2 and all that open files."""
+_DEMUXERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,ivf,h264,hevc,m4v,obu,png_pipe,apng,jpeg_pipe,mjpeg"
+"""FFmpeg's names for what `files.sniff` lets through. Not in it: hls, dash, concat, sdp, image2: they open
+other files."""
+
+_ATTACHED_PIC = 0x0400  # AV_DISPOSITION_ATTACHED_PIC
 
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
 
@@ -52,9 +56,9 @@ class PyAVDecoder:
     """A `Decoder` on PyAV.
 
     Attributes:
-        min_key_frames: take the key-frame path, with one frame per slot that has a key frame, as soon as this many slots
-            have one. None: only where all have one, so that no frame is missing. A small number is up to 20 × faster
-            on short clips with few key frames and gives fewer frames of them.
+        min_key_frames: take the key-frame path, with one frame per slot that has a key frame, as soon as this many
+            slots have one. None: only where all have one, so that no frame is missing. A small number is many times
+            faster on short clips with few key frames and gives fewer frames of them (docs/decoding.md).
         threads: of FFmpeg; 0 lets it choose.
     """
 
@@ -75,13 +79,24 @@ class PyAVDecoder:
         file = check_file(path, limits)
         deadline = Deadline(limits, name)
         options = {**_OPTIONS, "max_pixels": str(limits.max_pixels)}
+
+        def opened() -> Any:
+            return av.open(f"file:{file}", options=options, metadata_errors="replace")
+
+        def run(container: Any) -> _Run:
+            stream = _video_stream(container, name)
+            if self.threads:
+                stream.codec_context.thread_count = self.threads
+            stream.thread_type = "AUTO"
+            return _Run(container, stream, size, limits, deadline, name)
+
         try:
-            with av.open(f"file:{file}", options=options, metadata_errors="replace") as container:
-                stream = _video_stream(container, name)
-                if self.threads:
-                    stream.codec_context.thread_count = self.threads
-                stream.thread_type = "AUTO"
-                frames = _Run(container, stream, size, limits, deadline, name).frames(count, self.min_key_frames)
+            with opened() as container:
+                frames = run(container).by_time(count, self.min_key_frames)
+            if frames is None:
+                # Opened again, as what cannot be sought in cannot be wound back either.
+                with opened() as container:
+                    frames = run(container).one_pass(count)
         except VideoError:
             raise
         except Exception as error:  # whatever hostile bytes make a binding raise: it is this one video's fault
@@ -102,8 +117,8 @@ def _import_av() -> Any:
 
 
 def _video_stream(container: Any, name: str) -> Any:
-    # A song's cover picture is a video stream to FFmpeg.
-    streams = [s for s in container.streams.video if "attached_pic" not in str(getattr(s, "disposition", "")).lower()]
+    # A song's cover picture is a video stream to FFmpeg. Older PyAV does not tell dispositions.
+    streams = [s for s in container.streams.video if not int(getattr(s, "disposition", 0)) & _ATTACHED_PIC]
     if not streams:
         if container.streams.audio:
             raise VideoUnreadableError(f"{name!r} is audio only: it has no pictures to rank by")
@@ -117,9 +132,7 @@ def _video_stream(container: Any, name: str) -> Any:
 class _Run:
     """One file, open."""
 
-    def __init__(
-        self, container: Any, stream: Any, size: int, limits: Limits, deadline: Deadline, name: str
-    ) -> None:
+    def __init__(self, container: Any, stream: Any, size: int, limits: Limits, deadline: Deadline, name: str) -> None:
         self._container = container
         self._stream = stream
         self._size = size
@@ -134,28 +147,29 @@ class _Run:
         self._pixels = max(1, context.width * context.height)
         check_pixels(context.width, context.height, limits, name)
 
-    def frames(self, count: int, min_key_frames: int | None) -> list[Frames]:
-        """At most `count` prepared frames, in order of time."""
+    def by_time(self, count: int, min_key_frames: int | None) -> list[Frames] | None:
+        """At most `count` prepared frames in order of time, None where only one pass over everything will do."""
         seconds = self._seconds()
         check_seconds(seconds, self._limits, self._name)
         if not seconds or not self._base:
-            return self._one_pass(count)
-        keys = self._probe(count, seconds)
+            return None
+        keys, seeks = self._probe(count, seconds)
         chosen = self._one_per_slot(keys, count, seconds)
         enough = count if min_key_frames is None else min(min_key_frames, count)
-        if len(chosen) >= enough:
-            frames = self._only(chosen)
-            if len(frames) >= enough:
-                return frames
         total = seconds * self._fps
+        affordable = total * self._pixels <= FORWARD_PIXELS
+        if len(chosen) >= enough or (chosen and not seeks and not affordable):
+            frames = self._only(chosen)
+            if len(frames) >= enough or (frames and not seeks and not affordable):
+                return frames
+        if not seeks:
+            return None
         frames, seen = self._forward(slot_centres(count, seconds), [key for key, _ in keys], total)
         if len(frames) == count or (frames and len(frames) >= seen and total < DENSE * count):
             return frames
-        # The header promised more than there is: the file is cut off or damaged. Spread over what can be decoded, unless
-        # that takes too long.
-        if frames and total * self._pixels > FORWARD_PIXELS:
-            return frames
-        return self._one_pass(count) or frames
+        # The header promised more than there is: the file is cut off or damaged. Spread over what can be decoded,
+        # unless that takes too long.
+        return frames if frames and not affordable else None
 
     def _seconds(self) -> float:
         if self._stream.duration:
@@ -196,21 +210,30 @@ class _Run:
         stamp = stamped.pts if stamped.pts is not None else stamped.dts
         return None if stamp is None else stamp * self._base - self._start
 
-    def _probe(self, count: int, seconds: float) -> list[tuple[float, Any]]:
-        """Key packets by time: those at or before each slot's centre and end. Nothing is decoded."""
+    def _probe(self, count: int, seconds: float) -> tuple[list[tuple[float, Any]], bool]:
+        """Key packets by time, nothing decoded: those before each slot's centre and end.
+
+        Returns:
+            The packets, and whether seeking leads to key frames. In an MPEG transport stream it leads anywhere; there
+            these are the key packets after each place.
+        """
         found: dict[float, Any] = {}
+        seeks = True
         half = seconds / (2 * count)
-        for i in range(1, 2 * count + 1):
-            # The last probe asks for the end itself, a hair earlier so that it is inside the file.
-            if not self._seek(i * half - 1e-3):
-                break
-            packet = next(self._packets(), None)
-            if packet is None or not packet.size:
-                continue
-            time = self._time(packet)
-            if packet.is_keyframe and time is not None:
-                found.setdefault(time, packet)
-        return sorted(found.items(), key=lambda item: item[0])
+        for i in range(2 * count):
+            # A hair before the boundary, so that the last is inside the file.
+            if not self._seek((i + 1) * half - 1e-3):
+                return sorted(found.items(), key=lambda item: item[0]), False
+            for n, packet in enumerate(self._packets()):
+                if not packet.size or n == PROBE_PACKETS:
+                    break
+                if packet.is_keyframe:
+                    time = self._time(packet)
+                    if time is not None:
+                        found.setdefault(time, packet)
+                    break
+                seeks = False
+        return sorted(found.items(), key=lambda item: item[0]), seeks
 
     def _one_per_slot(self, keys: list[tuple[float, Any]], count: int, seconds: float) -> list[Any]:
         """For each slot that has a key packet, the one nearest to its centre."""
@@ -230,7 +253,7 @@ class _Run:
         frames: list[Frames] = []
         for packet in packets:
             self._deadline.check()
-            # Drained after each: fed one after another, HEVC decoders drop or reorder pictures where a group is missing.
+            # Drained after each: fed one after another, FFmpeg's HEVC decoder drops and reorders pictures.
             context.flush_buffers()
             pictures = [*self._decode(packet), *self._decode(None)]
             frames += [self._prepare(picture) for picture in pictures[:1]]
@@ -302,8 +325,8 @@ class _Run:
             yield from self._decode(packet)
         yield from self._decode(None)
 
-    def _one_pass(self, count: int) -> list[Frames]:
-        self._seek(0.0)
+    def one_pass(self, count: int) -> list[Frames]:
+        """At most `count` prepared frames of a stream whose times or length cannot be trusted; call on a fresh one."""
         reservoir = Reservoir(count)
         for frame in self._stream_frames():
             if reservoir.wants():

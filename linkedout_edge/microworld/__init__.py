@@ -1,7 +1,7 @@
 """The micro-video world: seeded short clips of known attributes, and simulated users who have a taste for some of them.
 
-It serves the demo, the tests, the training and the exam. A clip is `Attributes` and a seed: `render_frames` draws it, `caption`
-describes it, `write_clip` makes it a file. `UserPool` and `simulate_user` give histories, `make_exam` the fixed exam.
+It serves the demo, the tests, the training and the exam. A clip is `Attributes` and a seed: `render_frames` draws it,
+`caption` describes it, `write_clip` makes it a file. `UserPool` and `simulate_user` give histories.
 """
 
 from linkedout_edge.microworld.attributes import FACETS, LATENT_SIZE, Attributes, held_out, one_hot, random_attributes

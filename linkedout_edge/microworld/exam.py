@@ -59,9 +59,9 @@ def make_exam(
 def ceiling_scores(exam: Exam, user: ExamUser) -> np.ndarray:
     """What a linear ranking could say that saw the true attributes: float64 [C].
 
-    ``score[c] = Σ_n (watched[n] − 0.3) · ⟨x[history[n]], x[candidates[c]]⟩`` where x are centred one-hot attributes. It is
-    the product's own scoring with perfect tokens and plain event weights: it knows neither the user's taste nor which
-    facets matter to them, so it is a ceiling for perception and not for cleverness about events.
+    ``score[c] = Σ_n (watched[n] − 0.3) · ⟨x[history[n]], x[candidates[c]]⟩`` where x are centred one-hot attributes.
+    It is the product's own scoring with perfect tokens and plain event weights: it knows neither the user's taste nor
+    which facets matter to them, so it is a ceiling for perception and not for cleverness about events.
     """
     query = (user.watched - _NEUTRAL) @ exam.latents[user.history]  # [K]
     return exam.latents[user.candidates].astype(np.float64) @ query

@@ -7,8 +7,9 @@ import numpy as np
 Colour = tuple[float, float, float]
 """RGB, 0 to 255."""
 
-# Family → hue in degrees of OKLCH, chroma relative to a vivid colour, lightness of the main colour, hue of small accents. OKLCH,
-# because there the shades of all families look equally light. Accents stay near the family, so that the palette can be told.
+# Family → hue in degrees of OKLCH, chroma relative to a vivid colour, lightness of the main colour, hue of small
+# accents. OKLCH, because there the shades of all families look equally light. Accents stay near the family, so that the
+# palette can be told.
 _FAMILIES = {
     "red": (24.0, 1.0, 0.60, 55.0),
     "orange": (57.0, 0.92, 0.71, 85.0),
@@ -20,7 +21,8 @@ _FAMILIES = {
     "grey": (260.0, 0.03, 0.58, 90.0),
 }
 
-# Role → lightness, chroma, hue shift in degrees (None: the accent's hue). Scenes are pale, so that the object stands out.
+# Role → lightness, chroma, hue shift in degrees (None: the accent's hue). Scenes are pale, so that the object stands
+# out.
 _DAY: dict[str, tuple[float, float, float | None]] = {
     "sky": (0.95, 0.035, -12.0),
     "sky2": (0.84, 0.08, 0.0),

@@ -1,7 +1,7 @@
 """Frames and files of a micro-video.
 
-What is drawn follows from the attributes; where, how large, how fast and how bright follows from the seed. Only the frames asked
-for are drawn, and everything is in fractions of the frame, so 256 pixels show what 128 do.
+What is drawn follows from the attributes; where, how large, how fast and how bright follows from the seed. Only the
+frames asked for are drawn, and everything is in fractions of the frame, so 256 pixels show what 128 do.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def _write_h264(path: Path, frames: Iterator[np.ndarray], size: int, fps: int) -
 
 
 def _write_mpeg4(path: Path, frames: Iterator[np.ndarray], size: int, fps: int) -> None:
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), fps, (size, size))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size, size))
     if not writer.isOpened():
         raise BackendError(f"cannot write {path}: check that its folder exists, or install PyAV (pip install av)")
     try:

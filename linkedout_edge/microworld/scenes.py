@@ -1,7 +1,7 @@
 """The eight backgrounds: each its own composition, told from the others in grey as well.
 
-A painter fills a canvas that shows [-0.25, 1.25]² of the world, so that the camera can move; [0, 1]² is what a still camera
-sees. Layout varies with the generator.
+A painter fills all of a canvas that shows [-0.25, 1.25]² of the world, so that the camera can move; [0, 1]² is what a
+still camera sees. Layout varies with the generator.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ The rules look at ASCII only, so that every binding can repeat them without Unic
 
 1. A–Z to a–z; tab, newline, vertical tab, form feed, carriage return to a space.
 2. Split with `PIECES`.
-3. Each piece: UTF-8 bytes, one character a byte (GPT-2's table), then merges: always the pair of lowest rank, leftmost first.
+3. Each piece: UTF-8 bytes, one character a byte (GPT-2's table), then merges: always the pair of lowest rank, leftmost
+   first.
 4. Look up; cut to the wanted length.
 
 ``<pad>`` (id 0) and ``<eos>`` (id 1) are in the vocabulary but text never produces them: ``<`` is split off.
@@ -26,7 +27,10 @@ CACHED_PIECES = 8192
 CACHED_LENGTH = 64
 """Longer pieces are rare and would only fill the cache."""
 
-_FOLD = {**{c: c + 32 for c in range(ord("A"), ord("Z") + 1)}, **dict.fromkeys(map(ord, "\t\n\v\f\r"), " ")}
+_FOLD: dict[int, int | str] = {
+    **{c: c + 32 for c in range(ord("A"), ord("Z") + 1)},
+    **dict.fromkeys(map(ord, "\t\n\v\f\r"), " "),
+}
 
 
 def byte_alphabet() -> list[str]:
@@ -62,7 +66,7 @@ class Tokenizer:
         """From a bundle's ``tokenizer.json``.
 
         Raises:
-            BundleCorruptError: It is not ``{"vocab": {token: id}, "merges": [[a, b], ...]}`` with ids in [0, vocab_size).
+            BundleCorruptError: It is not ``{"vocab": {token: id}, "merges": [[a, b], ...]}``, ids in [0, vocab_size).
         """
         try:
             loaded = msgspec.json.decode(data, type=_File)
@@ -71,7 +75,8 @@ class Tokenizer:
         top = max(loaded.vocab.values(), default=-1)
         if min(loaded.vocab.values(), default=0) < 0 or (vocab_size is not None and top >= vocab_size):
             raise BundleCorruptError(
-                f"the bundle's tokenizer has the id {top}, the model a vocabulary of {vocab_size}. Export the bundle again."
+                f"the bundle's tokenizer has the id {top}, the model a vocabulary of {vocab_size}. "
+                "Export the bundle again."
             )
         return cls(loaded.vocab, loaded.merges)
 

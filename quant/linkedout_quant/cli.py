@@ -59,8 +59,7 @@ def evaluate(bundle: str, precision: str | None, backend: str, users: int, as_js
 
     exam = make_exam(users_per_length=users)
     with Recommender.load(bundle, precision=precision, backend=backend) as rec:
-        config = rec.bundle.manifest.config
-        report = take_exam(rec, exam, pool_videos(exam, config.frame_size, config.frames))
+        report = take_exam(rec, exam, pool_videos(exam))
     if as_json:
         click.echo(json.dumps(report))
         return
@@ -107,6 +106,7 @@ def cost(as_json: bool) -> None:
         click.echo(json.dumps(counts))
     else:
         click.echo(
-            f"{counts['parameters'] / 1e6:.2f} M parameters, {counts['macs'] / 1e9:.2f} GMAC a clip of {config.frames} frames"
+            f"{counts['parameters'] / 1e6:.2f} M parameters, "
+            f"{counts['macs'] / 1e9:.2f} GMAC a clip of {config.frames} frames"
         )
         click.echo(f"{counts['payload_bytes']} bytes stored per video")

@@ -39,12 +39,8 @@ def load_student(run: Path) -> Student:
         ArgumentError: the folder holds no finished training.
     """
     if not (run / MASTER).exists():
-        raise ArgumentError(
-            f"{run} holds no {MASTER}: finish the training first (linkedout-edge train --out {run})"
-        )
+        raise ArgumentError(f"{run} holds no {MASTER}: finish the training first (linkedout-edge train --out {run})")
     config = msgspec.json.decode((run / "config.json").read_bytes(), type=ModelConfig)
     student = Student(config)
-    student.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in load_file(run / MASTER).items()}
-    )
+    student.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(run / MASTER).items()})
     return student.eval()

@@ -1,7 +1,7 @@
 """Byte-level BPE trained with `tokenizers`, with rules so plain that every runtime can repeat them.
 
-Case folding and word splitting look at ASCII only: no Unicode tables, whose versions differ between languages. The runtime
-(`linkedout_edge.text.tokenizer`) reads the same vocabulary and merges without this library.
+Case folding and word splitting look at ASCII only: no Unicode tables, whose versions differ between languages. The
+runtime (`linkedout_edge.text.tokenizer`) reads the same vocabulary and merges without this library.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train on `texts`; ids 0 and 1 are ``<pad>`` and ``<eos>``, the 256 bytes are always there."""
     tokenizer = new_tokenizer()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[PAD, EOS], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )  # fmt: skip
+        vocab_size=vocab_size,
+        special_tokens=[PAD, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 

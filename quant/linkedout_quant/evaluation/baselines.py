@@ -17,9 +17,7 @@ def colour_histograms(clips: list[np.ndarray], bins: int = 16) -> np.ndarray:
     Returns:
         float64 [clips, 3·bins].
     """
-    rows = np.array(
-        [[np.histogram(c[..., i], bins, (0, 256), density=True)[0] for i in range(3)] for c in clips]
-    )
+    rows = np.array([[np.histogram(c[..., i], bins, (0, 256), density=True)[0] for i in range(3)] for c in clips])
     return unit_rows(rows.reshape(len(clips), -1))
 
 

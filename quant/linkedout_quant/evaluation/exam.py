@@ -25,6 +25,12 @@ def pool_videos(exam: Exam, size: int = 128, frames: int = 8) -> list[Video]:
     ]
 
 
+def stored_vectors(rec: Recommender, ids: list[str]) -> np.ndarray:
+    """Stored layer tokens of videos, flattened: float32 [len(ids), L·M·D]."""
+    rows = rec.store.gather(rec.store.rows(ids))
+    return (rows.tokens * rows.scales[..., None]).reshape(len(ids), -1)
+
+
 def product_scores(rec: Recommender, user: ExamUser, now: datetime) -> np.ndarray:
     """What `Recommender.rank` says of a user's candidates: float [C]."""
     history = [
@@ -40,13 +46,13 @@ def take_exam(rec: Recommender, exam: Exam, videos: list[Video]) -> dict[str, di
     """Metrics of the product, the baselines and the ceiling, by length of history.
 
     Returns:
-        ``{"8": {"product": {"ndcg@10": …, "normalised": …, "interval": [low, high]}, "random": …}, …}``; `normalised` is
-        (NDCG@10 − random) / (ceiling − random).
+        ``{"8": {"product": {"ndcg@10": …, "normalised": …, "interval": [low, high]}, "random": …}, …}``;
+        `normalised` is (NDCG@10 − random) / (ceiling − random).
     """
     rec.encode(videos)
     now = datetime.now(timezone.utc)
     ids = [v.id for v in videos]
-    tokens = unit_rows(rec.store.vectors(ids))
+    tokens = unit_rows(stored_vectors(rec, ids))
     colours = colour_histograms([v.frames for v in videos])
     rng = np.random.default_rng(11)
     scorers: dict[str, Scorer] = {

@@ -52,8 +52,6 @@ def bootstrap_interval(values: Sequence[float], rounds: int = 1000, seed: int = 
 
 def rank_agreement(a: np.ndarray, b: np.ndarray, k: int = 10) -> tuple[float, float]:
     """Kendall's tau of two score vectors [C], and the share of `a`'s k best that are among `b`'s."""
-    tau = float(
-        kendall_rank_corrcoef(torch.from_numpy(a.astype(np.float64)), torch.from_numpy(b.astype(np.float64)))
-    )
+    tau = float(kendall_rank_corrcoef(torch.from_numpy(a.astype(np.float64)), torch.from_numpy(b.astype(np.float64))))
     best = [set(np.argsort(-x, kind="stable")[:k].tolist()) for x in (a, b)]
     return tau, len(best[0] & best[1]) / min(k, len(a))

@@ -1,4 +1,4 @@
-"""The student in torch: vision tower → connector → causal LM with taps → compressors; user encoder; fusion and scorer."""
+"""The student in torch: vision tower, connector, causal LM with taps, compressors; user encoder; fusion and scorer."""
 
 from linkedout_quant.model.fusion import fuse, scorer_reference
 from linkedout_quant.model.student import Student, VideoEncoder

@@ -1,8 +1,8 @@
 """Layer token compressor: what one tapped LM layer knows of a video, in M tokens of width D.
 
-M learned queries attend to the layer's visual tokens ("context") and prompt positions ("new"), as in LinkedOut's
-layer token compression (arXiv 2512.16891, section on the cross-layer knowledge fusion). The tokens leave with zero mean and unit
-variance, so that inner products between videos are bounded and int8 loses little.
+M learned queries attend to the layer's visual tokens ("context") and prompt positions ("new"), after the idea of
+LinkedOut (arXiv 2512.16891). The tokens leave with zero mean and unit variance, so that inner products between videos
+are bounded and int8 loses little.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ class Compressor(nn.Module):
         b, s, _ = hidden.shape
         m, inner = self.queries.shape
         k, v = (
-            self.key_value(self.norm(hidden))
-            .reshape(b, s, 2, self.heads, inner // self.heads)
-            .permute(2, 0, 3, 1, 4)
+            self.key_value(self.norm(hidden)).reshape(b, s, 2, self.heads, inner // self.heads).permute(2, 0, 3, 1, 4)
         )
         q = self.queries.reshape(m, self.heads, inner // self.heads).transpose(0, 1)
         mask = torch.where(valid, 0.0, MASKED)[:, None, None, :]

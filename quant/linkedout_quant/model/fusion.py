@@ -1,7 +1,7 @@
 """Cross-layer fusion and scorer: a mixture of experts with one expert a layer.
 
-LinkedOut (arXiv 2512.16891) fuses the layers' knowledge with gates; here the gate also depends on the candidate, and both the
-gate and the score are inner products with stored tokens, so one matrix product over the store serves both.
+LinkedOut (arXiv 2512.16891) fuses the layers' knowledge with gates; here the gate also depends on the candidate, and
+both the gate and the score are inner products with stored tokens, so one matrix product over the store serves both.
 """
 
 from __future__ import annotations

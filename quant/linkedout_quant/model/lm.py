@@ -1,8 +1,8 @@
 """A small causal LM that reads ``[visual tokens, title tokens, prompt tokens]`` and keeps its hidden states.
 
-Design choices: pre-norm blocks, LayerNorm and ReLU (one operator each in ONNX, and both fuse), learned positions by segment
-(frame, cell, title, prompt), input and output embeddings tied. Attention is written out with an additive mask, because
-that exports to the same few operators everywhere.
+Design choices: pre-norm blocks, LayerNorm and ReLU (one operator each in ONNX, and both fuse), learned positions by
+segment (frame, cell, title, prompt), input and output embeddings tied. Attention is written out with an additive mask,
+because that exports to the same few operators everywhere.
 """
 
 from __future__ import annotations
@@ -30,11 +30,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """X float32 [B, S, W], mask additive [B, 1, S, S] → [B, S, W]."""
         b, s, w = x.shape
-        q, k, v = (
-            self.qkv(self.norm_attention(x))
-            .reshape(b, s, 3, self.heads, w // self.heads)
-            .permute(2, 0, 3, 1, 4)
-        )
+        q, k, v = self.qkv(self.norm_attention(x)).reshape(b, s, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
         attention = torch.softmax((q * (w // self.heads) ** -0.5) @ k.transpose(-1, -2) + mask, -1)
         x = x + self.out((attention @ v).transpose(1, 2).reshape(b, s, w))
         return x + self.down(torch.relu(self.up(self.norm_mlp(x))))
@@ -52,9 +48,7 @@ class CausalLM(nn.Module):
         self.cell_position = nn.Parameter(torch.randn(1, config.grid**2, width) * 0.02)
         self.title_position = nn.Parameter(torch.randn(config.title_tokens, width) * 0.02)
         self.prompt_position = nn.Parameter(torch.randn(config.prompt_tokens, width) * 0.02)
-        self.blocks = nn.ModuleList(
-            Block(width, config.lm_heads, config.lm_mlp) for _ in range(config.lm_layers)
-        )
+        self.blocks = nn.ModuleList(Block(width, config.lm_heads, config.lm_mlp) for _ in range(config.lm_layers))
         self.final_norm = nn.LayerNorm(width)
         self.apply(self._initialise)
 
@@ -83,9 +77,8 @@ class CausalLM(nn.Module):
         title = self.embedding(title_ids) + self.title_position
         prompt = (self.embedding(prompt_ids) + self.prompt_position).expand(b, -1, -1)
         x = torch.cat([seen, title, prompt], 1)
-        valid = torch.cat(
-            [frame_mask.repeat_interleave(cells, 1), title_mask, torch.ones_like(title_mask[:, :1]).expand(b, len(prompt_ids))], 1
-        )  # fmt: skip
+        asked = torch.ones_like(title_mask[:, :1]).expand(b, len(prompt_ids))
+        valid = torch.cat([frame_mask.repeat_interleave(cells, 1), title_mask, asked], 1)
         s = x.shape[1]
         causal = torch.ones(s, s, dtype=torch.bool, device=x.device).tril()
         mask = torch.where(causal & valid[:, None, None, :], 0.0, MASKED)

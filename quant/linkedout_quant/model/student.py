@@ -28,9 +28,7 @@ class VideoEncoder(nn.Module):
         self.compressors = nn.ModuleList(Compressor(config) for _ in config.taps)
         self.register_buffer("prompt_ids", torch.zeros(config.prompt_tokens, dtype=torch.long))
 
-    def states(
-        self, frames: Tensor, frame_mask: Tensor, title_ids: Tensor, title_mask: Tensor
-    ) -> list[Tensor]:
+    def states(self, frames: Tensor, frame_mask: Tensor, title_ids: Tensor, title_mask: Tensor) -> list[Tensor]:
         """All hidden states of the LM; arguments as the encoder graph's (docs/architecture.md)."""
         b, f = frames.shape[:2]
         visual = self.tower(frames.flatten(0, 1))

@@ -1,8 +1,8 @@
 """Vision tower and connector: one frame → grid × grid visual tokens.
 
 Design choices:
-- plain 3×3 convolutions with ReLU: they fold with their batch norms, quantise per channel without loss, and run at full
-  speed in every inference library; a small student also learns faster from few images with convolutions than with patches;
+- plain 3×3 convolutions with ReLU: they fold with their batch norms, quantise per channel with little loss, and run at
+  full speed in every inference library; from few images a small student also learns faster with them than with patches;
 - the tower looks at each frame by itself; time is the LM's business.
 """
 
@@ -25,9 +25,9 @@ class Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first, self.second = conv_norm(width, width), conv_norm(width, width)
-        nn.init.zeros_(
-            self.second[1].weight
-        )  # starts as the identity, so that depth does not slow the first epochs
+        last_norm = self.second[1]
+        assert isinstance(last_norm, nn.BatchNorm2d)
+        nn.init.zeros_(last_norm.weight)  # starts as the identity, so that depth does not slow the first epochs
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, W, h, w] → the same."""
@@ -49,9 +49,7 @@ class VisionTower(nn.Module):
         self.stages = nn.Sequential(*stages)
         side = config.frame_size // 2 ** len(widths)
         if side % config.grid:
-            raise ValueError(
-                f"a feature map of {side} × {side} cells cannot be pooled to a grid of {config.grid}"
-            )
+            raise ValueError(f"a feature map of {side} × {side} cells cannot be pooled to a grid of {config.grid}")
         self.pool = nn.AvgPool2d(side // config.grid)
         self.connector = nn.Linear(self.width, config.lm_width)
 

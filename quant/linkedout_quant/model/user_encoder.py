@@ -24,9 +24,7 @@ class UserEncoder(nn.Module):
         self.config, self.heads = config, heads
         layers, flat, width = config.layers, config.tokens_per_layer * config.token_width, config.user_width
         self.read_tokens = nn.Linear(layers * flat, width)
-        self.read_event = nn.Sequential(
-            nn.Linear(len(EVENT_FEATURES), width), nn.ReLU(), nn.Linear(width, width)
-        )
+        self.read_event = nn.Sequential(nn.Linear(len(EVENT_FEATURES), width), nn.ReLU(), nn.Linear(width, width))
         self.norm = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.attend = nn.Linear(2 * width, layers)  # how much an event counts
@@ -41,9 +39,7 @@ class UserEncoder(nn.Module):
         nn.init.constant_(self.value.bias, 0.5)
         self.register_buffer("score_scale", torch.ones(()))  # set after training: scores with unit deviation
 
-    def forward(
-        self, tokens: Tensor, scales: Tensor, events: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, tokens: Tensor, scales: Tensor, events: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Arguments and results as the user graph's (docs/architecture.md), for any batch size.
 
         Returns:
@@ -60,9 +56,7 @@ class UserEncoder(nn.Module):
         mixed = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + hidden, -1) @ v
         state = torch.cat([h, mixed.transpose(1, 2).reshape(b, n, -1)], -1)
         present = mask.to(values.dtype).unsqueeze(-1)
-        attention = (
-            torch.softmax(self.attend(state) + torch.where(mask, 0.0, MASKED).unsqueeze(-1), 1) * present
-        )
+        attention = torch.softmax(self.attend(state) + torch.where(mask, 0.0, MASKED).unsqueeze(-1), 1) * present
         weights = attention * torch.tanh(self.value(state)) * (self.strength.exp() * self.score_scale / flat)
         u = torch.einsum("bnl,bnlf->blf", weights, values)
         pooled = (attention.mean(-1, keepdim=True) * h).sum(1)

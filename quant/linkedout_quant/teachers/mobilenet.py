@@ -27,9 +27,7 @@ class MobileNetTeacher:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as e:
-            raise MissingDependencyError(
-                'the teacher needs LiteRT: pip install "linkedout-edge[tools]"'
-            ) from e
+            raise MissingDependencyError('the teacher needs LiteRT: pip install "linkedout-edge[tools]"') from e
         self._net = Interpreter(str(model), num_threads=threads, experimental_preserve_all_tensors=True)
         self._net.allocate_tensors()
         self._input = self._net.get_input_details()[0]["index"]

@@ -28,9 +28,7 @@ from linkedout_quant.training.loop import StageRecipe, train_stage
 from linkedout_quant.training.photo_clips import PhotoClips
 from linkedout_quant.training.tower import feature_loss
 
-PHOTO_FRAMES = (
-    3  # a pan over a still needs no more; the rest is masked, which teaches the model to do with less
-)
+PHOTO_FRAMES = 3  # a pan over a still needs no more; the rest is masked, which teaches the model to do with less
 
 
 @dataclass
@@ -66,7 +64,7 @@ class ClipData:
         self.config, self.tokenizer, self.photos = config, tokenizer, photos
         self.micro, self.photo, self.seed = micro, photo if photos else 0, seed
         self.mean = latent_mean()
-        self.eos = tokenizer.token_to_id(EOS)
+        self.eos = int(tokenizer.token_to_id(EOS) or 0)
         self._pool = ThreadPoolExecutor(1)
         self._next: tuple[int, Future[ClipBatch]] | None = None
 
@@ -80,7 +78,7 @@ class ClipData:
         ids = np.zeros(self.config.title_tokens, np.int64)
         mask = np.zeros(self.config.title_tokens, bool)
         if text is not None:
-            got = [*self.tokenizer.encode(text).ids, self.eos][: self.config.title_tokens]
+            got = np.array([*self.tokenizer.encode(text).ids, self.eos][: self.config.title_tokens])
             ids[: len(got)], mask[: len(got)] = got, True
         return ids, mask
 
@@ -102,24 +100,18 @@ class ClipData:
             photo_frames.append(self.photos.frames(index, PHOTO_FRAMES, c.frame_size))
             teacher.append(self.photos.features[index])
             texts = self.photos.captions.get(self.photos.clips[index].photo)
-            titles.append(
-                self._title(texts[rng.integers(len(texts))] if texts and rng.random() < 0.5 else None)
-            )
+            titles.append(self._title(texts[rng.integers(len(texts))] if texts and rng.random() < 0.5 else None))
         side = c.frame_size
         return ClipBatch(
             torch.from_numpy(np.stack(frames)),
             torch.from_numpy(
-                np.stack(photo_frames)
-                if photo_frames
-                else np.zeros((0, PHOTO_FRAMES, side, side, 3), np.uint8)
+                np.stack(photo_frames) if photo_frames else np.zeros((0, PHOTO_FRAMES, side, side, 3), np.uint8)
             ),
             torch.from_numpy(np.stack([t[0] for t in titles])),
             torch.from_numpy(np.stack([t[1] for t in titles])),
             torch.from_numpy(np.stack(facets)),
             torch.from_numpy(np.stack(latents).astype(np.float32)),
-            torch.from_numpy(
-                np.stack(teacher).astype(np.float32) if teacher else np.zeros((0, WIDTH), np.float32)
-            ),
+            torch.from_numpy(np.stack(teacher).astype(np.float32) if teacher else np.zeros((0, WIDTH), np.float32)),
         )
 
 
@@ -160,9 +152,7 @@ def forward_states(encoder: VideoEncoder, batch: ClipBatch) -> tuple[list[Tensor
     seen = encoder.tower(torch.cat([batch.micro_frames.flatten(0, 1), batch.photo_frames.flatten(0, 1)]))
     micro = seen[: a * c.frames].unflatten(0, (a, c.frames))
     photo = (
-        seen[a * c.frames :].unflatten(0, (p, PHOTO_FRAMES))
-        if p
-        else seen.new_zeros(0, PHOTO_FRAMES, *seen.shape[1:])
+        seen[a * c.frames :].unflatten(0, (p, PHOTO_FRAMES)) if p else seen.new_zeros(0, PHOTO_FRAMES, *seen.shape[1:])
     )
     photo = nn.functional.pad(photo, (0, 0, 0, 0, 0, c.frames - PHOTO_FRAMES))
     frame_mask = torch.ones(a + p, c.frames, dtype=torch.bool)
@@ -188,7 +178,7 @@ def train_clips(
     encoder: VideoEncoder,
     photos: PhotoClips | None,
 ) -> nn.ModuleDict:
-    """Train the encoder on micro-videos and, where given, photo clips; the result holds ``tower``, ``rest`` and ``heads``."""
+    """Train the encoder on micro-videos and, where given, photo clips; gives ``tower``, ``rest`` and ``heads``."""
     torch.manual_seed(recipe.seed)
     heads = ClipHeads(config)
     rest = nn.ModuleDict({"lm": encoder.lm, "compressors": encoder.compressors})
@@ -201,15 +191,12 @@ def train_clips(
         with torch.autocast("cpu", torch.bfloat16):
             states, frame_mask = forward_states(encoder, batch)
             features = encoder.features(states, frame_mask)
-            captions = (
-                caption_loss(encoder, states[-1], batch) if batch.title_mask.any() else features.sum() * 0
-            )
+            captions = caption_loss(encoder, states[-1], batch) if batch.title_mask.any() else features.sum() * 0
         tokens = encoder.tokens(features.float()).flatten(2)  # [B, L, M·D]
         a = len(batch.micro_frames)
         flat = tokens.flatten(1)
         facets = [
-            nn.functional.cross_entropy(head(flat[:a]), batch.facets[:, i])
-            for i, head in enumerate(heads.facets)
+            nn.functional.cross_entropy(head(flat[:a]), batch.facets[:, i]) for i, head in enumerate(heads.facets)
         ]
         terms = {
             "facets": torch.stack(facets).mean(),

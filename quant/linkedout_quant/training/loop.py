@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -52,7 +51,13 @@ def learning_rate(recipe: StageRecipe, step: int) -> float:
 def _save(path: Path, state: dict) -> None:
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    os.replace(partial, path)  # a checkpoint is whole or absent, also after a kill
+    partial.replace(path)  # a checkpoint is whole or absent, also after a kill
+
+
+def is_finished(run: Path, recipe: StageRecipe) -> bool:
+    """Whether a checkpoint with all steps of the stage lies in the run folder."""
+    checkpoint = run / f"{recipe.name}.pt"
+    return checkpoint.exists() and torch.load(checkpoint, weights_only=True)["step"] >= recipe.steps
 
 
 def train_stage(
@@ -84,9 +89,12 @@ def train_stage(
             if parameter.requires_grad:
                 groups.setdefault((name in slow, parameter.ndim > 1), []).append(parameter)
     optimiser = torch.optim.AdamW(
-        [{"params": p, "weight_decay": recipe.weight_decay * matrix, "slow": is_slow} for (is_slow, matrix), p in groups.items()],
+        [
+            {"params": p, "weight_decay": recipe.weight_decay * matrix, "slow": is_slow}
+            for (is_slow, matrix), p in groups.items()
+        ],
         betas=(0.9, 0.98),
-    )  # fmt: skip
+    )
     start = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -111,7 +119,8 @@ def train_stage(
     )
     with Progress(*columns) as progress, log.open("a") as metrics:
         task = progress.add_task(recipe.name, total=recipe.steps, completed=start)
-        began, running = time.perf_counter(), {}
+        began = time.perf_counter()
+        running: dict[str, float] = {}
         for step in range(start, recipe.steps):
             rate = learning_rate(recipe, step)
             for group in optimiser.param_groups:
@@ -138,5 +147,6 @@ def train_stage(
                 running = {}
                 progress.update(task, description=f"{recipe.name} loss {float(total.detach()):.3f}")
             if (step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps:
-                _save(checkpoint, {"recipe": asdict(recipe), "step": step + 1, "modules": modules.state_dict(), "optimiser": optimiser.state_dict()})  # fmt: skip
+                state = {"modules": modules.state_dict(), "optimiser": optimiser.state_dict()}
+                _save(checkpoint, {"recipe": asdict(recipe), "step": step + 1, **state})
     modules.eval()

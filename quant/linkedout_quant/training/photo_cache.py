@@ -8,7 +8,6 @@ generation that was interrupted goes on where it stopped, and a training may sta
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,7 +132,7 @@ def write_shards(data: Path, out: Path, shards: range, size: int) -> None:
             spatial[i] = (cells - mean) @ axes
         partial = target.with_suffix(".partial.npz")
         np.savez(partial, crops=crops, pooled=pooled, spatial=spatial)
-        os.replace(partial, target)  # a shard exists whole or not at all
+        partial.replace(target)  # a shard exists whole or not at all
 
 
 def existing_shards(out: Path) -> Iterator[Path]:

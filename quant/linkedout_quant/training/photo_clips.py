@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,16 +59,14 @@ class PhotoClips:
         paths = training_photos(data)
         self.photos = [load_rgb(p) for p in paths]
         rng = np.random.default_rng(7)
-        self.clips = [
-            PhotoClip.random(i, image, rng) for i, image in enumerate(self.photos) for _ in range(per_photo)
-        ]
+        self.clips = [PhotoClip.random(i, image, rng) for i, image in enumerate(self.photos) for _ in range(per_photo)]
         self.captions = self._captions(data, paths)
         target = cache / f"photo_clips_{per_photo}.npy"
         if not target.exists():
             cache.mkdir(parents=True, exist_ok=True)
             partial = target.with_suffix(".partial.npy")
             np.save(partial, self._teach(next((data / "teacher").glob("*.tflite"))))
-            os.replace(partial, target)
+            partial.replace(target)
         features = np.load(target).astype(np.float32)
         features -= features.mean(0)
         self.features = features / features.std(0).mean()

@@ -30,7 +30,7 @@ class Recipe:
     tower: StageRecipe = StageRecipe("tower", 3200, 128, 2e-3, warmup=200)  # noqa: RUF009 - frozen
     clips: StageRecipe = StageRecipe("clips", 1500, 32, 1.5e-3, warmup=100)  # noqa: RUF009
     users: StageRecipe = StageRecipe("users", 4000, 32, 2e-3, warmup=100)  # noqa: RUF009
-    pool: int = 4000
+    pool: int = 3000
 
     @classmethod
     def smoke(cls) -> Recipe:
@@ -61,7 +61,7 @@ def train(run: Path, data: Path | None, config: ModelConfig, recipe: Recipe) -> 
 
     Args:
         run: folder for checkpoints, metrics, caches and the result.
-        data: folder with photos, captions and teacher (``images``, ``teacher``), or None to train on the micro-video world alone.
+        data: folder with photos, captions and teacher (``images``, ``teacher``), or None: micro-videos alone.
         config: shapes.
         recipe: lengths of the stages.
 

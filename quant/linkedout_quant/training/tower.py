@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.tower import VisionTower
 from linkedout_quant.teachers.mobilenet import WIDTH
-from linkedout_quant.training.loop import StageRecipe, train_stage
-from linkedout_quant.training.photo_cache import SPATIAL_WIDTH, existing_shards
+from linkedout_quant.training.loop import StageRecipe, is_finished, train_stage
+from linkedout_quant.training.photo_cache import SHARD, SPATIAL_WIDTH, existing_shards
 
 
 class TeacherHeads(nn.Module):
@@ -51,7 +51,8 @@ class CropCache:
 
     def batch(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Crops uint8 [B, H, W, 3], pooled float32 [B, 1280], spatial float32 [B, 16, 256]."""
-        picked = [(self.shards[s], i) for s, i in zip(rng.integers(len(self.shards), size=count), rng.integers(2000, size=count), strict=True)]  # fmt: skip
+        shards, rows = rng.integers(len(self.shards), size=count), rng.integers(SHARD, size=count)
+        picked = [(self.shards[s], i) for s, i in zip(shards, rows, strict=True)]
         crops = np.stack([s["crops"][i] for s, i in picked])
         pooled = np.stack([s["pooled"][i] for s, i in picked]).astype(np.float32)
         spatial = np.stack([s["spatial"][i] for s, i in picked]).astype(np.float32)
@@ -71,9 +72,13 @@ def feature_loss(predicted: Tensor, target: Tensor) -> Tensor:
 def train_tower(run: Path, cache: Path, config: ModelConfig, recipe: StageRecipe) -> nn.ModuleDict:
     """Distil the teacher into a tower; the result holds ``tower`` and ``heads``."""
     torch.manual_seed(recipe.seed)
-    tower = VisionTower(config).to(memory_format=torch.channels_last)
+    tower = VisionTower(config)
+    tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     heads = TeacherHeads(config.lm_width)
     modules = nn.ModuleDict({"tower": tower, "heads": heads})
+    if is_finished(run, recipe):  # gigabytes of crops need not be read for nothing
+        train_stage(run, recipe, modules, lambda step: {})
+        return modules
     crops = CropCache(cache)
 
     def losses(step: int) -> dict[str, Tensor]:

@@ -1,15 +1,16 @@
 """Stage 3: fusion and ranking on user sequences.
 
-The encoder is frozen up to the compressors' last projection; its features are computed once for a pool of clips, so a step costs
-milliseconds and can rank a hundred candidates. Trained are the projections (which decide what an inner product of tokens
-means) and the user encoder with its gates. Two kinds of users take turns: simulated ones of the micro-video world, and ones who like a
-sort of photo, where the teacher's similarity to an anchor photo stands for taste.
+The encoder is frozen up to the compressors' last projection; its features are computed once for a pool of clips, so a
+step costs milliseconds and can rank a hundred candidates. Trained are the projections (which decide what an inner
+product of tokens means) and the user encoder with its gates. Two kinds of users take turns: simulated ones of the
+micro-video world, and ones who like a sort of photo, where the teacher's similarity to an anchor photo stands for taste.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,7 @@ class Case:
 
 
 @torch.no_grad()
-def pool_features(
-    student: Student, clips: list[Callable[[], np.ndarray]], what: str, batch: int = 16
-) -> Tensor:
+def pool_features(student: Student, clips: Sequence[Callable[[], np.ndarray]], what: str, batch: int = 16) -> Tensor:
     """Features float32 [clips, L, M, W] before the last projection; each clip is made when its turn comes."""
     c, encoder = student.config, student.encoder.eval()
     rows = []
@@ -77,18 +76,14 @@ class PhotoUsers:
         others = rng.permutation(order[60:])[: CANDIDATES - 8]
         watched = rng.uniform(0.6, 1.0, n)
         ages = np.sort(rng.exponential(48, n))[::-1]
-        if (
-            rng.random() < 0.5
-        ):  # most callers hand in bare paths: everything watched to the end, of unknown age
+        if rng.random() < 0.5:  # most callers hand in bare paths: everything watched to the end, of unknown age
             watched, ages = np.ones(n), np.full(n, np.nan)
         candidates = np.r_[liked[n : n + 8], others]
-        return Case(
-            liked[:n], event_features(watched, ages_hours=ages), candidates, np.arange(len(candidates)) < 8
-        )
+        return Case(liked[:n], event_features(watched, ages_hours=ages), candidates, np.arange(len(candidates)) < 8)
 
 
 def collate(cases: list[Case]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Cases → history int64 [B, N], events float32 [B, N, E], mask bool [B, N], candidates int64 [B, C], relevant bool [B, C]."""
+    """Cases → history [B, N], events float32 [B, N, E], mask bool [B, N], candidates [B, C], relevant bool [B, C]."""
     n = max(len(c.history) for c in cases)
     history, mask = np.zeros((len(cases), n), np.int64), np.zeros((len(cases), n), bool)
     events = np.zeros((len(cases), n, len(EVENT_FEATURES)), np.float32)
@@ -117,7 +112,7 @@ def train_users(
     recipe: StageRecipe,
     student: Student,
     photos: PhotoClips | None,
-    pool: int = 4000,
+    pool: int = 3000,
 ) -> None:
     """Train projections and user encoder in place, then set the scale of the scores."""
     torch.manual_seed(recipe.seed)
@@ -140,15 +135,15 @@ def train_users(
         photo_features = None
     photo_users = None
     if photos is not None:
-        chosen = np.arange(0, len(photos.clips), 3)
+        chosen = np.arange(0, len(photos.clips), 4)
         photo_users = PhotoUsers(photos, chosen)
         if photo_features is None:
-            makers = [lambda i=i: photos.frames(int(i), config.frames, config.frame_size) for i in chosen]
+            makers = [partial(photos.frames, int(i), config.frames, config.frame_size) for i in chosen]
             photo_features = pool_features(student, makers, "photo clips")
         photo_teacher = torch.from_numpy(photos.features[chosen])
     torch.save({"micro": micro_features, "photo": photo_features}, cache)
 
-    projections = nn.ModuleList(c.project for c in student.encoder.compressors)
+    projections = nn.ModuleList(c.project for c in student.encoder.compressors)  # type: ignore[misc]
     modules = nn.ModuleDict({"projections": projections, "user": student.user})
 
     def values(features: Tensor) -> Tensor:
@@ -171,15 +166,11 @@ def train_users(
         if photo_users is not None:
             terms["photo"] = terms_of(photo_features, [photo_users.case(draw) for _ in range(recipe.batch)])
             some = torch.from_numpy(draw.integers(len(photo_features), size=64))
-            terms["photo_relations"] = 5 * relational_loss(
-                values(photo_features[some]).flatten(1), photo_teacher[some]
-            )
+            terms["photo_relations"] = 5 * relational_loss(values(photo_features[some]).flatten(1), photo_teacher[some])
         return terms
 
     train_stage(run, recipe, modules, losses, slow=("projections",))
-    with (
-        torch.no_grad()
-    ):  # unit standard deviation of scores within a user's candidates, over users of both kinds
+    with torch.no_grad():  # unit standard deviation of scores within a user's candidates, over users of both kinds
         draw = np.random.default_rng([recipe.seed, 10**6])
         spread = []
         for features, case in [(micro_features, lambda: micro_case(users, draw))] + (

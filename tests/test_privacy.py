@@ -1,0 +1,54 @@
+"""Nothing opens a socket, and the device half brings no torch along."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import socket, sys
+
+def refuse(*args, **kwargs):
+    raise AssertionError("a socket was opened")
+
+# The class itself too, for what was imported as `from socket import socket`.
+socket.socket.__init__ = refuse
+socket.create_connection = socket.getaddrinfo = socket.gethostbyname = refuse
+
+from linkedout_edge import Recommender, Event, Video
+import linkedout_edge
+
+heavy = ("torch", "transformers", "onnxruntime", "openvino", "onnx", "linkedout_quant", "linkedout_export")
+assert not set(heavy) & set(sys.modules), "importing brings " + str(set(heavy) & set(sys.modules))
+bundle, backend, decoder, *clips = sys.argv[1:]
+with Recommender.load(bundle, backend=backend, decoder=decoder) as rec:
+    rec.warmup()
+    rec.history.add(clips[0])
+    rec.encode(clips)
+    ranking = rec.rank([clips[0], Event(clips[1], watched=0.2)], clips[2:])
+    assert len(ranking) == len(clips) - 2, ranking.failed
+    ranking[0].explain()
+    rec.info()
+missing = {"torch", "transformers", "linkedout_quant", "linkedout_export"} & set(sys.modules)
+assert not missing, "ranking brings " + str(missing)
+print("ok")
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "decoder"), [("onnxruntime", "pyav"), ("onnxruntime", "opencv"), ("openvino", "opencv")]
+)
+def test_ranking_real_clips_with_sockets_blocked(
+    backend: str, decoder: str, tiny_bundle: Path, clips: list[Path]
+) -> None:
+    pytest.importorskip(backend)
+    if decoder == "pyav":
+        pytest.importorskip("av")
+    arguments = [str(tiny_bundle), backend, decoder, *map(str, clips)]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.strip() == "ok", done.stderr

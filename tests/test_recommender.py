@@ -1,0 +1,500 @@
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shutil
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from linkedout_edge import Event, Failed, Recommender, Video
+from linkedout_edge.decode import Limits
+from linkedout_edge.encoder import Encoded, Job
+from linkedout_edge.errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ClosedError,
+    DeviceError,
+    LinkedOutError,
+    NotYetError,
+    VideoNotFoundError,
+)
+from linkedout_edge.scoring import event_features, padded
+
+
+def load(bundle: Path, **options: Any) -> Recommender:
+    return Recommender.load(bundle, **{"precision": "fp32", "decoder": "opencv", **options})
+
+
+class CountingDecoder:
+    """Grey frames whose level is the number in the path; remembers what it was asked for."""
+
+    name = "counting"
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def __call__(self, path: str, count: int, size: int, limits: Limits) -> np.ndarray:
+        self.paths.append(Path(path).name)
+        rng = np.random.default_rng(len(Path(path).read_bytes()))
+        return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def files(folder: Path, count: int) -> list[str]:
+    paths = [folder / f"v{n}" for n in range(count)]
+    for n, p in enumerate(paths):
+        p.write_bytes(b"x" * (n + 1))
+    return [str(p) for p in paths]
+
+
+# Ranking
+
+
+def test_clips_are_ranked_and_explained_exactly(rec: Recommender, clips: list[Path]) -> None:
+    at = datetime.now(timezone.utc) - timedelta(hours=5)
+    history = [clips[0], Event(clips[1], watched=0.1), Event(clips[0], liked=True, at=at)]
+    ranking = rec.rank(history, clips[1:])
+    assert [r.rank for r in ranking] == [1, 2, 3, 4, 5]
+    assert {r.id for r in ranking} == {str(c) for c in clips[1:]}
+    assert ranking.failed == ()
+    assert np.all(np.diff(ranking.scores) <= 0)
+    assert len(set(ranking.scores.tolist())) > 1
+    for r in ranking:
+        assert r.source == "content"
+        assert math.isclose(sum(r.layers), r.score, abs_tol=1e-5)
+        explanation = r.explain()
+        assert explanation.matrix.shape == (3, 3)
+        assert explanation.history == (str(clips[0]), str(clips[1]), str(clips[0]))
+        assert math.isclose(explanation.matrix.sum(), r.score, abs_tol=1e-3)
+        np.testing.assert_allclose(explanation.matrix.sum(0), r.layers, atol=1e-3)
+    t = ranking.timing
+    assert t.decode > 0
+    assert t.encode > 0
+    assert t.decode + t.encode + t.user + t.score <= t.total
+    json.dumps(ranking.to_dict())
+
+
+def test_the_order_is_the_same_again_in_another_batch_and_on_openvino(
+    tiny_bundle: Path, clips: list[Path], rec: Recommender
+) -> None:
+    pytest.importorskip("openvino")
+    first = rec.rank(clips[:2], clips[1:])
+    assert rec.rank(clips[:2], clips[1:]).ids == first.ids
+    with load(tiny_bundle) as one, load(tiny_bundle, backend="openvino") as other:
+        for clip in reversed(clips):
+            one.encode([clip])
+        scores = {r.id: r.score for r in first}
+        for ranking in (one.rank(clips[:2], clips[1:]), other.rank(clips[:2], clips[1:])):
+            for r in ranking:
+                assert math.isclose(scores[r.id], r.score, abs_tol=1e-3)
+
+
+def test_int8_and_a_zip_rank_too(tiny_bundle: Path, clips: list[Path], tmp_path: Path) -> None:
+    zipped = shutil.make_archive(str(tmp_path / "tiny"), "zip", tiny_bundle)
+    with Recommender.load(zipped, decoder="opencv") as r:
+        assert r.info().precision == "int8"
+        assert len(r.rank(clips[:2], clips[2:])) == 4
+
+
+def test_without_history_all_scores_are_0_and_input_order_stands(rec: Recommender, clips: list[Path]) -> None:
+    ranking = rec.rank([], clips[::-1])
+    assert ranking.ids == [str(c) for c in clips[::-1]]
+    assert set(ranking.scores.tolist()) == {0.0}
+    explanation = ranking[0].explain()
+    assert explanation.matrix.shape == (0, 3)
+    assert "keeps its place" in explanation.sentence
+
+
+def test_empty_lists_give_an_empty_ranking(rec: Recommender, clips: list[Path]) -> None:
+    assert list(rec.rank([clips[0]], [])) == []
+    assert list(rec.rank([], ["missing"])) == []
+    assert list(rec.rank([clips[0]])) == []
+    rec.store.remove(str(clips[0]))
+    assert list(rec.rank()) == []
+
+
+def test_top_k_and_duplicates_and_exclude_watched(rec: Recommender, clips: list[Path]) -> None:
+    whole = rec.rank(clips[:2], clips)
+    assert rec.rank(clips[:2], clips, top_k=3).ids == whole.ids[:3]
+    assert rec.rank(clips[:2], clips, top_k=1)[0] == whole[0]
+    assert rec.rank(clips[:2], [*clips, *clips, Video(clips[0])], top_k=100).ids == whole.ids
+    assert str(clips[0]) in whole.ids
+    assert set(rec.rank(clips[:2], clips, exclude_watched=True).ids) == {str(c) for c in clips[2:]}
+
+
+def test_equal_videos_tie_in_input_order(rec: Recommender, frames: np.ndarray, clips: list[Path]) -> None:
+    ids = ["z", "a", "m"]
+    assert rec.rank([clips[0]], [Video(frames=frames, id=i) for i in ids]).ids == ids
+
+
+def test_titles_are_read(rec: Recommender, frames: np.ndarray, clips: list[Path]) -> None:
+    given = [Video(frames=frames, id="plain"), Video(frames=frames, id="titled", title="a red ball")]
+    plain, titled = sorted(rec.rank([clips[0]], given), key=lambda r: r.id)
+    assert plain.score != titled.score
+
+
+def test_a_plain_id_means_the_stored_video_and_its_file_is_not_looked_at(tiny_bundle: Path, tmp_path: Path) -> None:
+    decoder = CountingDecoder()
+    paths = files(tmp_path, 4)
+    with load(tiny_bundle, decoder=decoder) as rec:
+        assert rec.info().decoder == "counting"
+        first = rec.rank(paths[:2], [*paths, Video(paths[3], id="four")])
+        assert sorted(decoder.paths) == ["v0", "v1", "v2", "v3", "v3"]
+        for p in paths:
+            Path(p).unlink()
+        assert rec.rank(paths[:2], [*paths, "four"]).to_dict()["ranked"] == first.to_dict()["ranked"]
+        assert len(decoder.paths) == 5
+
+
+def test_a_handle_ranks_like_its_ids(rec: Recommender, clips: list[Path], tiny_bundle: Path) -> None:
+    rec.encode(clips)
+    ids = [str(c) for c in clips]
+    handle = rec.store.select([*ids, "nope"])
+    by_handle = rec.rank(clips[:2], handle)
+    assert by_handle.ids == rec.rank(clips[:2], ids).ids
+    assert by_handle.failed[0] == Failed("nope", "candidate", "not_found", by_handle.failed[0].reason)
+    rec.store.remove(ids[4])
+    later = rec.rank(clips[:2], handle)
+    assert ids[4] not in later.ids
+    assert len(later) == 5
+    assert {f.id for f in later.failed} == {"nope", ids[4]}
+    assert math.isclose(later[0].explain().matrix.sum(), later[0].score, abs_tol=1e-3)
+    with load(tiny_bundle) as other, pytest.raises(ArgumentError, match="another recommender"):
+        other.rank([], handle)
+
+
+def test_candidates_none_is_what_was_not_watched(rec: Recommender, clips: list[Path]) -> None:
+    rec.encode(clips[:4])
+    assert set(rec.rank([clips[0]]).ids) == {str(c) for c in clips[1:4]}
+    rec.history.add(clips[1])
+    assert set(rec.rank().ids) == {str(clips[n]) for n in (0, 2, 3)}
+
+
+def test_many_candidates_are_scored_where_they_lie(
+    rec: Recommender, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("linkedout_edge.recommender.KEPT_FOR_EXPLAINING", 2)
+    whole = rec.rank(clips[:2], clips)
+    last = whole[-1]
+    assert math.isclose(last.explain().matrix.sum(), last.score, abs_tol=1e-3)
+    rec.store.remove(last.id)
+    with pytest.raises(ArgumentError, match="rank again"):
+        last.explain()
+    assert math.isclose(whole[0].explain().matrix.sum(), whole[0].score, abs_tol=1e-3)
+
+
+# One video's problems
+
+
+def test_bad_videos_fail_and_never_spoil_the_rest(
+    rec: Recommender, clips: list[Path], tmp_path: Path, frames: np.ndarray
+) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "cut.mp4").write_bytes(clips[0].read_bytes()[:100])
+    bad = [tmp_path / n for n in ("missing.mp4", "empty.mp4", "text.mp4", "cut.mp4", ".")]
+    arrays = {
+        "float": frames.astype(np.float32),
+        "gray": frames[..., 0],
+        "four": np.zeros((2, 5, 5, 4), np.uint8),
+        "none": np.zeros((0, 5, 5, 3), np.uint8),
+        "list": [[1]],
+    }
+    given = [clips[0], *bad, *(Video(frames=a, id=i) for i, a in arrays.items()), Video(id="mere id"), clips[2]]
+    ranking = rec.rank([clips[1], bad[0], bad[0], bad[2]], given)
+    assert set(ranking.ids) == {str(clips[0]), str(clips[2])}
+    codes = {(f.id, f.role): f.code for f in ranking.failed}
+    assert len(codes) == len(ranking.failed) == 5 + 5 + 1 + 2
+    assert (
+        codes[str(bad[0]), "history"] == codes[str(bad[0]), "candidate"] == codes["mere id", "candidate"] == "not_found"
+    )
+    assert {codes[str(b), "candidate"] for b in bad[1:]} == {"unreadable"}
+    assert {codes[i, "candidate"] for i in arrays} == {"invalid_frames"}
+    assert all(f.reason for f in ranking.failed)
+    alone = rec.rank([clips[1]], [clips[0], clips[2]])
+    assert [(r.id, r.score) for r in alone] == [(r.id, r.score) for r in ranking]
+
+
+def test_one_id_with_two_contents_fails_for_the_later_one(
+    rec: Recommender, clips: list[Path], frames: np.ndarray
+) -> None:
+    for _ in range(2):  # and again when the id is known
+        ranking = rec.rank([Video(clips[0], id="x")], [clips[2], Video(clips[1], id="x")])
+        assert ranking.ids == [str(clips[2])]
+        assert [(f.id, f.role, f.code) for f in ranking.failed] == [("x", "candidate", "conflict")]
+    ranking = rec.rank([], [Video(frames=frames, id="y"), Video(frames=frames[::-1], id="y"), Video(clips[0], id="y")])
+    assert ranking.ids == ["y"]
+    assert [f.code for f in ranking.failed] == ["conflict"]
+    ranking = rec.rank([], [Video(frames=frames, id="t", title="a"), Video(frames=frames, id="t", title="b")])
+    assert (ranking.ids, ranking.failed[0].code) == (["t"], "conflict")
+
+
+def test_the_same_content_twice_is_no_conflict(
+    rec: Recommender, clips: list[Path], frames: np.ndarray, tmp_path: Path
+) -> None:
+    copy = shutil.copy(clips[0], tmp_path / "copy.mp4")
+    given = [
+        Video(clips[0], id="x"),
+        Video(copy, id="x"),
+        "x",
+        Video(frames=frames, id="f"),
+        Video(frames=frames.copy(), id="f"),
+    ]
+    ranking = rec.rank([Video(id="x")], given)
+    assert (set(ranking.ids), ranking.failed) == ({"x", "f"}, ())
+
+
+def test_frames_of_a_new_content_replace_what_was_stored(
+    rec: Recommender, frames: np.ndarray, clips: list[Path]
+) -> None:
+    before = rec.rank([clips[0]], [Video(frames=frames, id="f")])[0].score
+    after = rec.rank([clips[0]], [Video(frames=frames[:, ::-1] // 2, id="f")])[0].score
+    assert before != after
+    assert rec.rank([clips[0]], ["f"])[0].score == after
+    bad = rec.rank([clips[0]], [Video(frames=frames.astype(float), id="f")])
+    assert (bad.ids, bad.failed[0].code) == ([], "invalid_frames")
+
+
+@pytest.mark.parametrize(
+    ("decoder", "code", "words"),
+    [
+        (lambda *a: 1 / 0, "unreadable", "ZeroDivisionError"),
+        (lambda *a: None, "invalid_frames", "the decoder gave NoneType"),
+        (
+            lambda p, count, size, limits: np.zeros((count + 1, size, size, 3), np.uint8),
+            "invalid_frames",
+            "expected uint8",
+        ),
+        (lambda p, count, size, limits: np.zeros((1, size, size, 3), np.float32), "invalid_frames", "float32"),
+    ],
+)
+def test_a_decoder_that_misbehaves_fails_its_video(
+    tiny_bundle: Path, clips: list[Path], decoder: Any, code: str, words: str
+) -> None:
+    with load(tiny_bundle, decoder=decoder) as rec:
+        (failed,) = rec.rank([], clips[:1]).failed
+        assert failed.code == code
+        assert words in failed.reason
+
+
+# Encoding, history, life
+
+
+def test_batches_give_the_same_in_the_same_order(rec: Recommender, clips: list[Path]) -> None:
+    jobs = [Job(f"v{n}", Video(c)) for n, c in enumerate([*clips, "missing", *clips[:3]])]
+    alone = list(rec._encoder.run(jobs))
+    rec._encoder.batch = 4
+    batched = dict(rec._encoder.run(jobs))
+    assert len(batched) == len(alone) == len(jobs)
+    for job, one in alone:
+        other = batched[job]
+        if isinstance(one, Encoded):
+            assert isinstance(other, Encoded)
+            assert np.abs(one.tokens.astype(int) - other.tokens).max() <= 1
+            np.testing.assert_allclose(one.scales, other.scales, rtol=1e-4)
+        else:
+            assert type(one) is type(other) is VideoNotFoundError
+
+
+def test_encode_reports_and_notices_changed_files(tiny_bundle: Path, tmp_path: Path) -> None:
+    decoder = CountingDecoder()
+    paths = files(tmp_path, 6)
+    seen: list[tuple[int, int]] = []
+    with load(tiny_bundle, decoder=decoder) as rec:
+        result = rec.encode([*paths, "missing", paths[0]], progress=lambda done, total: seen.append((done, total)))
+        assert list(result.encoded) == paths
+        assert [(f.id, f.role, f.code) for f in result.failed] == [("missing", "video", "not_found")]
+        assert seen == [(n, 7) for n in range(1, 8)]
+        again = rec.encode(paths)
+        assert (again.encoded, list(again.unchanged)) == ((), paths)
+        before = rec.rank(paths[:1], [paths[1]])[0].score
+        Path(paths[1]).write_bytes(b"y" * 50)
+        Path(paths[2]).write_bytes(Path(paths[2]).read_bytes())  # touched, not changed
+        Path(paths[3]).unlink()
+        assert rec.rank(paths[:1], [paths[1]])[0].score == before
+        assert rec.encode(paths).encoded == (paths[1],)
+        assert rec.rank(paths[:1], [paths[1]])[0].score != before
+        assert len(decoder.paths) == 7
+
+
+def test_history_keeps_what_was_watched_when_files_vanish(tiny_bundle: Path, tmp_path: Path) -> None:
+    paths = files(tmp_path, 3)
+    with load(tiny_bundle, decoder=CountingDecoder()) as rec:
+        rec.history.add(paths[0], watched=0.7)
+        rec.history.add(Event(paths[1], liked=True))
+        expected = rec.rank(candidates=[paths[2]])[0].score
+        Path(paths[0]).unlink()
+        assert math.isclose(rec.rank(candidates=[paths[2]])[0].score, expected, abs_tol=1e-4)
+        with pytest.raises(VideoNotFoundError, match="missing: there is no such file"):
+            rec.history.add("missing")
+        assert [e.id for e in rec.history] == paths[:2]
+        assert rec.forget(paths[0])
+        assert not rec.forget(paths[0])
+        assert paths[0] not in rec.store
+        assert [e.id for e in rec.history] == [paths[1]]
+
+
+def test_history_is_not_changed_by_ranking(rec: Recommender, clips: list[Path]) -> None:
+    rec.history.add(clips[0])
+    before = list(rec.history)
+    rec.rank([clips[1]], clips)
+    rec.rank(candidates=clips)
+    assert list(rec.history) == before
+
+
+def test_two_threads_encode_a_video_once(tiny_bundle: Path, tmp_path: Path) -> None:
+    decoder = CountingDecoder()
+    paths = files(tmp_path, 8)
+    results: list[Any] = []
+    with load(tiny_bundle, decoder=decoder) as rec:
+        threads = [
+            threading.Thread(target=lambda: results.append(rec.rank(paths[:3], paths).to_dict()["ranked"]))
+            for _ in range(4)
+        ]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    assert sorted(decoder.paths) == [f"v{n}" for n in range(8)]
+    assert [r["id"] for r in results[0]] == [r["id"] for r in results[3]]
+    assert len(results) == 4
+
+
+def test_a_small_store_still_ranks_all(rec: Recommender, clips: list[Path]) -> None:
+    rec.store._max = 2
+    assert len(rec.rank([clips[0]], clips)) == 6
+
+
+def test_after_close_every_call_says_so(tiny_bundle: Path, clips: list[Path]) -> None:
+    rec = load(tiny_bundle)
+    ranking = rec.rank(clips[:1], clips[1:])
+    rec.close()
+    rec.close()
+    calls = [
+        rec.rank,
+        rec.info,
+        rec.warmup,
+        rec.__enter__,
+        rec.store.select,
+        rec.history.clear,
+        lambda: rec.encode(clips),
+        lambda: rec.forget("a"),
+        lambda: rec.history.add(clips[0]),
+        lambda: list(rec.history),
+    ]
+    for call in calls:
+        with pytest.raises(ClosedError, match="closed"):
+            call()
+    assert len(rec.store) == 0
+    assert math.isclose(ranking[0].explain().matrix.sum(), ranking[0].score, abs_tol=1e-3)
+    assert "closed" in repr(rec)
+
+
+def test_info_and_warmup(rec: Recommender) -> None:
+    info = rec.info()
+    assert (info.bundle, info.precision, info.backend, info.decoder) == ("tiny", "fp32", "onnxruntime", "opencv")
+    assert set(info.devices) == {"encoder", "user", "scorer"}
+    assert set(info.devices.values()) == {"CPUExecutionProvider"}
+    assert len(info.layer_names) == 3
+    assert info.threads >= 1
+    json.dumps(info.to_dict())
+    assert set(rec.warmup()) == {"encoder", "user", "scorer"}
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"threads": 0}, ArgumentError, "threads must be at least 1"),
+        ({"threads": 1.5}, ArgumentTypeError, "whole number"),
+        ({"data_dir": "d"}, NotYetError, "data_dir is not there yet"),
+        ({"data_dir": 3}, ArgumentTypeError, "data_dir must be a folder"),
+        ({"data_dir": ""}, ArgumentError, "must not be empty"),
+        ({"key": "k"}, ArgumentError, "without data_dir"),
+        ({"key": 3}, ArgumentTypeError, "key must be"),
+        ({"key": "k", "data_dir": "d"}, NotYetError, "key is not there yet"),
+        ({"cache_dir": __file__}, ArgumentError, "is a file"),
+        ({"strict_device": 1}, ArgumentTypeError, "True or False"),
+        ({"decoder": "ffmpeg"}, ArgumentError, "unknown decoder 'ffmpeg'"),
+        ({"backend": "torch"}, ArgumentError, "unknown backend 'torch'"),
+        ({"device": "npu", "strict_device": True}, DeviceError, "available here"),
+        ({"precision": "int3"}, ArgumentError, "expected one of 'int8', 'fp32'"),
+    ],
+)
+def test_load_refuses_nonsense(
+    tiny_bundle: Path, arguments: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words) as caught:
+        load(tiny_bundle, **arguments)
+    assert isinstance(caught.value, LinkedOutError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"history": "a.mp4"}, ArgumentTypeError, "history must be a list"),
+        ({"candidates": "a.mp4"}, ArgumentTypeError, r"candidates must be a list.*\['a.mp4'\]"),
+        ({"candidates": [Event("a")]}, ArgumentTypeError, r"candidates\[0\]"),
+        ({"history": [1]}, ArgumentTypeError, r"history\[0\]"),
+        ({"top_k": 0}, ArgumentError, "top_k must be at least 1"),
+        ({"top_k": True}, ArgumentError, "top_k"),
+        ({"top_k": 2.0}, ArgumentTypeError, "whole number"),
+        ({"diversity": 2}, ArgumentError, "from 0 to 1"),
+        ({"diversity": float("nan")}, ArgumentError, "from 0 to 1"),
+        ({"diversity": "x"}, ArgumentTypeError, "diversity"),
+        ({"diversity": 0.5}, NotYetError, "diversity is not there yet"),
+        ({"deadline_ms": 5}, NotYetError, "deadline_ms"),
+        ({"fold_duplicates": True}, NotYetError, "fold_duplicates"),
+        ({"prior": [1.0]}, NotYetError, "prior"),
+    ],
+)
+def test_rank_refuses_nonsense(rec: Recommender, arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        rec.rank(**{"history": [], "candidates": [], **arguments})
+
+
+def test_event_features_are_as_documented() -> None:
+    now = datetime(2026, 6, 1, tzinfo=timezone.utc)
+    events = [
+        Event("a", 0.25, True, now - timedelta(hours=9)),
+        Event("b", liked=False),
+        Event("c", at=now + timedelta(days=1)),
+    ]
+    expected = [
+        [0.25, 1, 0, 1, math.log(10) / 10, math.log(3) / 5],
+        [1, 0, 1, 0, 0, math.log(2) / 5],
+        [1, 0, 0, 1, 0, 0],  # the clock was set back: age 0
+    ]
+    np.testing.assert_allclose(event_features(events, now), expected, rtol=1e-6)
+
+
+def test_padding_has_few_steps() -> None:
+    assert [padded(n, 8) for n in (0, 1, 8, 9, 17, 25, 33, 49)] == [8, 8, 8, 16, 24, 32, 48, 64]
+    assert len({padded(n, 16) for n in range(1, 65_537)}) < 30
+    assert all(n <= padded(n, 16) <= max(16, 2 * n) for n in range(1, 5000))
+
+
+def test_nothing_about_the_user_is_logged_above_debug(
+    rec: Recommender, clips: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    rec.rank([clips[0], "secret-id"], [*clips, "other-secret"])
+    rec.encode(["third-secret"])
+    said = [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG]
+    assert not [m for m in said if "secret" in m or str(clips[0]) in m]
+
+
+def test_a_warm_ranking_is_quick(rec: Recommender, clips: list[Path]) -> None:
+    rec.rank(clips[:2], clips)
+    start = time.perf_counter()
+    for _ in range(20):
+        rec.rank(clips[:2], clips)
+    assert (time.perf_counter() - start) / 20 < 0.05  # generous: the machine may be busy
