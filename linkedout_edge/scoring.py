@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.backends.base import Arrays, Session
-from linkedout_edge.config import EVENT_FEATURES
 from linkedout_edge.errors import BackendError
+from linkedout_edge.features import event_features as features_of
 from linkedout_edge.inputs import Event
 
 MAX_EVENTS = 2048
@@ -46,18 +46,9 @@ def event_features(events: Sequence[Event], now: datetime | None = None) -> Floa
         now: Present time, aware. An event of the future (the clock was set back) has age 0.
     """
     now = now or datetime.now(timezone.utc)
-    rows = np.zeros((len(events), len(EVENT_FEATURES)), np.float32)
-    for n, event in enumerate(events):
-        age = 0.0 if event.at is None else max(0.0, (now - event.at).total_seconds() / 3600)
-        rows[n] = (
-            event.watched,
-            event.liked is True,
-            event.liked is False,
-            event.at is not None,
-            math.log1p(age) / 10,
-            math.log1p(len(events) - 1 - n) / 5,
-        )
-    return rows
+    ages = [math.nan if e.at is None else (now - e.at).total_seconds() / 3600 for e in events]
+    said = [0 if e.liked is None else (1 if e.liked else -1) for e in events]
+    return features_of(np.array([e.watched for e in events]), ages_hours=np.array(ages), liked=np.array(said))
 
 
 class User(NamedTuple):

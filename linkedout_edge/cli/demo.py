@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +26,7 @@ LIKED, SKIPPED = 4, 2
 FITTING, OTHERS = 8, 16
 """Candidates that fit the taste, and those that do not."""
 FILM_FRAMES = 4
+_TIMED = 9  # rankings that the time is the median of
 _DECODED = 256  # side of the frames that thumbnails are cut from
 
 
@@ -229,8 +231,8 @@ def real_scene(folder: Path, history: Sequence[str], seed: int) -> Scene:
     watched: list[tuple[str, float]] = []
     for value in history:
         path, fraction = parse_watched(value)
-        inside = folder / path
-        found = [str(inside)] if inside.exists() else expand_videos([path])
+        inside = expand_videos([str(folder / path)])  # a name in FOLDER comes before one in the working directory
+        found = inside if all(Path(p).exists() for p in inside) else expand_videos([path])
         watched += [(p, 1.0 if fraction is None else fraction) for p in found]
     taste = f"You watched {len(watched)} of the videos."
     if not history:
@@ -239,11 +241,11 @@ def real_scene(folder: Path, history: Sequence[str], seed: int) -> Scene:
         watched = [(videos[i], 1.0) for i in picks]
         verb = "counts" if count == 1 else "count"
         taste = f"No --history was given, so {count} of the videos, drawn by chance, {verb} as watched."
-    past = {p for p, _ in watched}
-    candidates = [v for v in videos if v not in past]
+    past = {Path(p).resolve() for p, _ in watched}  # however they are spelt
+    candidates = [v for v in videos if Path(v).resolve() not in past]
     if not candidates:
         raise ArgumentError(f"every video in {folder} was watched: leave some out of --history to have them ranked")
-    titles = {p: Path(p).stem.replace("_", " ") for p in dict.fromkeys([*past, *candidates])}
+    titles = {p: Path(p).stem.replace("_", " ") for p in dict.fromkeys([*(p for p, _ in watched), *candidates])}
     return Scene([Event(Video(id=p, title=titles[p]), f) for p, f in watched], candidates, titles, taste)
 
 
@@ -312,10 +314,11 @@ def _facts(scene: Scene, outcome: Outcome, rec: Recommender) -> dict[str, str]:
     info, ranking = rec.info(), outcome.ranking
     looked_at = len({*(e.id for e in scene.events), *scene.candidates})
     stored = rec.store.stats()
+    seconds = median(rec.rank(scene.events, ranking.ids).timing.total for _ in range(_TIMED))
     facts = {
         "looking at a video": duration(outcome.prepare / max(1, looked_at)),
-        f"ranking {len(ranking)}": duration(ranking.timing.total),
-        "kept of a video": f"{stored.payload_bytes // max(1, stored.videos)} bytes",
+        f"ranking {len(ranking)}": duration(seconds),
+        "kept per video": f"{stored.payload_bytes // max(1, stored.videos)} bytes",
         "model": f"{info.bundle}, {info.precision}",
         "runs on": f"{info.backend}, {info.threads} threads" if info.threads != 1 else f"{info.backend}, 1 thread",
     }

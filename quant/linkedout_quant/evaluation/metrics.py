@@ -27,7 +27,8 @@ def user_metrics(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
     # Metrics sort by score alone; ranks in place of scores make them see the very order that a user would.
     order = np.argsort(-scores, kind="stable")
     preds = torch.empty(len(scores))
-    preds[torch.from_numpy(order.copy())] = torch.arange(len(scores), 0, -1, dtype=torch.float32)
+    # Within (0, 1]: torchmetrics takes anything else for logits, and its sigmoid would make ties of them.
+    preds[torch.from_numpy(order.copy())] = torch.arange(len(scores), 0, -1, dtype=torch.float32) / len(scores)
     target = torch.from_numpy(np.asarray(relevant, bool))
     row = {"auc": float(retrieval_auroc(preds, target))}
     for k in CUTS:

@@ -3,7 +3,7 @@
 The encoder is frozen up to the compressors' last projection; its features are computed once for a pool of clips, so a
 step costs milliseconds and can rank a hundred candidates. Trained are the projections (which decide what an inner
 product of tokens means) and the user encoder with its gates. Two kinds of users take turns: simulated ones of the
-micro-video world, and ones who like a sort of photo, where the teacher's similarity to an anchor photo stands for taste.
+micro-video world, and ones who like a sort of photo, where the teacher's similarity to an anchor stands for taste.
 """
 
 from __future__ import annotations

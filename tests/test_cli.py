@@ -1,0 +1,404 @@
+"""The command line, on a tiny bundle of random weights: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from linkedout_edge import Recommender, __version__
+from linkedout_edge.bundle import reader
+from linkedout_edge.cli import main as cli_main
+from linkedout_edge.cli.main import cli
+from linkedout_edge.cli.options import expand_videos, parse_watched, spread
+from linkedout_edge.cli.output import layer_bars, printable, short_names
+from linkedout_edge.errors import ArgumentError
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(a) for a in args])
+
+
+def result(*args: object, code: int = 0) -> dict:
+    """What a command prints with --json, which has to be one JSON document and nothing else."""
+    done = run(*args, "--json")
+    assert done.exit_code == code, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def builtin(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> Path:
+    """The tiny bundle in place of the one inside the package."""
+    monkeypatch.setattr(reader, "embedded_folder", lambda: tiny_bundle)
+    return tiny_bundle
+
+
+# Arguments.
+
+
+def test_options_take_all_values_up_to_the_next_option():
+    args = ["--history", "a", "b", "--json", "--candidates=c", "d", "--top-k", "2"]
+    wanted = ["--history", "a", "--history", "b", "--json", "--candidates=c", "--candidates", "d", "--top-k", "2"]
+    assert list(spread(args, ["--history", "--candidates"])) == wanted
+
+
+def test_after_two_dashes_nothing_is_an_option():
+    args = ["--history", "a", "--", "--candidates", "b"]
+    assert list(spread(args, ["--history", "--candidates"])) == ["--history", "a", "--", "--candidates", "b"]
+
+
+@pytest.mark.parametrize("args", [["--history"], ["--history", "--candidates", "x"]])
+def test_an_option_without_values_is_an_error(args: list[str]):
+    with pytest.raises(click.BadOptionUsage, match="needs at least one value"):
+        list(spread(args, ["--history", "--candidates"]))
+
+
+def test_folders_and_patterns_become_sorted_videos(tmp_path: Path):
+    for name in ("b.mp4", "a.MOV", "notes.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    a, b = str(tmp_path / "a.MOV"), str(tmp_path / "b.mp4")
+    assert expand_videos([str(tmp_path)]) == [a, b]
+    assert expand_videos([str(tmp_path / "*.mp4"), b]) == [b]
+    stays = [str(tmp_path / "empty"), str(tmp_path / "*.webm"), "gone.mp4"]
+    assert expand_videos(stays) == stays
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path: Path):
+    for name in ("clip[1].mp4", "clip1.mp4"):
+        (tmp_path / name).touch()
+    assert expand_videos([str(tmp_path / "clip[1].mp4")]) == [str(tmp_path / "clip[1].mp4")]
+
+
+def test_watched_fraction_behind_an_at(tmp_path: Path):
+    assert parse_watched("a.mp4@0.2") == ("a.mp4", 0.2)
+    assert parse_watched("a.mp4@20%") == ("a.mp4", 0.2)
+    assert parse_watched("me@home.mp4") == ("me@home.mp4", None)
+    real = tmp_path / "a@0.5"
+    real.touch()
+    assert parse_watched(str(real)) == (str(real), None)
+    with pytest.raises(ArgumentError, match="from 0 to 1"):
+        parse_watched("a.mp4@20")
+
+
+# rank
+
+
+def test_rank_is_what_python_ranks(tiny_bundle: Path, clips: list[Path]):
+    args = ("rank", "--bundle", tiny_bundle, "--history", *clips[:2], "--candidates", *clips[2:])
+    first, second = result(*args), result(*args)
+    with Recommender.load(tiny_bundle) as rec:
+        ranking = rec.rank([str(c) for c in clips[:2]], [str(c) for c in clips[2:]])
+    assert [r["id"] for r in first["ranked"]] == ranking.ids
+    assert first["ranked"] == second["ranked"] == ranking.to_dict()["ranked"]
+    assert first["failed"] == []
+    assert first["timing"]["total"] > 0
+
+
+def test_rank_on_openvino_gives_the_same_order(tiny_bundle: Path, clips: list[Path]):
+    pytest.importorskip("openvino")
+    args = ("rank", "--bundle", tiny_bundle, "--precision", "fp32", "--history", *clips[:2], "--candidates", *clips[2:])
+    ours, theirs = result(*args), result(*args, "--backend", "openvino")
+    scores = {r["id"]: r["score"] for r in theirs["ranked"]}
+    for r in ours["ranked"]:
+        assert scores[r["id"]] == pytest.approx(r["score"], abs=1e-3)
+
+
+def test_rank_takes_folders(tiny_bundle: Path, clips: list[Path]):
+    found = result("rank", "--bundle", tiny_bundle, "--history", clips[0], "--candidates", clips[0].parent)
+    assert sorted(r["id"] for r in found["ranked"]) == sorted(map(str, clips))
+
+
+def test_rank_shows_a_table_with_reasons(tiny_bundle: Path, clips: list[Path], tmp_path: Path):
+    gone = tmp_path / "gone.mp4"
+    done = run("rank", "--bundle", tiny_bundle, "--history", clips[0], "--candidates", clips[1], gone, "--explain")
+    assert done.exit_code == 0
+    assert "clip1.mp4" in done.stdout
+    assert "clip0.mp4" in done.stdout  # in the sentence
+    assert "1 could not be used" in done.stdout
+    assert "not_found" in done.stdout
+
+
+def test_rank_explains_in_json(tiny_bundle: Path, clips: list[Path]):
+    args = ("--history", *clips[:2], "--candidates", clips[3], "--explain")
+    ranked = result("rank", "--bundle", tiny_bundle, *args)["ranked"][0]
+    why = ranked["explanation"]
+    assert why["history"] == [str(c) for c in clips[:2]]
+    assert sum(map(sum, why["matrix"])) == pytest.approx(ranked["score"], abs=1e-3)
+
+
+def test_a_broken_video_fails_in_each_of_its_roles(tiny_bundle: Path, clips: list[Path], tmp_path: Path):
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    args = ("--history", clips[0], bad, "--candidates", bad, clips[1])
+    found = result("rank", "--bundle", tiny_bundle, *args)
+    assert [r["id"] for r in found["ranked"]] == [str(clips[1])]
+    assert sorted(f["role"] for f in found["failed"]) == ["candidate", "history"]
+
+
+def test_rank_ends_with_1_if_every_candidate_failed(tiny_bundle: Path, clips: list[Path]):
+    found = result("rank", "--bundle", tiny_bundle, "--history", clips[0], "--candidates", "gone.mp4", code=1)
+    assert found["ranked"] == []
+    assert found["failed"][0]["code"] == "not_found"
+
+
+def test_rank_top_k(tiny_bundle: Path, clips: list[Path]):
+    args = ("--history", clips[0], "--candidates", *clips[1:], "--top-k", 2)
+    assert len(result("rank", "--bundle", tiny_bundle, *args)["ranked"]) == 2
+
+
+def test_without_history_the_order_stays(tiny_bundle: Path, clips: list[Path]):
+    done = run("rank", "--bundle", tiny_bundle, "--candidates", clips[2], clips[1])
+    assert done.exit_code == 0
+    assert "No --history" in done.stderr
+    assert done.stdout.index("clip2") < done.stdout.index("clip1")
+
+
+# Errors.
+
+
+def test_an_error_is_one_line_and_ends_with_2(tmp_path: Path):
+    done = run("rank", "--bundle", tmp_path / "none", "--candidates", "x.mp4")
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_error_in_json_is_an_object(tiny_bundle: Path):
+    args = ("rank", "--bundle", tiny_bundle, "--candidates", "x.mp4")
+    assert result(*args, "--precision", "int9", code=2)["error"]["type"] == "ArgumentError"
+    assert "openvino" in result(*args, "--backend", "openvin", code=2)["error"]["message"]
+    assert result("rank", "--candidates", code=2)["error"]["message"].startswith("option --candidates needs")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path):
+    done = run("rank", "--bundle", tmp_path / "none", "--candidates", "x.mp4", "--debug")
+    assert isinstance(done.exception, FileNotFoundError)
+
+
+def test_unknown_commands_are_told_what_there_is():
+    done = run("rnak")
+    assert done.exit_code == 2
+    assert "Did you mean 'rank'?" in done.stderr
+
+
+def test_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recommender, "load", interrupted)
+    done = run("rank", "--candidates", "x.mp4")
+    assert (done.exit_code, done.stderr) == (130, "interrupted\n")
+
+
+class FakeEntryPoint:
+    """An entry point of another package."""
+
+    def __init__(self, name: str, loads: object) -> None:
+        self.name, self.value, self.module = name, f"other.cli:{name}", "other.cli"
+        self._loads = loads
+
+    def load(self) -> object:
+        if isinstance(self._loads, Exception):
+            raise self._loads
+        return self._loads
+
+
+def with_plugin(monkeypatch: pytest.MonkeyPatch, loads: object) -> None:
+    monkeypatch.setattr(cli_main, "_plugins", lambda: [FakeEntryPoint("extra", loads)])
+
+
+def test_commands_plug_in(monkeypatch: pytest.MonkeyPatch):
+    with_plugin(monkeypatch, click.Command("extra", callback=lambda: click.echo("hello"), short_help="Says hello."))
+    assert run("extra").stdout == "hello\n"
+    assert "Says hello." in run("--help").stdout
+
+
+def test_a_plug_in_that_lacks_a_library_names_the_pip_line(monkeypatch: pytest.MonkeyPatch):
+    with_plugin(monkeypatch, ModuleNotFoundError("No module named 'torch'", name="torch"))
+    monkeypatch.setattr(cli_main, "_extras", lambda: iter([("torch", "tools")]))
+    done = run("extra", "--any", "thing")
+    assert done.exit_code == 2
+    assert 'pip install "linkedout-edge[tools]"' in done.stderr
+    assert run("--help").exit_code == 0
+
+
+def test_a_library_that_is_missing_while_running_names_the_pip_line(monkeypatch: pytest.MonkeyPatch):
+    def needs_torch() -> None:
+        raise ModuleNotFoundError("No module named 'torch.onnx'", name="torch.onnx")
+
+    with_plugin(monkeypatch, click.Command("extra", callback=needs_torch))
+    monkeypatch.setattr(cli_main, "_extras", lambda: iter([("torch", "tools")]))
+    assert 'pip install "linkedout-edge[tools]"' in run("extra").stderr
+
+
+def test_a_broken_plug_in_breaks_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    with_plugin(monkeypatch, RuntimeError("boom"))
+    assert run("--help").exit_code == 0
+    assert "boom" in run("extra").stderr
+
+
+# Help.
+
+
+@pytest.mark.parametrize("name", list(cli_main.COMMANDS))
+def test_every_command_and_option_has_help(name: str):
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts}"
+    assert run(name, "--help").exit_code == 0
+
+
+def test_the_script_starts_without_heavy_libraries():
+    code = (
+        "import sys\nfrom linkedout_edge.cli.main import main\nsys.argv = ['linkedout-edge', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as e:\n    assert not e.code\n"
+        "heavy = {'torch', 'transformers', 'onnxruntime', 'openvino', 'av', 'rich'}\n"
+        "print('loaded:', *sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert "rank" in done.stdout
+    assert done.stdout.splitlines()[-1].strip() == "loaded:"
+
+
+def test_the_entry_point_runs():
+    try:
+        entries = importlib.metadata.distribution("linkedout-edge").entry_points
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("linkedout-edge is not installed: pip install -e .")
+    assert [e.value for e in entries if e.name == "linkedout-edge"] == ["linkedout_edge.cli.main:main"]
+    command = [sys.executable, "-m", "linkedout_edge.cli.main", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert __version__ in done.stdout
+
+
+# inspect
+
+
+def test_inspect_a_bundle(tiny_bundle: Path):
+    found = result("inspect", tiny_bundle)
+    assert found["verified"]
+    assert set(found["manifest"]["precisions"]) == {"fp32", "int8"}
+    inputs = {p["name"]: p["shape"] for p in found["graphs"]["encoder"]["inputs"]}
+    assert inputs["frames"][1:] == [8, 32, 32, 3]
+    shown = run("inspect", tiny_bundle).stdout
+    assert "token space" in shown
+    assert "SHA-256" in shown
+
+
+def test_inspect_finds_a_changed_byte(tiny_bundle: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, copy)
+    graph = copy / "onnx" / "fp32" / "user.onnx"
+    data = bytearray(graph.read_bytes())
+    data[100] ^= 1
+    graph.write_bytes(data)
+    found = result("inspect", copy, code=1)
+    assert not found["verified"]
+    assert "user.onnx was changed" in found["problems"][0]
+    assert run("inspect", copy).exit_code == 1
+
+
+def test_inspect_a_video(clips: list[Path], tmp_path: Path):
+    picture = tmp_path / "seen.png"
+    seen = result("inspect", clips[0], "--decoder", "opencv", "--frames", picture)
+    assert seen["decoder"] == "opencv"
+    assert seen["frames"][0] == seen["wanted_frames"] == 8
+    assert (seen["container"]["width"], seen["container"]["height"]) == (64, 48)
+    assert picture.stat().st_size > 0
+    assert "the model sees 8 of 8 frames" in run("inspect", clips[0]).stdout
+    assert run("inspect", tmp_path / "gone.mp4").exit_code == 2
+
+
+# doctor
+
+
+def test_doctor_on_a_healthy_machine(builtin: Path):
+    found = result("doctor")
+    assert found["ok"], found
+    checks = {c["name"]: c for c in found["checks"]}
+    assert checks["built-in bundle"]["status"] == "ok"
+    assert checks["ranking with onnxruntime"]["status"] == "ok"
+    assert all(c["mend"] for c in found["checks"] if c["status"] == "fail")
+    assert "Ready." in run("doctor").stdout
+
+
+def test_doctor_without_a_bundle_says_how_to_mend_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(reader, "embedded_folder", lambda: tmp_path / "none")
+    found = result("doctor", code=1)
+    assert not found["ok"]
+    failed = [c for c in found["checks"] if c["status"] == "fail"]
+    assert [c["name"] for c in failed] == ["built-in bundle"]
+    assert failed[0]["mend"].startswith("pip install")
+
+
+def test_doctor_names_the_library_that_is_missing(monkeypatch: pytest.MonkeyPatch, builtin: Path):
+    monkeypatch.setitem(sys.modules, "av", None)
+    checks = {c["name"]: c for c in result("doctor")["checks"]}
+    assert checks["PyAV"]["status"] == "warn"
+    assert "pip install" in checks["PyAV"]["mend"]
+
+
+# demo
+
+
+def test_demo_renders_ranks_and_writes_a_page(tiny_bundle: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    found = result("demo", "--bundle", tiny_bundle, "--out", out, "--seed", 5)
+    assert (len(found["history"]), len(found["ranked"]), found["failed"]) == (6, 24, [])
+    assert len(list((out / "clips").glob("*.mp4"))) == 30
+    assert found["page"] == str(out / "index.html")
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") >= 30
+    for entry in found["ranked"]:
+        assert len(entry["explanation"]["matrix"]) == 6
+
+
+def test_demo_on_a_folder(tiny_bundle: Path, clips: list[Path], tmp_path: Path):
+    folder = clips[0].parent
+    args = ("demo", folder, "--bundle", tiny_bundle, "--out", tmp_path / "out")
+    found = result(*args, "--history", "clip0.mp4", "clip1.mp4@0.1")
+    assert [e["watched"] for e in found["history"]] == [1.0, 0.1]
+    assert sorted(r["id"] for r in found["ranked"]) == [str(c) for c in clips[2:]]
+    done = run(*args)
+    assert done.exit_code == 0
+    assert "drawn by chance" in done.stdout
+    assert "index.html" in done.stdout
+
+
+def test_demo_mistakes(tiny_bundle: Path, clips: list[Path], tmp_path: Path):
+    args = ("demo", "--bundle", tiny_bundle, "--out", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    assert "has no videos" in run(*args, tmp_path / "empty").stderr
+    assert "needs a FOLDER" in run(*args, "--history", clips[0]).stderr
+    assert "was watched" in run(*args, clips[0].parent, "--history", clips[0].parent).stderr
+
+
+# Output.
+
+
+def test_names_cannot_steer_the_terminal():
+    assert printable("a\x1b[2Jb\nc") == "a\ufffd[2Jb\ufffdc"
+
+
+def test_names_are_short_where_that_is_clear():
+    assert short_names(["x/a.mp4", "y/b.mp4"]) == {"x/a.mp4": "a.mp4", "y/b.mp4": "b.mp4"}
+    assert short_names(["x/a.mp4", "y/a.mp4"]) == {"x/a.mp4": "x/a.mp4", "y/a.mp4": "y/a.mp4"}
+
+
+def test_bars_are_as_high_as_the_contribution_is_large():
+    bars = layer_bars([1.0, -0.5, 0.0], 1.0)
+    assert bars.plain == "█▅▁"
+    assert [str(s.style) for s in bars.spans] == ["green", "red", "dim"]
+    assert layer_bars([0.0], 0.0).plain == "▁"
