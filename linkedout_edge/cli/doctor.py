@@ -185,7 +185,7 @@ def _processor() -> Iterator[Check]:
     if any("vnni" in f or f in ("amx_int8", "asimddp", "i8mm") for f in known):
         yield Check("int8 instructions", "ok", ", ".join(known))
     else:
-        mend = "int8 still halves memory; nothing to mend on this processor"
+        mend = "int8 still takes a quarter of the memory of fp32; nothing to mend on this processor"
         yield Check(
             "int8 instructions", "warn", f"{', '.join(known) or 'none known'}: int8 gains less speed here", mend
         )

@@ -29,7 +29,7 @@ def user_metrics(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
     preds = torch.empty(len(scores))
     # Within (0, 1]: torchmetrics takes anything else for logits, and its sigmoid would make ties of them.
     preds[torch.from_numpy(order.copy())] = torch.arange(len(scores), 0, -1, dtype=torch.float32) / len(scores)
-    target = torch.from_numpy(np.asarray(relevant, bool))
+    target = torch.from_numpy(np.array(relevant, bool))
     row = {"auc": float(retrieval_auroc(preds, target))}
     for k in CUTS:
         row[f"hr@{k}"] = float(retrieval_hit_rate(preds, target, top_k=k))
