@@ -9,7 +9,9 @@ def decoded(i: int) -> Video:
     """Stands for the app's own decoder: uint8 [F, H, W, 3] RGB of any size, with an id and a title."""
     rng = np.random.default_rng(i)
     attributes = random_attributes(rng)
-    return Video(frames=render_frames(attributes, i, np.linspace(0, 1, 8), 128), id=f"clip {i}", title=caption(attributes, rng))
+    return Video(
+        frames=render_frames(attributes, i, np.linspace(0, 1, 8), 128), id=f"clip {i}", title=caption(attributes, rng)
+    )
 
 
 def main() -> None:

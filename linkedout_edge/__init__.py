@@ -10,13 +10,25 @@ Example::
 """
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from linkedout_edge import errors
 from linkedout_edge._version import __version__
 from linkedout_edge.inputs import Event, Video
 from linkedout_edge.ranking import Explanation, Failed, Ranked, Ranking
-from linkedout_edge.recommender import Recommender
+
+if TYPE_CHECKING:
+    from linkedout_edge.recommender import Recommender
 
 __all__ = ["Event", "Explanation", "Failed", "Ranked", "Ranking", "Recommender", "Video", "__version__", "errors"]
 
 logging.getLogger("linkedout_edge").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    # Late, because it loads OpenCV: without a working one, `linkedout-edge doctor` must still start and say so.
+    if name == "Recommender":
+        from linkedout_edge.recommender import Recommender
+
+        return Recommender
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

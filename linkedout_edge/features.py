@@ -7,9 +7,7 @@ import numpy as np
 from linkedout_edge.config import EVENT_FEATURES
 
 
-def event_features(
-    watched: np.ndarray, *, ages_hours: np.ndarray, liked: np.ndarray | None = None
-) -> np.ndarray:
+def event_features(watched: np.ndarray, *, ages_hours: np.ndarray, liked: np.ndarray | None = None) -> np.ndarray:
     """Features of a history, oldest event first.
 
     Args:
