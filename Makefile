@@ -42,8 +42,8 @@ train: .venv/installed  ## train the default student (hours; resumes where it st
 	.venv/bin/linkedout-edge train --data $(DATA) --out runs/base
 	$(MAKE) bundle
 
-bundle: .venv/installed  ## runs/base → ONNX, int8, int4 → runs/base/bundle
-	.venv/bin/linkedout-edge export runs/base --data $(DATA) --out runs/base/bundle
+bundle: .venv/installed  ## runs/base → ONNX, int8, int4 → runs/base/bundle, and what ships → linkedout_edge/bundles/base
+	.venv/bin/linkedout-edge export runs/base --data $(DATA) --out runs/base/bundle --embed linkedout_edge/bundles/base
 
 golden: .venv/installed  ## golden vectors for the bindings
 	.venv/bin/python -m linkedout_export.golden bindings/conformance

@@ -1,6 +1,7 @@
 """An app that decodes by itself hands in frames, and keeps a rolling history in the recommender."""
 
 import numpy as np
+
 from linkedout_edge import Recommender, Video
 from linkedout_edge.microworld import caption, random_attributes, render_frames
 

@@ -91,7 +91,7 @@ def test_scorer_handles_extreme_and_zero_queries(exported):
 
 @pytest.mark.parametrize("quantise", [quantise_int8, quantise_int4])
 def test_quantised_encoder_is_smaller_and_close(exported, feeds, quantise):
-    student, graphs = exported
+    _, graphs = exported
     small = quantise(graphs["encoder"], feeds)
     onnx.checker.check_model(small)
     assert small.ByteSize() < 0.6 * graphs["encoder"].ByteSize()

@@ -131,7 +131,7 @@ def train_stage(
             if not torch.isfinite(total):
                 raise TrainingError(
                     f"loss is not finite at step {step} of stage {recipe.name} "
-                    f"({ {k: float(v) for k, v in terms.items()} }); the last good checkpoint is {checkpoint}"
+                    f"({ {k: float(v.detach()) for k, v in terms.items()} }); the last good checkpoint is {checkpoint}"
                 )
             optimiser.zero_grad(set_to_none=True)
             total.backward()

@@ -1,0 +1,134 @@
+"""Training on a small scale: every stage runs, resumes, and refuses what would spoil a run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the workstation half is not installed")
+
+import numpy as np  # noqa: E402
+from click.testing import CliRunner  # noqa: E402
+from linkedout_export.build import build, embed  # noqa: E402
+from linkedout_quant.cli import train as train_command  # noqa: E402
+from linkedout_quant.master import MASTER, load_student  # noqa: E402
+from linkedout_quant.training.clips import relational_loss  # noqa: E402
+from linkedout_quant.training.loop import StageRecipe, TrainingError, train_stage  # noqa: E402
+from linkedout_quant.training.photo_clips import PhotoClip  # noqa: E402
+from linkedout_quant.training.users import listwise_loss  # noqa: E402
+from torch import nn  # noqa: E402
+
+from linkedout_edge import Recommender, Video  # noqa: E402
+from linkedout_edge.errors import ArgumentError  # noqa: E402
+
+RECIPE = StageRecipe("toy", steps=40, batch=8, learning_rate=0.1, warmup=2)
+
+
+def regression(seed=0):
+    """A linear map to be found, and the losses of fitting it."""
+    torch.manual_seed(seed)
+    module = nn.Linear(3, 1)
+    target = torch.tensor([[1.0, -2.0, 0.5]])
+
+    def losses(step):
+        x = torch.randn(32, 3)
+        return {"fit": nn.functional.mse_loss(module(x), x @ target.T)}
+
+    return nn.ModuleDict({"map": module}), losses
+
+
+def test_a_stage_learns_and_writes_metrics(tmp_path):
+    modules, losses = regression()
+    train_stage(tmp_path, replace(RECIPE, steps=100), modules, losses)
+    np.testing.assert_allclose(modules["map"].weight.detach(), [[1.0, -2.0, 0.5]], atol=0.05)
+    rows = [json.loads(line) for line in (tmp_path / "toy.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in rows] == [50, 100]
+    assert rows[1]["fit"] < rows[0]["fit"]
+
+
+def test_resuming_gives_the_same_as_going_through(tmp_path):
+    whole, losses = regression()
+    train_stage(tmp_path / "whole", RECIPE, whole, losses)
+
+    class Killed(Exception):
+        pass
+
+    halves, losses = regression()
+
+    def dies(step):
+        if step == 25:
+            raise Killed
+        return losses(step)
+
+    with pytest.raises(Killed):
+        train_stage(tmp_path / "halves", RECIPE, halves, dies, checkpoint_every=10)
+    again, losses = regression(seed=5)
+    train_stage(tmp_path / "halves", RECIPE, again, losses, checkpoint_every=10)
+    torch.testing.assert_close(again["map"].weight, whole["map"].weight)
+
+
+def test_another_recipe_is_refused_by_name(tmp_path):
+    modules, losses = regression()
+    train_stage(tmp_path, RECIPE, modules, losses)
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train_stage(tmp_path, replace(RECIPE, learning_rate=0.2), modules, losses)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path):
+    modules, losses = regression()
+
+    def breaks(step):
+        return {"fit": losses(step)["fit"] * (float("nan") if step == 15 else 1.0)}
+
+    with pytest.raises(TrainingError, match="step 15"):
+        train_stage(tmp_path, RECIPE, modules, breaks, checkpoint_every=10)
+    assert torch.load(tmp_path / "toy.pt", weights_only=True)["step"] == 10
+
+
+def test_losses_prefer_the_right_answer():
+    relevant = torch.tensor([[True, False, False]])
+    assert listwise_loss(torch.tensor([[3.0, 0, 0]]), relevant) < listwise_loss(torch.tensor([[0.0, 3, 0]]), relevant)
+    target = torch.randn(6, 8)
+    assert relational_loss(target * 3, target) < 1e-10
+    assert relational_loss(target.flip(0), target) > 1e-3
+
+
+def test_photo_clips_stay_inside_their_photo():
+    rng = np.random.default_rng(0)
+    photo = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    for _ in range(20):
+        clip = PhotoClip.random(0, photo, rng)
+        frames = clip.frames(photo, np.linspace(0, 1, 4), 32)
+        assert frames.shape == (4, 32, 32, 3)
+        for x, y, side in (clip.start, clip.end):
+            assert x >= 0
+            assert y >= 0
+            assert x + side <= 120 + 1e-6
+            assert y + side <= 90 + 1e-6
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A run folder of ``linkedout-edge train --smoke``."""
+    run = tmp_path_factory.mktemp("smoke")
+    result = CliRunner().invoke(train_command, ["--smoke", "--out", str(run), "--json"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert json.loads(result.output.splitlines()[-1]) == {"master": str(run / MASTER)}
+    return run
+
+
+def test_from_nothing_to_a_bundle_that_ranks(smoke, tmp_path):
+    manifest = build(smoke, None, tmp_path / "bundle", name="smoke", users=3)
+    assert list(manifest.precisions) == ["int8", "int4", "fp32"]
+    assert manifest.precisions["fp32"].agreement["kendall_tau"] == 1.0
+    embed(tmp_path / "bundle", tmp_path / "small")
+    rng = np.random.default_rng(0)
+    videos = [Video(frames=rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8), id=f"v{i}") for i in range(5)]
+    for precision in ("int8", "int4"):
+        with Recommender.load(tmp_path / "small", precision=precision) as rec:
+            assert len(rec.rank(videos[:2], videos[2:])) == 3
+
+
+def test_an_unfinished_run_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="finish the training"):
+        load_student(tmp_path)
