@@ -146,39 +146,35 @@ def train_users(
     projections = nn.ModuleList(c.project for c in student.encoder.compressors)  # type: ignore[misc]
     modules = nn.ModuleDict({"projections": projections, "user": student.user})
 
-    def values(features: Tensor) -> Tensor:
-        return student.encoder.tokens(features.flatten(0, -4)).flatten(2).unflatten(0, features.shape[:-3])
+    def values(features: Tensor) -> Tensor:  # [P, L, M, W] → [P, L, M·D]
+        return student.encoder.tokens(features).flatten(2)
 
-    def terms_of(features: Tensor, cases: list[Case]) -> Tensor:
+    def scores_of(pool_values: Tensor, cases: list[Case]) -> tuple[Tensor, Tensor]:
         history, events, mask, candidates, relevant = collate(cases)
-        query, bias, _ = student.user.from_values(values(features[history]), events, mask)
-        scores, _ = fuse(query, bias, values(features[candidates]))
-        return listwise_loss(scores, relevant)
+        query, bias, _ = student.user.from_values(pool_values[history], events, mask)
+        return fuse(query, bias, pool_values[candidates])[0], relevant
 
     def losses(step: int) -> dict[str, Tensor]:
         draw = np.random.default_rng([recipe.seed, step])
-        cases = [micro_case(users, draw) for _ in range(recipe.batch)]
+        shown = values(micro_features)
         some = torch.from_numpy(draw.integers(pool, size=64))
         terms = {
-            "micro": terms_of(micro_features, cases),
-            "micro_relations": relational_loss(values(micro_features[some]).flatten(1), latents[some]),
+            "micro": listwise_loss(*scores_of(shown, [micro_case(users, draw) for _ in range(recipe.batch)])),
+            "micro_relations": relational_loss(shown[some].flatten(1), latents[some]),
         }
         if photo_users is not None:
-            terms["photo"] = terms_of(photo_features, [photo_users.case(draw) for _ in range(recipe.batch)])
+            shown = values(photo_features)
             some = torch.from_numpy(draw.integers(len(photo_features), size=64))
-            terms["photo_relations"] = 5 * relational_loss(values(photo_features[some]).flatten(1), photo_teacher[some])
+            terms["photo"] = listwise_loss(*scores_of(shown, [photo_users.case(draw) for _ in range(recipe.batch)]))
+            terms["photo_relations"] = 5 * relational_loss(shown[some].flatten(1), photo_teacher[some])
         return terms
 
     train_stage(run, recipe, modules, losses, slow=("projections",))
     with torch.no_grad():  # unit standard deviation of scores within a user's candidates, over users of both kinds
         draw = np.random.default_rng([recipe.seed, 10**6])
-        spread = []
-        for features, case in [(micro_features, lambda: micro_case(users, draw))] + (
-            [(photo_features, lambda: photo_users.case(draw))] if photo_users else []
-        ):
-            history, events, mask, candidates, _ = collate([case() for _ in range(100)])
-            query, bias, _ = student.user.from_values(values(features[history]), events, mask)
-            spread.append(fuse(query, bias, values(features[candidates]))[0].std(1))
+        spread = [scores_of(values(micro_features), [micro_case(users, draw) for _ in range(100)])[0].std(1)]
+        if photo_users is not None:
+            spread.append(scores_of(values(photo_features), [photo_users.case(draw) for _ in range(100)])[0].std(1))
         student.user.score_scale /= torch.cat(spread).mean()
 
 
