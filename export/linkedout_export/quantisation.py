@@ -53,6 +53,22 @@ def embedding_nodes(model: onnx.ModelProto) -> list[str]:
     return [n.name for n in model.graph.node if n.op_type == "Gather" and n.input[0] in large]
 
 
+def fused_nodes(model: onnx.ModelProto) -> list[str]:
+    """Names of the tower's ReLUs and residual additions, which run inside an integer convolution's step.
+
+    Left out, each would add a rounding of its own, and roundings are where inference libraries differ.
+    """
+    weights = {i.name for i in model.graph.initializer}
+    producer = {output: node for node in model.graph.node for output in node.output}
+    names = []
+    for node in model.graph.node:
+        if node.op_type == "Relu" and (before := producer.get(node.input[0])) is not None:
+            residual = before.op_type == "Add" and not weights.intersection(before.input)
+            if residual or before.op_type == "Conv":
+                names += [node.name, before.name] if residual else [node.name]
+    return names
+
+
 def _static(
     encoder: onnx.ModelProto, calibration: list[Feeds], kinds: tuple[str, ...], reduce_range: bool
 ) -> onnx.ModelProto:
@@ -76,8 +92,8 @@ def _static(
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            op_types_to_quantize=[*kinds, "Gather"],
-            nodes_to_quantize=weighted_nodes(loaded, kinds) + embedding_nodes(loaded),
+            op_types_to_quantize=[*kinds, "Gather", "Add", "Relu"],
+            nodes_to_quantize=weighted_nodes(loaded, kinds) + embedding_nodes(loaded) + fused_nodes(loaded),
             extra_options={
                 "ActivationSymmetric": False,
                 "WeightSymmetric": True,
