@@ -8,8 +8,8 @@ PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
-# The device half alone: no torch. A change of dependencies rebuilds it.
-.venv-demo/installed: pyproject.toml constraints.txt
+# The device half alone: no torch. A change of the code installs it again.
+.venv-demo/installed: pyproject.toml constraints.txt $(shell find linkedout_edge -type f -not -name '*.pyc')
 	$(PYTHON) -m venv .venv-demo
 	$(PIP) .venv-demo/bin/pip install --quiet -c constraints.txt .
 	@touch $@

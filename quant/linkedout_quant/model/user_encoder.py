@@ -29,7 +29,8 @@ class UserEncoder(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.attend = nn.Linear(2 * width, layers)  # how much an event counts
         self.value = nn.Linear(2 * width, layers)  # and in which direction: a disliked video pushes away
-        self.strength = nn.Parameter(torch.zeros(layers))
+        # Tokens of unlike videos have cosines of a few hundredths: scores a softmax can learn from are 20 times that.
+        self.strength = nn.Parameter(torch.full((layers,), 3.0))
         self.gate_query = nn.Parameter(torch.zeros(layers, flat))
         self.gate_read = nn.Linear(width, layers * flat)
         self.gate_bias = nn.Linear(width, layers)
