@@ -42,7 +42,7 @@ CASES: list[tuple[str, list[dict], list[int]]] = [
     ),
     (
         "ages",
-        [{"video": 4, "age_hours": 300.0, "watched": 0.9}, {"video": 5, "age_hours": 1.5}],
+        [{"video": 4, "age_hours": 300.0, "watched": 0.9}, {"video": 5, "age_hours": 26.0}],
         [0, 1, 2, 3, 6, 7],
     ),
     ("the same video twice", [{"video": 6}, {"video": 6, "watched": 0.4}], [0, 1, 6]),

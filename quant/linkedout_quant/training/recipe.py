@@ -29,7 +29,7 @@ class Recipe:
     shards: int = 60
     tower: StageRecipe = StageRecipe("tower", 3200, 128, 2e-3, warmup=200)  # noqa: RUF009 - frozen
     clips: StageRecipe = StageRecipe("clips", 1500, 32, 1.5e-3, warmup=100)  # noqa: RUF009
-    users: StageRecipe = StageRecipe("users", 4000, 32, 2e-3, warmup=100)  # noqa: RUF009
+    users: StageRecipe = StageRecipe("users", 1600, 32, 2e-3, warmup=100)  # noqa: RUF009
     pool: int = 3000
 
     @classmethod
