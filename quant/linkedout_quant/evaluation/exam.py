@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
-from rich.progress import track
 
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalised, render_frames
 from linkedout_quant.evaluation.baselines import colour_histograms, latest_cosine, mean_cosine, unit_rows
 from linkedout_quant.evaluation.metrics import bootstrap_interval, mean_metrics, user_metrics
+from linkedout_quant.progress import track
 
 Scorer = Callable[[ExamUser], np.ndarray]
 
@@ -21,7 +21,7 @@ def pool_videos(exam: Exam, size: int = 128, frames: int = 8) -> list[Video]:
     times = (np.arange(frames) + 0.5) / frames
     return [
         Video(frames=render_frames(attributes, seed, times, size), id=f"clip{i}")
-        for i, (attributes, seed) in enumerate(track(exam.pool, description="rendering the exam's clips"))
+        for i, (attributes, seed) in enumerate(track(exam.pool, "rendering the exam's clips"))
     ]
 
 

@@ -21,6 +21,7 @@ from rich.progress import (
 from torch import nn
 
 from linkedout_edge.errors import LinkedOutError
+from linkedout_quant.progress import console
 
 
 class TrainingError(LinkedOutError, RuntimeError):
@@ -117,7 +118,7 @@ def train_stage(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns) as progress, log.open("a") as metrics:
+    with Progress(*columns, console=console) as progress, log.open("a") as metrics:
         task = progress.add_task(recipe.name, total=recipe.steps, completed=start)
         began = time.perf_counter()
         running: dict[str, float] = {}

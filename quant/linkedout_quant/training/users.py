@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from linkedout_edge.config import EVENT_FEATURES, ModelConfig
 from linkedout_edge.features import event_features
 from linkedout_edge.microworld import UserPool, one_hot, random_attributes, render_frames
 from linkedout_quant.model import Student, fuse
+from linkedout_quant.progress import track
 from linkedout_quant.training.clips import latent_mean, relational_loss
 from linkedout_quant.training.loop import StageRecipe, train_stage
 from linkedout_quant.training.photo_clips import PhotoClips
@@ -45,7 +45,7 @@ def pool_features(student: Student, clips: Sequence[Callable[[], np.ndarray]], w
     """Features float32 [clips, L, M, W] before the last projection; each clip is made when its turn comes."""
     c, encoder = student.config, student.encoder.eval()
     rows = []
-    for start in track(range(0, len(clips), batch), description=f"features of {what}"):
+    for start in track(range(0, len(clips), batch), f"features of {what}"):
         frames = torch.from_numpy(np.stack([make() for make in clips[start : start + batch]]))
         b = len(frames)
         frame_mask = torch.ones(b, c.frames, dtype=torch.bool)
