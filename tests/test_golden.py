@@ -12,6 +12,7 @@ import pytest
 from linkedout_edge import Event, Recommender, Video, errors
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.scoring import event_features
+from linkedout_edge.store import Fingerprint
 from linkedout_edge.text import Tokenizer
 
 FOLDER = Path(__file__).parents[1] / "bindings" / "conformance"
@@ -25,21 +26,55 @@ def frames_of(row):
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
-def rec(request):
+def backend(request):
     pytest.importorskip(request.param)
+    return request.param
+
+
+def load(backend):
     bundle = GOLDEN["bundle"]
-    with Recommender.load(bundle["precision"], backend=request.param) as rec:
-        assert rec.info().token_space == bundle["token_space"], "the bundle changed: run `make golden`"
+    rec = Recommender.load(bundle["precision"], backend=backend)
+    assert rec.info().token_space == bundle["token_space"], "the bundle changed: run `make golden`"
+    return rec
+
+
+@pytest.fixture(scope="module")
+def rec(backend):
+    """With the golden tokens in its store."""
+    with load(backend) as rec:
+        for v in GOLDEN["videos"]:
+            rec.store.put(
+                v["id"], np.array(v["tokens"], np.int8), np.array(v["scales"], np.float32), Fingerprint(v["id"])
+            )
+        yield rec
+
+
+@pytest.fixture(scope="module")
+def seen(backend):
+    """With tokens made from the golden frames."""
+    with load(backend) as rec:
         rec.encode([Video(frames=frames_of(v), id=v["id"], title=v["title"] or None) for v in GOLDEN["videos"]])
         yield rec
 
 
-def test_tokens(rec):
+def test_tokens_from_frames(seen, backend):
+    limits = GOLDEN["tolerance"]
     for row in GOLDEN["videos"]:
-        tokens, scales, _ = rec.store.gather(rec.store.rows([row["id"]]))
-        want, want_scales = np.array(row["tokens"]), np.array(row["scales"])
-        difference = np.abs(tokens[0] * scales[0][..., None] - want * want_scales[..., None]) / want_scales[..., None]
-        assert difference.max() <= GOLDEN["tolerance"]["token_steps"], row["id"]
+        tokens, scales, _ = seen.store.gather(seen.store.rows([row["id"]]))
+        got, scale = tokens[0] * scales[0][..., None], np.array(row["scales"])[..., None]
+        want = np.array(row["tokens"]) * scale
+        if backend == "onnxruntime":
+            assert np.abs((got - want) / scale).max() <= limits["token_steps"], row["id"]
+        cosine = (got * want).sum(-1) / np.linalg.norm(got, axis=-1) / np.linalg.norm(want, axis=-1)
+        assert cosine.min() >= limits["token_cosine"], row["id"]
+
+
+def test_scores_from_frames(seen, backend):
+    limit = TOLERANCE if backend == "onnxruntime" else GOLDEN["tolerance"]["score_from_frames"]
+    now = datetime.now(timezone.utc)
+    for case in GOLDEN["cases"]:
+        for r in seen.rank(events_of(case, now), case["candidates"]):
+            assert r.score == pytest.approx(case["scores"][r.id], abs=limit), case["name"]
 
 
 def events_of(case, now):
@@ -66,7 +101,7 @@ def test_cases(rec, case):
     for r in ranking:
         assert r.score == pytest.approx(scores[r.id], abs=TOLERANCE)
         np.testing.assert_allclose(r.layers, case["contributions"][r.id], atol=TOLERANCE)
-        matrix = np.array(case["explanations"][r.id]).reshape(len(events), -1)
+        matrix = np.array(case["explanations"][r.id]).reshape(len(events), len(r.layers))
         np.testing.assert_allclose(r.explain().matrix.reshape(matrix.shape), matrix, atol=TOLERANCE)
         assert matrix.sum() == pytest.approx(r.score, abs=2 * TOLERANCE)
     got = [scores[i] for i in ranking.ids]

@@ -76,10 +76,43 @@ class PhotoUsers:
         others = rng.permutation(order[60:])[: CANDIDATES - 8]
         watched = rng.uniform(0.6, 1.0, n)
         ages = np.sort(rng.exponential(48, n))[::-1]
-        if rng.random() < 0.5:  # most callers hand in bare paths: everything watched to the end, of unknown age
-            watched, ages = np.ones(n), np.full(n, np.nan)
         candidates = np.r_[liked[n : n + 8], others]
-        return Case(liked[:n], event_features(watched, ages_hours=ages), candidates, np.arange(len(candidates)) < 8)
+        return told_differently(liked[:n], watched, ages, candidates, np.arange(len(candidates)) < 8, rng, plain=0.5)
+
+
+def told_differently(
+    history: np.ndarray,
+    watched: np.ndarray,
+    ages: np.ndarray,
+    candidates: np.ndarray,
+    relevant: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    plain: float,
+) -> Case:
+    """A case as apps of different kinds would tell it.
+
+    Most hand in bare paths (watched to the end, of unknown age), some have a like button, and some know only what was
+    skipped or disliked; then what is alike should come last.
+
+    Args:
+        plain: Share of users of whom nothing but the order of the videos is known.
+    """
+    n, kind = len(history), rng.random()
+    said = np.zeros(n)
+    if kind < plain:
+        watched, ages = np.ones(n), np.full(n, np.nan)
+    elif kind > 0.9:  # nothing but rejection
+        watched, relevant = rng.uniform(0.0, 0.1, n), ~relevant
+        if rng.random() < 0.7:
+            said[:] = -1
+            watched = np.where(rng.random(n) < 0.5, watched, rng.random(n))
+    elif kind > 0.55:
+        asked = rng.random(n) < 0.5
+        said = np.where(asked & (watched > 0.65), 1.0, np.where(asked & (watched < 0.2), -1.0, 0.0))
+        # Where the button says it, the time watched need not.
+        watched = np.where((said != 0) & (rng.random(n) < 0.5), rng.random(n), watched)
+    return Case(history, event_features(watched, ages_hours=ages, liked=said), candidates, relevant)
 
 
 def collate(cases: list[Case]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -149,9 +182,11 @@ def train_users(
     def values(features: Tensor) -> Tensor:  # [P, L, M, W] → [P, L, M·D]
         return student.encoder.tokens(features).flatten(2)
 
-    def scores_of(pool_values: Tensor, cases: list[Case]) -> tuple[Tensor, Tensor]:
+    def scores_of(pool_values: Tensor, cases: list[Case], *, learn_gates: bool = True) -> tuple[Tensor, Tensor]:
         history, events, mask, candidates, relevant = collate(cases)
         query, bias, _ = student.user.from_values(pool_values[history], events, mask)
+        if not learn_gates:
+            query, bias = torch.stack([query[:, 0], query[:, 1].detach()], 1), bias.detach()
         return fuse(query, bias, pool_values[candidates])[0], relevant
 
     def losses(step: int) -> dict[str, Tensor]:
@@ -165,7 +200,9 @@ def train_users(
         if photo_users is not None:
             shown = values(photo_features)
             some = torch.from_numpy(draw.integers(len(photo_features), size=64))
-            terms["photo"] = listwise_loss(*scores_of(shown, [photo_users.case(draw) for _ in range(recipe.batch)]))
+            cases = [photo_users.case(draw) for _ in range(recipe.batch)]
+            # The deepest layer knows these very photos by heart; gates that learned from them would trust it too much.
+            terms["photo"] = listwise_loss(*scores_of(shown, cases, learn_gates=False))
             terms["photo_relations"] = 5 * relational_loss(shown[some].flatten(1), photo_teacher[some])
         return terms
 
@@ -182,7 +219,6 @@ def micro_case(users: UserPool, rng: np.random.Generator) -> Case:
     """One simulated user of the micro-video world with 1 to 32 events."""
     n = int(np.exp(rng.uniform(0, np.log(MAX_EVENTS + 0.99))))
     user = users.draw(rng, n_events=n, n_candidates=CANDIDATES)
-    watched, ages = user.watched, user.ages_hours
-    if rng.random() < 0.15:
-        watched, ages = np.ones(n), np.full(n, np.nan)
-    return Case(user.history, event_features(watched, ages_hours=ages), user.candidates, user.relevant)
+    return told_differently(
+        user.history, user.watched, user.ages_hours, user.candidates, user.relevant, rng, plain=0.15
+    )
