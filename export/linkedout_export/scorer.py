@@ -10,8 +10,8 @@ obvious:
 - **Seven bits for the query.** CPUs without VNNI add pairs of products in 16 bits and saturate silently:
   128 · 127 · 2 < 32,768 cannot. One number of seven bits would cost about 1 % of a score, too much for scores that
   are to agree to 1e-3 and for explanations that are to add up; so each entry is written in three digits of base 128,
-  which is as exact as float32. That makes six rows (u and q, three digits each) for each layer token, still far less work
-  than reading the tokens. (Two digits were off by up to 5e-4 of a score's standard deviation, and no faster.)
+  which is as exact as float32. That makes six rows (u and q, three digits each) for each layer token, still far less
+  work than reading the tokens. (Two digits were off by up to 5e-4 of a score's standard deviation, and no faster.)
 """
 
 from __future__ import annotations
