@@ -754,7 +754,8 @@ class TokenStore:
         split = int(np.prod(self._shape))
         tokens = np.frombuffer(video.payload[:split], np.int8).reshape(self._shape)
         scales = np.frombuffer(video.payload[split:], "<f4").reshape(self._shape[:2])
-        self._number[self._set(identity, tokens, scales)] = video.n
+        row = self._set(identity, tokens, scales)  # may make new arrays
+        self._number[row] = video.n
         self._private.discard(identity)
         self._fingerprints[identity] = _fingerprint_of(video.record)
 
