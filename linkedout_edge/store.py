@@ -237,6 +237,7 @@ class TokenStore:
         self._pending: dict[str, None] = {}  # not yet written
         self._leaving: list[int] = []  # numbers of evicted rows, not yet removed from the database
         self._private: set[str] = set()  # only in memory, on purpose
+        self._unsaved: set[str] = set()  # only in memory, because the folder cannot be written to
         self._private_depth = self._batches = self._tolerant = 0
         self._pending_since = 0.0
         self._warned = False
@@ -362,7 +363,7 @@ class TokenStore:
                 len(self._row) * row,
                 len(self._stamp) * row,
                 self._evicted,
-                len(self._pending) + len(self._private) if self._db is not None else 0,
+                len(self._pending) + len(self._private) + len(self._unsaved),
                 disk,
             )
 
@@ -399,6 +400,12 @@ class TokenStore:
             self._private.discard(id)
             if self._db is None:
                 return
+            if self._db.read_only is not None:
+                self._unsaved.add(id)
+                if self._tolerant:
+                    self._warn(self._db.read_only)
+                    return
+                self.check_writable()
             if not self._pending:
                 self._pending_since = time.monotonic()
             self._pending[id] = None
@@ -442,9 +449,12 @@ class TokenStore:
         except StorageError as e:
             if not self._tolerant:
                 raise
-            if not self._warned:
-                self._warned = True
-                logger.warning("encoded videos stay in memory only: %s", e)
+            self._warn(e)
+
+    def _warn(self, why: StorageError) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("encoded videos stay in memory only: %s", why)
 
     @contextmanager
     def writing(self, keep: Iterable[str] = ()) -> Iterator[Write]:
@@ -553,7 +563,9 @@ class TokenStore:
         with self.lock:
             if id in self._row:
                 self._fingerprints[id] = known_as
-                if self._db is not None and id not in self._private and not self._private_depth:
+                if self._db is None or self._db.read_only is not None:
+                    return
+                if id not in self._private and not self._private_depth:
                     self._pending[id] = None  # goes with the next transaction: losing it costs a look at the file
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
@@ -615,6 +627,7 @@ class TokenStore:
             self._pins.clear()
             self._pending.clear()
             self._private.clear()
+            self._unsaved.clear()
             self._allocate()
 
     def _check_open(self) -> None:
@@ -672,6 +685,7 @@ class TokenStore:
         row, last = self._row.pop(id), len(self._ids) - 1
         self._fingerprints.pop(id, None)
         self._private.discard(id)
+        self._unsaved.discard(id)
         if row != last:
             moved = self._ids[last]
             self._ids[row] = moved
@@ -756,6 +770,7 @@ class TokenStore:
         scales = np.frombuffer(video.payload[split:], "<f4").reshape(self._shape[:2])
         row = self._set(identity, tokens, scales)  # may make new arrays
         self._number[row] = video.n
+        self._unsaved.discard(identity)
         self._private.discard(identity)
         self._fingerprints[identity] = _fingerprint_of(video.record)
 
@@ -765,7 +780,7 @@ class TokenStore:
             kept = [
                 (i, self._tokens[r].copy(), self._scales[r].copy(), self._fingerprints.get(i))
                 for i, r in self._row.items()
-                if i in self._pending or i in self._private
+                if i in self._pending or i in self._private or i in self._unsaved
             ]
             self._row.clear()
             self._fingerprints.clear()
@@ -789,7 +804,7 @@ class TokenStore:
     def _trim_fingerprints(self) -> None:
         if len(self._fingerprints) > _KNOWN:
             with self.lock:
-                held = (self._pending.keys() | self._private) & self._fingerprints.keys()
+                held = (self._pending.keys() | self._private | self._unsaved) & self._fingerprints.keys()
                 self._fingerprints = {i: self._fingerprints[i] for i in held}
 
     def _note_uses(self) -> None:

@@ -15,7 +15,7 @@ from linkedout_edge.store import Fingerprint, TokenStore
 def filled(count: int = 5) -> TokenStore:
     store = TokenStore(CONFIG, token_space=SPACE)
     for n in range(count):
-        put(store, f"v{n}.mp4", n + 1, title="ü\udcff" if n else None)
+        put(store, f"v{n}.mp4", n % 120 + 1, title="ü\udcff" if n else None)
     return store
 
 

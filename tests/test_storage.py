@@ -159,7 +159,7 @@ def test_threads_share_one_store(tmp_path: Path) -> None:
                         with opened.store.lock:
                             known = opened.store.rows(list(opened.store))
                             opened.store.touch(known)
-            except BaseException as e:  # noqa: BLE001
+            except BaseException as e:
                 problems.append(e)
 
         threads = [threading.Thread(target=work, args=(o, n)) for n, o in enumerate([s, s, other, other])]

@@ -17,10 +17,18 @@ class DamagedError(Exception):
     """The database is damaged. Handled inside the package."""
 
 
-def means_damage(e: sqlite3.Error) -> bool:
+def means_damage(e: Exception) -> bool:
     """Whether the file itself is at fault, and not the disk, a lock or the caller."""
+    if not isinstance(e, sqlite3.DatabaseError):
+        return isinstance(e, UnicodeDecodeError)  # a name that SQLite quotes is no text any more
     said = str(e).lower()
     return "malformed" in said or "not a database" in said or "no such table" in said or "no such column" in said
+
+
+def reason(e: Exception) -> str:
+    """What SQLite said, without anything that it quotes from the file."""
+    said = str(e).partition("(")[0].strip()
+    return "its schema is no text" if isinstance(e, UnicodeDecodeError) else said
 
 
 def check_events(con: sqlite3.Connection, codec: Codec) -> None:
@@ -38,9 +46,10 @@ def check_events(con: sqlite3.Connection, codec: Codec) -> None:
 
 def read_meta(path: Path) -> dict[str, bytes]:
     """What can be read of the table `meta`."""
-    with contextlib.suppress(sqlite3.Error, OSError):
+    with contextlib.suppress(sqlite3.Error, OSError, UnicodeDecodeError):
         con = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
         with contextlib.closing(con):
+            con.execute("PRAGMA writable_schema=ON")
             return dict(con.execute("SELECT name, value FROM meta").fetchall())
     return {}
 
@@ -67,9 +76,10 @@ def salvage(aside: Path, into: sqlite3.Connection, codec: Codec) -> tuple[int, i
     """Copy whole records; how many videos and events that were."""
     names: dict[int, str] = {}
     videos, events = [], []
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
         source = sqlite3.connect(aside.as_uri(), uri=True)
         with contextlib.closing(source):
+            source.execute("PRAGMA writable_schema=ON")  # a damaged index does not keep us from the tables
             names = dict(_rows(source, "spaces", "n, name"))
             for _, space, key, used, record in _rows(source, "videos", "n, space, key, used, record"):
                 place = VIDEO_PLACE + str(names.get(space)).encode()
@@ -95,7 +105,7 @@ def _rows(con: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple]:
     """Rows from the front up to the damage, then from the back."""
     seen: set[int] = set()
     for order in ("ASC", "DESC"):
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
             for row in con.execute(f"SELECT {columns} FROM {table} NOT INDEXED ORDER BY n {order}"):
                 if row[0] in seen:
                     continue

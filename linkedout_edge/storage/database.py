@@ -118,7 +118,7 @@ class Database:
                         with contextlib.suppress(sqlite3.Error):
                             con.execute("ROLLBACK")
                     raise
-            except sqlite3.Error as e:
+            except (sqlite3.Error, UnicodeDecodeError) as e:
                 raise self._explained(e) from e
 
     @contextmanager
@@ -128,7 +128,7 @@ class Database:
             self._check()
             try:
                 yield self._con
-            except sqlite3.Error as e:
+            except (sqlite3.Error, UnicodeDecodeError) as e:
                 raise self._explained(e) from e
 
     def changed_since(self, version: int) -> int | None:
@@ -199,10 +199,10 @@ class Database:
         self._con = self._connect()
         try:
             self._prepare(key)
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:
             self._con.close()
             if damage.means_damage(e):
-                raise damage.DamagedError(str(e)) from e
+                raise damage.DamagedError(damage.reason(e)) from e
             raise self._explained(e) from e
         except BaseException:
             self._con.close()
@@ -238,11 +238,11 @@ class Database:
                     con.execute("ROLLBACK")
                 self.read_only = problem
                 return con
-            except (sqlite3.Error, OSError) as e:
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as e:
                 if con is not None:
                     con.close()
-                if isinstance(e, sqlite3.Error) and damage.means_damage(e):
-                    raise damage.DamagedError(str(e)) from e
+                if not isinstance(e, OSError) and damage.means_damage(e):
+                    raise damage.DamagedError(damage.reason(e)) from e
                 problem = problem or self._explained(e)
                 if isinstance(problem, StorageBusyError) or (not self.path.exists() and parameters == attempts[0]):
                     break
@@ -270,7 +270,7 @@ class Database:
         self.codec = codec_for(key, dict(con.execute("SELECT name, value FROM meta").fetchall()))
         found = con.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise damage.DamagedError(str(found))
+            raise damage.DamagedError("its pages contradict each other")
         damage.check_events(con, self.codec)
         if self.read_only is None:
             con.execute("DELETE FROM changes WHERE seq <= (SELECT max(seq) FROM changes) - ?", (_KEPT_CHANGES,))
@@ -322,9 +322,9 @@ class Database:
     def _explained(self, e: Exception) -> StorageError:
         """Our error for SQLite's. By message: Python 3.10 does not tell the codes."""
         said = str(e).lower()
-        if isinstance(e, sqlite3.DatabaseError) and damage.means_damage(e):
+        if damage.means_damage(e):
             return StorageDamagedError(
-                f"the database in data_dir is damaged ({e}): close this recommender and load again, it is then set "
+                f"the database in data_dir is damaged ({damage.reason(e)}): close this recommender and load again, it is then set "
                 "aside and rebuilt"
             )
         if "full" in said or "no space" in said or ("disk i/o" in said and _is_full(self.folder)):
