@@ -151,7 +151,7 @@ def small_disk(folder: Path, size: str = "600k") -> Iterator[Path]:
 def fill_up(s: Opened, word: str) -> list[str]:
     """Put until it is refused; what was acknowledged."""
     done: list[str] = []
-    with pytest.raises(errors.StorageFullError, match="no room left"):
+    with pytest.raises(errors.StorageFullError, match="no room left"):  # noqa: PT012
         for n in range(10_000):
             put(s.store, f"{word}{n}")
             done.append(f"{word}{n}")
@@ -211,7 +211,7 @@ def test_a_disk_that_others_filled(tmp_path: Path) -> None:
         with stored(folder) as s:  # opens, if only to read
             assert set(s.store) == {"a", "b"}
             assert [e.id for e in s.history] == ["b"]
-            with pytest.raises(errors.StorageError):
+            with pytest.raises(errors.StorageError):  # noqa: PT012
                 for n in range(1000):
                     put(s.store, f"c{n}")
         (folder / "theirs").unlink()

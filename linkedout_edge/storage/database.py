@@ -324,8 +324,8 @@ class Database:
         said = str(e).lower()
         if damage.means_damage(e):
             return StorageDamagedError(
-                f"the database in data_dir is damaged ({damage.reason(e)}): close this recommender and load again, it is then set "
-                "aside and rebuilt"
+                f"the database in data_dir is damaged ({damage.reason(e)}): close this recommender and load again, "
+                "it is then set aside and rebuilt"
             )
         if "full" in said or "no space" in said or ("disk i/o" in said and _is_full(self.folder)):
             return StorageFullError(
