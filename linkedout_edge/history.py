@@ -182,9 +182,10 @@ class History:
         self._check_open()
         with self._lock:
             self._follow()
-            if any(self._is_too_old(e) for e in self._entries) and not self._is_read_only():
+            left = self._young(self._entries)
+            if len(left) < len(self._entries) and not self._is_read_only():
                 self._change(lambda e: False)
-            return iter([e.event for e in self._entries if not self._is_too_old(e)])
+            return iter([e.event for e in left])
 
     def __len__(self) -> int:
         with self._lock:
@@ -204,8 +205,12 @@ class History:
     def _is_read_only(self) -> bool:
         return self._db is not None and self._db.read_only is not None
 
-    def _is_too_old(self, e: Kept) -> bool:
-        return self._max_age is not None and e.event.at is not None and e.event.at < self._clock() - self._max_age
+    def _young(self, entries: list[Kept]) -> list[Kept]:
+        """Those that are not too old."""
+        if self._max_age is None:
+            return entries
+        oldest = self._clock() - self._max_age
+        return [e for e in entries if e.event.at is None or e.event.at >= oldest]
 
     def _brought(self, id: str) -> bool:
         """Whether the id's tokens are there because of an event."""
@@ -242,8 +247,7 @@ class History:
                     now = self._clock()
                     row = 0 if write.con is None else self._table.add(write.con, added, now, brought)
                     entries = [*entries, Kept(row, added, now, brought)]
-                left = [e for e in entries if id(e) not in to_go and not self._is_too_old(e)]
-                left = left[-self._max_events :]
+                left = self._young([e for e in entries if id(e) not in to_go])[-self._max_events :]
                 stay = {id(e) for e in left}
                 leaving = [e for e in entries if id(e) not in stay]
                 if write.con is not None:

@@ -706,6 +706,8 @@ class TokenStore:
         self._position = self._table.position()
         with self._db.reading() as con:
             self._data_version = con.execute("PRAGMA data_version").fetchone()[0]
+        with self.lock:
+            self._grow(self._table.count())  # at once: growing by doubling would hold everything twice
         videos = self._table.load()
         while chunk := list(itertools.islice(videos, 4096)):
             with self.lock:

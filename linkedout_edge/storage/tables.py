@@ -56,7 +56,8 @@ class VideoTable:
             with self._db.reading() as con:
                 rows = (
                     con.execute(
-                        "SELECT n, key, used, record FROM videos WHERE n > ? AND space = ? ORDER BY n LIMIT ?",
+                        # "+space": along the table, not by the index with a sort for each part.
+                        "SELECT n, key, used, record FROM videos WHERE n > ? AND +space = ? ORDER BY n LIMIT ?",
                         (last, self._space, _FETCHED),
                     ).fetchall()
                     if self._space
@@ -75,6 +76,13 @@ class VideoTable:
             logger.warning(
                 "%d stored videos were damaged and are left out: they are encoded again when needed", damaged
             )
+
+    def count(self) -> int:
+        """How many rows `load` will give, or a few more."""
+        with self._db.reading() as con:
+            if not self._space:
+                return 0
+            return int(con.execute("SELECT count(*) FROM videos WHERE space = ?", (self._space,)).fetchone()[0])
 
     def position(self) -> int:
         """Number of the latest change."""
