@@ -502,11 +502,16 @@ class Recommender:
                 priors.align(candidates.ids)
             return [i for i in candidates.ids if i not in watched] if watched else candidates
         given = list(check_list(candidates, "candidates"))
-        if all(type(c) is str for c in given):  # the usual case, without an object for every candidate
+        if set(map(type, given)) <= {str}:  # the usual case, without an object for every candidate
             if priors:
                 priors.align(given)
-            ids = [i for i in dict.fromkeys(given) if i not in watched]
-            return [i for i in ids if i in self.store or intake.admit(Video(i), "candidate")]
+            ids = [i for i in dict.fromkeys(given) if i not in watched] if watched else list(dict.fromkeys(given))
+            rows = self.store.rows(ids)
+            if not ids or rows.min() >= 0:
+                return ids
+            return [
+                i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or intake.admit(Video(i), "candidate")
+            ]
         videos = [as_video(c, f"candidates[{i}]") for i, c in enumerate(given)]
         if priors:
             priors.align([v.id for v in videos])
@@ -578,6 +583,10 @@ class Recommender:
                 intake.fail_everywhere(t.job.id, t.error)
             elif t.dropped or not t.done:
                 late.add(t.job.id)
+        if self.history.is_incognito:  # what is encoded later would be recorded
+            self._background.cancel(late)
+            for i in late:
+                self._background.wait_for_running(i)
         spent.encode += time.perf_counter() - start
         return late
 
