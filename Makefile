@@ -51,5 +51,8 @@ golden: .venv/installed  ## golden vectors for the bindings
 exam: .venv/installed  ## the micro-video exam of the built-in bundle, beside its baselines
 	.venv/bin/linkedout-edge evaluate
 
+bench: .venv/installed  ## how long ranking takes, beside eager torch, NumPy and one pass over the same bytes
+	.venv/bin/python benchmarks/latency.py --videos $(DATA)/videos
+
 clean:
 	rm -rf .venv .venv-demo build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,12 +15,24 @@ from typing import TYPE_CHECKING, Any
 from linkedout_edge import errors
 from linkedout_edge._version import __version__
 from linkedout_edge.inputs import Event, Video
+from linkedout_edge.prior import Prior
 from linkedout_edge.ranking import Explanation, Failed, Ranked, Ranking
 
 if TYPE_CHECKING:
     from linkedout_edge.recommender import Recommender
 
-__all__ = ["Event", "Explanation", "Failed", "Ranked", "Ranking", "Recommender", "Video", "__version__", "errors"]
+__all__ = [
+    "Event",
+    "Explanation",
+    "Failed",
+    "Prior",
+    "Ranked",
+    "Ranking",
+    "Recommender",
+    "Video",
+    "__version__",
+    "errors",
+]
 
 logging.getLogger("linkedout_edge").addHandler(logging.NullHandler())
 

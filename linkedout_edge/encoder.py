@@ -85,7 +85,9 @@ class Encoder:
     batch: int = 1
     limits: Limits = field(default_factory=Limits)
 
-    def run(self, jobs: Sequence[Job], spent: Spent | None = None) -> Iterator[tuple[Job, Encoded | VideoError]]:
+    def run(
+        self, jobs: Sequence[Job], spent: Spent | None = None
+    ) -> Generator[tuple[Job, Encoded | VideoError], None, None]:
         """Encode videos, in order; one that cannot be used gives its error instead.
 
         At most a few decoded videos are held at a time. Close the iterator to stop early.

@@ -62,6 +62,42 @@ class NotYetError(LinkedOutError, NotImplementedError):
     """The option is part of the stable API, but this version does not have it yet."""
 
 
+class StorageError(LinkedOutError, OSError):
+    """What lies in `data_dir` cannot be read or written."""
+
+
+class StorageFullError(StorageError):
+    """There is no room left in `data_dir`; what was acknowledged before is still there."""
+
+
+class StorageReadOnlyError(StorageError, PermissionError):
+    """`data_dir` cannot be written to; ranking still works."""
+
+
+class StorageBusyError(StorageError, TimeoutError):
+    """Another process holds the database for longer than we wait."""
+
+
+class StorageDamagedError(StorageError, ValueError):
+    """The database was damaged while it was in use; it is set aside and rebuilt when it is opened again."""
+
+
+class StorageVersionError(StorageError, ValueError):
+    """`data_dir` was written by a newer version of the library, or is not ours."""
+
+
+class WrongKeyError(StorageError, ValueError):
+    """The key is wrong, is missing for an encrypted store, or was given for one that is not encrypted."""
+
+
+class PackError(LinkedOutError, ValueError):
+    """A feature pack cannot be used: not a pack, damaged, too large, or of other shapes."""
+
+
+class TokenSpaceError(PackError):
+    """A feature pack was made by another model: its tokens mean something else."""
+
+
 class VideoError(LinkedOutError):
     """One video cannot be used. `code` is stable and meant for programs; the message is meant for people."""
 
@@ -96,6 +132,12 @@ class ConflictError(VideoError, ValueError):
     """One id stands for two different contents in one call."""
 
     code = "conflict"
+
+
+class NotInTimeError(VideoError, TimeoutError):
+    """A watched video was not encoded before the deadline of the call, so it did not count."""
+
+    code = "pending"
 
 
 def unknown(what: str, value: object, known: Iterable[str]) -> str:

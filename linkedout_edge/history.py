@@ -1,28 +1,28 @@
-"""The rolling history: what was watched, latest last, in memory.
+"""The rolling history: what was watched, latest last; in memory, and in the database of a `data_dir`.
 
-Its videos stay pinned in the store, so that a history outlives the files it was made of.
+Its videos stay pinned in the store, so that a history outlives the files it was made of. Tokens that came into the
+store with an event leave it with the event; those that `Recommender.encode` or a ranking put there stay.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, ClosedError
 from linkedout_edge.inputs import Event, EventLike, Video, as_video
+from linkedout_edge.storage.records import Kept
 from linkedout_edge.store import TokenStore
+
+if TYPE_CHECKING:
+    from linkedout_edge.storage import Database
 
 MAX_EVENTS = 256
 MAX_AGE = timedelta(days=365)
-
-
-@dataclass(frozen=True)
-class _Entry:
-    event: Event
-    recorded: datetime
 
 
 def _now() -> datetime:
@@ -30,7 +30,7 @@ def _now() -> datetime:
 
 
 class History:
-    """Events in the order in which they were added.
+    """Events in the order in which they were added, whatever the clock said then. Usable from several threads.
 
     Args:
         store: Where the videos' tokens are pinned.
@@ -38,6 +38,7 @@ class History:
         max_events: Beyond it the first added leave.
         max_age: Events whose `at` is older leave. None keeps them.
         clock: Present time, aware.
+        database: The store's; None keeps the history in memory only.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class History:
         max_events: int = MAX_EVENTS,
         max_age: timedelta | None = MAX_AGE,
         clock: Callable[[], datetime] = _now,
+        database: Database | None = None,
     ) -> None:
         if max_events < 1:
             raise ArgumentError(f"max_events must be at least 1, not {max_events}")
@@ -55,22 +57,31 @@ class History:
         self._max_events = max_events
         self._max_age = max_age
         self._clock = clock
-        self._entries: list[_Entry] = []
+        self._entries: list[Kept] = []
         self._lock = threading.RLock()
         self._closed = False
+        self._incognito = 0
+        self._db = database
+        self._data_version = -1
+        if database is not None:
+            from linkedout_edge.storage.tables import EventTable
+
+            self._table = EventTable(database)
+            self._follow()
 
     def add(self, video: EventLike, **event_fields: Any) -> Event:
-        """Note that a video was watched; when this returns, the video is encoded and kept.
+        """Note that a video was watched; when this returns, the video is encoded and kept, on the disk if there is one.
 
         Args:
             video: A str, path or `Video`, or a complete `Event`.
             **event_fields: `watched`, `liked`, `at` of the `Event`; `at` is now, if left out. Not with an `Event`.
 
         Returns:
-            The event as kept: without frames, which are not needed any more.
+            The event as kept: without frames, which are not needed any more. While incognito, it is not kept.
 
         Raises:
             VideoError: The video cannot be used (see its subclasses); the history is unchanged.
+            StorageError: It cannot be written; the history is unchanged.
             ArgumentError, ArgumentTypeError: As `Event` raises them, or fields together with an `Event`.
         """
         self._check_open()
@@ -84,24 +95,24 @@ class History:
                 raise ArgumentTypeError(f"unknown event field {unknown_fields[0]!r}: expected watched, liked or at")
             event = Event(as_video(video), **{"at": self._clock(), **event_fields})
         given = event.video
+        kept = given if given.frames is None else Video(id=given.id, title=given.title)
+        event = Event(kept, event.watched, event.liked, event.at)
+        if self._incognito:
+            return event
+        self._store.check_writable()
         with self._store.pinned([given.id]):  # it must not be evicted between encoding and keeping
+            brought = given.id not in self._store or self._brought(given.id)
             self._encode(given)
-            kept = given if given.frames is None else Video(id=given.id, title=given.title)
-            event = Event(kept, event.watched, event.liked, event.at)
-            with self._lock:
-                self._check_open()
-                self._store.pin(event.id)
-                self._entries.append(_Entry(event, self._clock()))
-                self._roll()
+            self._change(lambda e: False, event, brought)
         return event
 
     def forget(self, id: str | None = None, *, since: datetime | timedelta | None = None) -> int:
-        """Remove the events of one video, or all since a moment.
+        """Remove the events of one video, or all since a moment, from memory and disk.
 
         Args:
             id: Id of the video.
             since: An aware datetime, or how long ago (``timedelta(hours=1)`` is the last hour). Events of unknown age
-                count by when they were added.
+                count by when they were added. Events of the future (the clock was set back) count as later.
 
         Returns:
             How many events were removed.
@@ -109,6 +120,7 @@ class History:
         Raises:
             ArgumentError: Not exactly one of the two, or a naive datetime.
             ArgumentTypeError: One has the wrong type.
+            StorageError: It cannot be written; nothing was removed.
         """
         self._check_open()
         if (id is None) == (since is None):
@@ -144,15 +156,40 @@ class History:
             for e in self
         ]
 
+    @contextmanager
+    def incognito(self) -> Iterator[None]:
+        """Nothing that happens inside is recorded.
+
+        `add` keeps nothing, and what is encoded stays in memory until the end. Holds for all threads.
+        """
+        with self._lock:
+            self._check_open()
+            self._incognito += 1
+        try:
+            with self._store.private():
+                yield
+        finally:
+            with self._lock:
+                self._incognito -= 1
+
+    @property
+    def is_incognito(self) -> bool:
+        """Whether nothing is recorded at present."""
+        return self._incognito > 0
+
     def __iter__(self) -> Iterator[Event]:
         """Events, oldest first."""
         self._check_open()
         with self._lock:
-            self._roll()
-            return iter([e.event for e in self._entries])
+            self._follow()
+            left = self._young(self._entries)
+            if len(left) < len(self._entries) and not self._is_read_only():
+                self._change(lambda e: False)
+            return iter([e.event for e in left])
 
     def __len__(self) -> int:
         with self._lock:
+            self._follow()
             return len(self._entries)
 
     def close(self) -> None:
@@ -165,20 +202,66 @@ class History:
         if self._closed:
             raise ClosedError("the history was closed with its recommender: load a new one")
 
-    def _drop(self, gone: Callable[[_Entry], bool]) -> int:
-        with self._lock:
-            removed = [e for e in self._entries if gone(e)]
-            self._entries = [e for e in self._entries if not gone(e)]
-            for e in removed:
-                self._store.unpin(e.event.id)
-            return len(removed)
+    def _is_read_only(self) -> bool:
+        return self._db is not None and self._db.read_only is not None
 
-    def _roll(self) -> None:
-        if self._max_age is not None:
-            oldest = self._clock() - self._max_age
-            self._drop(lambda e: e.event.at is not None and e.event.at < oldest)
-        excess = self._entries[: max(0, len(self._entries) - self._max_events)]
-        if excess:
-            self._entries = self._entries[len(excess) :]
-            for e in excess:
-                self._store.unpin(e.event.id)
+    def _young(self, entries: list[Kept]) -> list[Kept]:
+        """Those that are not too old."""
+        if self._max_age is None:
+            return entries
+        oldest = self._clock() - self._max_age
+        return [e for e in entries if e.event.at is None or e.event.at >= oldest]
+
+    def _brought(self, id: str) -> bool:
+        """Whether the id's tokens are there because of an event."""
+        with self._lock:
+            return any(e.brought and e.event.id == id for e in self._entries)
+
+    def _follow(self) -> None:
+        """Take over what other processes wrote."""
+        if self._db is None or self._closed or self._db.changed_since(self._data_version) is None:
+            return
+        with self._db.reading() as con:
+            self._data_version = con.execute("PRAGMA data_version").fetchone()[0]
+            entries = self._table.load(con)
+        self._hold(entries)
+
+    def _drop(self, gone: Callable[[Kept], bool]) -> int:
+        count = self._change(gone)
+        if self._db is not None:
+            self._db.scrub()
+        return count
+
+    def _change(self, gone: Callable[[Kept], bool], added: Event | None = None, brought: bool = False) -> int:
+        """Add an event, and remove those that are to go or are out of bounds; how many were to go."""
+        with self._lock:
+            self._check_open()
+            keep = [] if added is None else [added.id]
+            with self._store.writing(keep) as write:
+                entries = self._entries
+                if write.con is not None:
+                    self._data_version = write.con.execute("PRAGMA data_version").fetchone()[0]
+                    entries = self._table.load(write.con)
+                to_go = {id(e) for e in entries if gone(e)}
+                if added is not None:
+                    now = self._clock()
+                    row = 0 if write.con is None else self._table.add(write.con, added, now, brought)
+                    entries = [*entries, Kept(row, added, now, brought)]
+                left = self._young([e for e in entries if id(e) not in to_go])[-self._max_events :]
+                stay = {id(e) for e in left}
+                leaving = [e for e in entries if id(e) not in stay]
+                if write.con is not None:
+                    self._table.remove(write.con, [e.row for e in leaving])
+                still = {e.event.id for e in left}
+                write.removed += {e.event.id for e in leaving if e.brought and e.event.id not in still}
+            self._hold(left)
+            return len(to_go)
+
+    def _hold(self, entries: list[Kept]) -> None:
+        """Make these the events, and pin their videos instead of the former ones'."""
+        before, after = (Counter(e.event.id for e in part) for part in (self._entries, entries))
+        for i in (after - before).elements():
+            self._store.pin(i)
+        for i in (before - after).elements():
+            self._store.unpin(i)
+        self._entries = entries

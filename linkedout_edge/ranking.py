@@ -55,11 +55,13 @@ class Explanation:
 
     Attributes:
         id: The ranked video.
-        matrix: float32 ``[N, L]``: what each watched video adds to the score by each layer. It sums to the score.
+        matrix: float32 ``[N, L]``: what each watched video adds to the score by each layer. With `prior` it sums to
+            the score.
         history: Ids of the N watched videos, oldest first.
         layer_names: L names.
         sentence: The strongest entries in words.
         score: The score that is explained.
+        prior: The part of the score that the app's prior added; 0 without one.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Explanation:
     layer_names: tuple[str, ...]
     sentence: str
     score: float
+    prior: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -78,6 +81,7 @@ class Explanation:
             "layer_names": list(self.layer_names),
             "sentence": self.sentence,
             "score": self.score,
+            "prior": self.prior,
         }
 
 
@@ -93,6 +97,8 @@ class Evidence:
         bias: float32 ``[1, L]``.
         layer_names: L names.
         candidate: Position → tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]`` as they were scored.
+        bonus: float32 ``[C]``: what the prior added to each score; None without one.
+        scored: Positions below it were scored by content, the others are pending; None: all were.
     """
 
     def __init__(
@@ -105,6 +111,8 @@ class Evidence:
         bias: Floats,
         layer_names: tuple[str, ...],
         candidate: Callable[[int], tuple[NDArray[np.int8], Floats]],
+        bonus: Floats | None = None,
+        scored: int | None = None,
     ) -> None:
         self._events = events
         self._tokens = tokens
@@ -114,6 +122,8 @@ class Evidence:
         self._bias = bias
         self._layer_names = layer_names
         self._candidate = candidate
+        self._bonus = bonus
+        self._scored = scored
 
     @cached_property
     def _values(self) -> Floats:
@@ -122,14 +132,26 @@ class Evidence:
 
     def explain(self, position: int, id: str, score: float) -> Explanation:
         """Split the score of the candidate at `position` (in scoring order)."""
+        prior = 0.0 if self._bonus is None else float(self._bonus[position])
+        names = tuple(e.id for e in self._events)
+        if self._scored is not None and position >= self._scored:
+            nothing = np.zeros((len(self._events), len(self._layer_names)), np.float32)
+            return Explanation(id, nothing, names, self._layer_names, _PENDING, score, prior)
         values = _dequantise(*self._candidate(position))  # [L, M·D]
         logits = np.einsum("lf,lf->l", self._query[0, 1], values) + self._bias[0]
         gates = np.exp(logits - logits.max())
         gates /= gates.sum()
         similarity = np.einsum("nlf,lf->nl", self._values, values)
         matrix = (gates * self._weights * similarity).astype(np.float32)
-        history = tuple(e.id for e in self._events)
-        return Explanation(id, matrix, history, self._layer_names, _sentence(self._events, matrix), score)
+        sentence = _sentence(self._events, matrix) if self._events or not prior else _prior_alone(prior)
+        return Explanation(id, matrix, names, self._layer_names, sentence, score, prior)
+
+
+_PENDING = "It was not looked at before the deadline, so it stands behind what was."
+
+
+def _prior_alone(prior: float) -> str:
+    return f"Nothing was watched yet; the app's prior ranks it {'above' if prior > 0 else 'below'} the average."
 
 
 def _dequantise(tokens: NDArray[np.int8], scales: Floats) -> Floats:
@@ -187,8 +209,10 @@ class Ranked:
         rank: From 1, the best.
         id: The video.
         score: Its score, in standard deviations of the calibration set.
-        layers: What each of the L layers contributes; they sum to the score.
-        source: ``content`` if the video itself was looked at.
+        layers: What each of the L layers contributes; they sum to the score, less what a prior added.
+        source: ``content``: scored by what is in it (plus the prior, if one was given). ``prior``: nothing was watched
+            yet, so the prior alone decided. ``pending``: not encoded before the deadline; it stands behind all others,
+            its `layers` are 0 and its score is the prior's part alone.
     """
 
     rank: int
@@ -271,12 +295,19 @@ class Ranking(Sequence[Ranked]):
     @property
     def ids(self) -> list[str]:
         """The ids, best first."""
-        return [self._ids[self._order[p]] for p in self._places]
+        ids = self._ids
+        return [ids[at] for at in self._positions().tolist()]
 
     @property
     def scores(self) -> Floats:
         """The scores, best first: float32 ``[K]``, a copy."""
-        return np.asarray(self._scores[self._order[list(self._places)]])
+        return np.asarray(self._scores[self._positions()])
+
+    def _positions(self) -> NDArray[np.int64]:
+        places = self._places
+        if places.step > 0:
+            return self._order[places.start : places.stop : places.step]
+        return self._order[np.asarray(places, np.int64)]
 
     def __len__(self) -> int:
         return len(self._places)

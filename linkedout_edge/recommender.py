@@ -3,49 +3,53 @@
 from __future__ import annotations
 
 import logging
-import math
-import operator
 import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from linkedout_edge._version import __version__
 from linkedout_edge.backends.base import Backend, Providers, Session, create_backend
+from linkedout_edge.background import Background
 from linkedout_edge.bundle import GRAPHS, Bundle, open_bundle
 from linkedout_edge.config import EVENT_FEATURES
 from linkedout_edge.decode import get_decoder
-from linkedout_edge.encoder import BATCH, MAX_WORKERS, DecoderLike, Encoded, Encoder, Spent
+from linkedout_edge.encoder import BATCH, MAX_WORKERS, DecoderLike, Encoded, Encoder, Job, Spent
 from linkedout_edge.errors import (
     ArgumentError,
     ArgumentTypeError,
     ClosedError,
-    NotYetError,
+    NotInTimeError,
     VideoError,
-    VideoNotFoundError,
 )
 from linkedout_edge.history import History
-from linkedout_edge.inputs import Event, EventLike, Video, VideoLike, as_events, as_video, as_videos, check_list
+from linkedout_edge.inputs import EventLike, Video, VideoLike, as_events, as_video, as_videos, check_list
 from linkedout_edge.intake import Intake
-from linkedout_edge.ranking import Evidence, Failed, Ranking, Role, Timing, best_first
-from linkedout_edge.scoring import MAX_EVENTS, User, encode_user, event_features, score
-from linkedout_edge.store import Rows, Selection, TokenStore
+from linkedout_edge.options import at_least_0, flag, fraction
+from linkedout_edge.options import positive as _positive
+from linkedout_edge.prior import Prior, Priors
+from linkedout_edge.ranker import Ranker, Wish, not_stored
+from linkedout_edge.ranking import Failed, Ranking, Timing
+from linkedout_edge.scoring import MAX_EVENTS, encode_user, score
+from linkedout_edge.store import Selection, TokenStore
 from linkedout_edge.text import Tokenizer
 from linkedout_edge.threads import available_cpus
 
+if TYPE_CHECKING:
+    from linkedout_edge.storage import Database
+
+T = TypeVar("T")
 logger = logging.getLogger("linkedout_edge")
 
-KEPT_FOR_EXPLAINING = 4096
-"""Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""
-
 Progress = Callable[[int, int], None]
+PriorLike = Prior | Mapping[str, float] | Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,13 @@ class Recommender:
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, sessions: dict[str, Session], tokenizer: Tokenizer, decoder: DecoderLike
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        sessions: dict[str, Session],
+        tokenizer: Tokenizer,
+        decoder: DecoderLike,
+        database: Database | None = None,
     ) -> None:
         manifest = bundle.manifest
         self._config = manifest.config
@@ -133,8 +143,11 @@ class Recommender:
         self._encoder = Encoder(self._config, encoder, decoder, tokenizer, workers, batch)
         self._encoding = threading.RLock()
         self._closed = False
-        self.store = TokenStore(self._config)
-        self.history = History(self.store, self._ensure)
+        self._database = database
+        self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
+        self.history = History(self.store, self._ensure, database=database)
+        self._ranker = Ranker(self._config, self.store, sessions["user"], sessions["scorer"], self._layer_names)
+        self._background = Background(self._encode_behind)
 
     @classmethod
     def load(
@@ -161,9 +174,9 @@ class Recommender:
             device: ``auto``, ``cpu``, ``cuda``, ``tensorrt``, ``gpu`` or ``npu``.
             providers: ONNX Runtime execution providers, instead of `device`.
             threads: CPU threads; left out, what affinity and cgroup quota allow.
-            data_dir: Not yet: folder that keeps history and store. Without it both live in memory.
+            data_dir: Folder that keeps history and store, of this app alone. Without it both live in memory.
             cache_dir: Folder for compiled engines only.
-            key: Not yet: encrypts what lies in `data_dir`.
+            key: Encrypts what lies in `data_dir`: a passphrase, or random bytes from the platform's key store.
             strict_device: A device that is not there is an error, not a warning.
             decoder: ``auto``, ``pyav``, ``opencv``, or a callable ``(path, count, size, limits)`` that gives uint8
                 ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
@@ -173,7 +186,8 @@ class Recommender:
             BundleError: No such bundle, or one that cannot be used (see its subclasses).
             DeviceError: The device is not available, and that is to be an error.
             MissingDependencyError: A library that was asked for is not installed.
-            NotYetError: `data_dir` or `key`.
+            WrongKeyError: The key does not fit `data_dir`.
+            StorageError: `data_dir` cannot be used at all. One that can only be read is no error.
         """
         _check_folder("data_dir", data_dir)
         _check_folder("cache_dir", cache_dir)
@@ -181,8 +195,6 @@ class Recommender:
         if not isinstance(strict_device, bool):
             raise ArgumentTypeError(f"strict_device must be True or False, not {type(strict_device).__name__}")
         count = available_cpus() if threads is None else _positive("threads", threads)
-        if data_dir is not None:
-            raise NotYetError("data_dir is not there yet: leave it out, history and store then live in memory")
         decode = decoder if callable(decoder) else get_decoder(decoder)
         library = create_backend(
             backend, device=device, providers=providers, threads=count, cache_dir=cache_dir, strict=strict_device
@@ -191,11 +203,18 @@ class Recommender:
             config = opened.manifest.config
             tokenizer = Tokenizer.from_json(opened.tokenizer(), config.vocab_size)
             sessions: dict[str, Session] = {}
+            database: Database | None = None
             try:
                 for graph in GRAPHS:
                     sessions[graph] = library.load(graph, opened.graph(graph), config)
-                return cls(opened, library, sessions, tokenizer, decode)
+                if data_dir is not None:
+                    from linkedout_edge.storage import Database
+
+                    database = Database(data_dir, key)
+                return cls(opened, library, sessions, tokenizer, decode, database)
             except BaseException:
+                if database is not None:
+                    database.close()
                 for session in sessions.values():
                     session.close()
                 raise
@@ -210,7 +229,7 @@ class Recommender:
         deadline_ms: float | None = None,
         exclude_watched: bool = False,
         fold_duplicates: bool = False,
-        prior: Any = None,
+        prior: PriorLike | None = None,
     ) -> Ranking:
         """Rank videos by what was watched. The history is not changed.
 
@@ -220,11 +239,15 @@ class Recommender:
             candidates: Videos to rank, or a handle from ``rec.store.select``; None is everything in the store that was
                 not watched.
             top_k: Give only so many.
-            diversity: Not yet: 0 only.
-            deadline_ms: Not yet.
+            diversity: From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbours differ.
+            deadline_ms: Answer after about so many milliseconds. What could not be encoded by then follows behind the
+                rest, in order of `prior`, else of input, with the source ``pending``, and goes on being encoded in the
+                background (see `wait`). Watched videos come first; one that was not in time does not count and is in
+                ``failed`` with the code ``pending``.
             exclude_watched: Leave out candidates that are in the history.
-            fold_duplicates: Not yet.
-            prior: Not yet.
+            fold_duplicates: Of near-identical videos give the best placed one only.
+            prior: What you know besides content: a mapping from id to number, numbers aligned with `candidates`, or a
+                `Prior` with a weight. Standardised over the candidates and added to the score.
 
         Returns:
             The ranking; videos that could not be used are in its ``failed``.
@@ -233,48 +256,159 @@ class Recommender:
             ArgumentError, ArgumentTypeError: Arguments that make no sense, such as a single str for a list.
             BackendError: The inference library failed.
             ClosedError: After `close`.
-            NotYetError: An option that this version does not have.
         """
+        return self._rank(
+            None,
+            history,
+            candidates,
+            top_k=top_k,
+            diversity=diversity,
+            deadline_ms=deadline_ms,
+            exclude_watched=exclude_watched,
+            fold_duplicates=fold_duplicates,
+            prior=prior,
+        )
+
+    async def arank(
+        self,
+        history: Iterable[EventLike] | None = None,
+        candidates: Iterable[VideoLike] | Selection | None = None,
+        *,
+        top_k: int | None = None,
+        diversity: float = 0.0,
+        deadline_ms: float | None = None,
+        exclude_watched: bool = False,
+        fold_duplicates: bool = False,
+        prior: PriorLike | None = None,
+    ) -> Ranking:
+        """`rank` for asyncio, in a thread. Cancelled, it stops after the video that is being encoded, which is kept."""
+        return await _in_thread(
+            lambda stop: self._rank(
+                stop,
+                history,
+                candidates,
+                top_k=top_k,
+                diversity=diversity,
+                deadline_ms=deadline_ms,
+                exclude_watched=exclude_watched,
+                fold_duplicates=fold_duplicates,
+                prior=prior,
+            )
+        )
+
+    def _rank(
+        self,
+        stop: threading.Event | None,
+        history: Iterable[EventLike] | None,
+        candidates: Iterable[VideoLike] | Selection | None,
+        *,
+        top_k: int | None,
+        diversity: float,
+        deadline_ms: float | None,
+        exclude_watched: bool,
+        fold_duplicates: bool,
+        prior: PriorLike | None,
+    ) -> Ranking:
         start = time.perf_counter()
         self._check_open()
-        limit = None if top_k is None else _positive("top_k", top_k)
-        _check_not_yet(diversity, deadline_ms, fold_duplicates, prior)
+        self.store.refresh()
+        until = None
+        if deadline_ms is not None:
+            until = time.monotonic() + at_least_0("deadline_ms", deadline_ms, "milliseconds") / 1000
+        wish = Wish(
+            None if top_k is None else _positive("top_k", top_k),
+            fraction("diversity", diversity),
+            flag("fold_duplicates", fold_duplicates),
+            None if prior is None else Priors(prior),
+        )
+        flag("exclude_watched", exclude_watched)
 
         given = list(self.history) if history is None else as_events(history)
         intake = Intake(self.store)
         events = [e for e in given[-MAX_EVENTS:] if intake.admit(e.video, "history")]
         watched = {e.id for e in given} if exclude_watched or candidates is None else set()
-        chosen = self._candidates(candidates, watched, intake)
+        chosen = self._candidates(candidates, watched, intake, wish.priors)
 
         spent = Spent()
-        held = [] if isinstance(chosen, Selection) else chosen
-        if intake.jobs():
-            with self.store.pinned(dict.fromkeys([*intake.ids, *held])):
-                self._encode(intake, spent)
-                result = self._score(events, chosen, limit, intake)
+        jobs = intake.jobs()
+        if not jobs:
+            scored = self._ranker.rank(events, chosen, [], wish, intake)
         else:
-            result = self._score(events, chosen, limit, intake)
-        ids, scores, layers, order, evidence, took = result
-        timing = Timing(spent.decode, spent.encode, *took, time.perf_counter() - start)
-        return Ranking(ids, scores, layers, order, intake.failed, timing, evidence)
+            held = [] if isinstance(chosen, Selection) else chosen
+            with self.store.pinned(dict.fromkeys([*intake.ids, *held])):
+                late: set[str] = set()
+                if until is None:
+                    self._encode(intake, spent, stop=stop)
+                else:
+                    late = self._encode_until(until, jobs, {e.id for e in events}, wish.priors, intake, spent)
+                for i in {e.id for e in events} & late:
+                    intake.fail(
+                        i, "history", NotInTimeError("it was not encoded before the deadline, so it did not count")
+                    )
+                events = [e for e in events if e.id not in late]
+                pending: list[str] = []
+                if late and not isinstance(chosen, Selection):
+                    pending = [i for i in chosen if i in late]
+                    chosen = [i for i in chosen if i not in late]
+                scored = self._ranker.rank(events, chosen, pending, wish, intake)
+        timing = Timing(
+            spent.decode, spent.encode, scored.user_seconds, scored.score_seconds, time.perf_counter() - start
+        )
+        return Ranking(
+            scored.ids,
+            scored.scores,
+            scored.layers,
+            scored.order,
+            intake.failed,
+            timing,
+            scored.evidence,
+            scored.sources,
+        )
 
     def encode(self, videos: Iterable[VideoLike], progress: Progress | None = None) -> EncodeResult:
         """Put videos into the store, so that ranking them costs next to nothing. Files that changed are encoded again.
 
         Args:
             videos: What to encode.
-            progress: Called as ``(done, total)`` after each video.
+            progress: Called as ``(done, total)`` after each video. What it raises stops the work and is raised here;
+                what was encoded before stays, each video whole.
 
         Raises:
             ArgumentError, ArgumentTypeError: Arguments that make no sense.
             BackendError: The inference library failed; what was encoded before stays.
+            StorageError: `data_dir` cannot be written; what could not be kept there is in memory.
             ClosedError: After `close`.
         """
+        return self._encode_all(None, videos, progress)
+
+    async def aencode(self, videos: Iterable[VideoLike], progress: Progress | None = None) -> EncodeResult:
+        """`encode` for asyncio, in a thread, where `progress` is called too.
+
+        Cancelled, it stops after the video that is being encoded, which is kept.
+        """
+        return await _in_thread(lambda stop: self._encode_all(stop, videos, progress))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is being encoded in the background any more (see `rank`'s `deadline_ms`).
+
+        Args:
+            timeout: Seconds; None waits as long as it takes.
+
+        Returns:
+            Whether that is so; False after `timeout`.
+        """
         self._check_open()
+        return self._background.wait(None if timeout is None else at_least_0("timeout", timeout, "seconds"))
+
+    def _encode_all(
+        self, stop: threading.Event | None, videos: Iterable[VideoLike], progress: Progress | None
+    ) -> EncodeResult:
+        self._check_open()
+        self.store.refresh()
         intake = Intake(self.store, look_at_files=True)
         for video in as_videos(videos):
             intake.admit(video, "video")
-        encoded = self._encode(intake, Spent(), progress)
+        encoded = self._encode(intake, Spent(), progress, stop, durable=True)
         failed = intake.failed
         left = {*encoded, *(f.id for f in failed if f.code != "conflict")}
         return EncodeResult(tuple(encoded), tuple(i for i in intake.ids if i not in left), tuple(failed))
@@ -284,7 +418,11 @@ class Recommender:
         self._check_open()
         if not isinstance(id, str):
             raise ArgumentTypeError(f"id must be a str, not {type(id).__name__}")
+        self._background.cancel([id])
+        if self._background.encodes(id):  # else it would come back a moment later
+            self._background.wait_for_running(id)
         events = self.history.forget(id)
+        self._ranker.forget()
         return bool(self.store.remove(id)) or events > 0
 
     def warmup(self) -> dict[str, float]:
@@ -302,7 +440,7 @@ class Recommender:
         user = encode_user(self._sessions["user"], tokens, scales, np.zeros((1, len(EVENT_FEATURES)), np.float32))
         seconds["user"] = time.perf_counter() - start
         start = time.perf_counter()
-        score(self._sessions["scorer"], user, tokens, scales)
+        score(self._sessions["scorer"], user, 1, lambda part: (tokens[part], scales[part]))
         seconds["scorer"] = time.perf_counter() - start
         return seconds
 
@@ -316,9 +454,13 @@ class Recommender:
         if self._closed:
             return
         self._closed = True
+        self._background.close()
         with self._encoding:
+            self._ranker.forget()
             self.history.close()
             self.store.close()
+            if self._database is not None:
+                self._database.close()
             for session in self._sessions.values():
                 session.close()
 
@@ -338,10 +480,16 @@ class Recommender:
             raise ClosedError("the recommender was closed: load a new one with Recommender.load(...)")
 
     def _candidates(
-        self, candidates: Iterable[VideoLike] | Selection | None, watched: set[str], intake: Intake
+        self,
+        candidates: Iterable[VideoLike] | Selection | None,
+        watched: set[str],
+        intake: Intake,
+        priors: Priors | None,
     ) -> list[str] | Selection:
         """Distinct ids in input order, without `watched` and without those that failed already."""
         if candidates is None:
+            if priors:
+                priors.align(None)
             return [i for i in self.store if i not in watched]
         if isinstance(candidates, Selection):
             if not candidates.belongs_to(self.store):
@@ -349,36 +497,124 @@ class Recommender:
                     "the selection was made by another recommender's store: call rec.store.select again"
                 )
             for missing in candidates.missing:
-                intake.fail(missing, "candidate", _not_stored())
+                intake.fail(missing, "candidate", not_stored())
+            if priors:
+                priors.align(candidates.ids)
             return [i for i in candidates.ids if i not in watched] if watched else candidates
         given = list(check_list(candidates, "candidates"))
-        if all(type(c) is str for c in given):  # the usual case, without an object for every candidate
-            ids = [i for i in dict.fromkeys(given) if i not in watched]
-            return [i for i in ids if i in self.store or intake.admit(Video(i), "candidate")]
+        if set(map(type, given)) <= {str}:  # the usual case, without an object for every candidate
+            if priors:
+                priors.align(given)
+            ids = [i for i in dict.fromkeys(given) if i not in watched] if watched else list(dict.fromkeys(given))
+            rows = self.store.rows(ids)
+            if not ids or rows.min() >= 0:
+                return ids
+            return [
+                i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or intake.admit(Video(i), "candidate")
+            ]
         videos = [as_video(c, f"candidates[{i}]") for i, c in enumerate(given)]
+        if priors:
+            priors.align([v.id for v in videos])
         admitted = [v.id for v in videos if v.id not in watched and intake.admit(v, "candidate")]
         return list(dict.fromkeys(admitted))
 
-    def _encode(self, intake: Intake, spent: Spent, progress: Progress | None = None) -> list[str]:
-        """Encode what an intake needs and the store lacks; ids that were encoded."""
+    def _encode(
+        self,
+        intake: Intake,
+        spent: Spent,
+        progress: Progress | None = None,
+        stop: threading.Event | None = None,
+        *,
+        durable: bool = False,
+    ) -> list[str]:
+        """Encode what an intake needs and the store lacks, until `stop` is set; ids that were encoded.
+
+        With `durable`, what cannot be kept in `data_dir` is an error; without, a ranking goes on from memory.
+        """
         encoded: list[str] = []
-        with self._encoding:  # a video that two threads want is encoded once
+        # A video that two threads want is encoded once.
+        with self._encoding, self.store.batch(durable=durable):
             self._check_open()
             jobs = intake.jobs()
+            if jobs and durable:
+                self.store.check_writable()
             total = len(intake.ids)
             done = total - len(jobs)
             if progress and (done or not jobs):
                 progress(done, total)
-            for job, result in self._encoder.run(jobs, spent):
-                if isinstance(result, Encoded):
-                    self.store.put(job.id, *result)
-                    encoded.append(job.id)
-                else:
-                    intake.fail_everywhere(job.id, result)
-                done += 1
-                if progress:
-                    progress(done, total)
+            with closing(self._encoder.run(jobs, spent)) as results:
+                for job, result in results:
+                    self._check_open()
+                    if isinstance(result, Encoded):
+                        self.store.put(job.id, *result)
+                        encoded.append(job.id)
+                    else:
+                        intake.fail_everywhere(job.id, result)
+                    done += 1
+                    if progress:
+                        progress(done, total)
+                    if stop is not None and stop.is_set():
+                        break
         return encoded
+
+    def _encode_until(
+        self,
+        until: float,
+        jobs: list[Job],
+        watched: set[str],
+        priors: Priors | None,
+        intake: Intake,
+        spent: Spent,
+    ) -> set[str]:
+        """Encode in the background, and return the ids that were not ready in time.
+
+        What was watched comes first, because it moves all scores; then what the prior likes best.
+        """
+        start = time.perf_counter()
+        first, rest = [j for j in jobs if j.id in watched], [j for j in jobs if j.id not in watched]
+        if priors and rest:
+            bonus = priors.bonus([j.id for j in rest])
+            rest = [rest[n] for n in np.argsort(-bonus, kind="stable")]
+        tickets = self._background.submit([*first, *rest])
+        self._background.wait_for(tickets, until - self._ranker.seconds)
+        late = set()
+        for t in tickets:
+            if t.error is not None:
+                intake.fail_everywhere(t.job.id, t.error)
+            elif t.dropped or not t.done:
+                late.add(t.job.id)
+        if self.history.is_incognito:  # what is encoded later would be recorded
+            self._background.cancel(late)
+            for i in late:
+                self._background.wait_for_running(i)
+        spent.encode += time.perf_counter() - start
+        return late
+
+    def _encode_behind(self, jobs: Sequence[Job], finished: Callable[[Job, VideoError | None], None]) -> None:
+        """Called by the background thread: encode a few, unless they are known by now."""
+        while not self._encoding.acquire(timeout=0.1):
+            if self._closed:
+                return
+        try:
+            needed = []
+            for job in jobs:
+                intake = Intake(self.store)
+                intake.admit(job.video, "candidate")
+                if intake.jobs():
+                    needed.append(job)
+                else:
+                    finished(job, None)
+            with self.store.batch(durable=False), closing(self._encoder.run(needed)) as results:
+                for job, result in results:
+                    if self._closed:
+                        return
+                    if isinstance(result, Encoded):
+                        self.store.put(job.id, *result)
+                        finished(job, None)
+                    else:
+                        finished(job, result)
+        finally:
+            self._encoding.release()
 
     def _ensure(self, video: Video) -> None:
         """Put one video into the store, or raise why it cannot be."""
@@ -391,108 +627,16 @@ class Recommender:
                     raise type(result)(f"{job.id}: {result}")
                 self.store.put(job.id, *result)
 
-    def _score(
-        self, events: list[Event], chosen: list[str] | Selection, limit: int | None, intake: Intake
-    ) -> tuple[
-        Sequence[str], NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], Evidence, tuple[float, float]
-    ]:
-        """Ids, scores and contributions in input order, the order, evidence, and seconds of user and scorer."""
-        start = time.perf_counter()
-        with self.store.lock:
-            rows = self.store.rows([e.id for e in events])
-            usable = self._usable([e.id for e in events], rows, "history", intake)
-            events, rows = [events[n] for n in usable], rows[usable]
-            past = self.store.gather(rows).copies()
-            self.store.touch(rows)
-        user = self._user(past, events)
-        after_user = time.perf_counter()
 
-        with self.store.lock:
-            ids: Sequence[str] = chosen.ids if isinstance(chosen, Selection) else chosen
-            rows = chosen.rows() if isinstance(chosen, Selection) else self.store.rows(ids)
-            if intake.unusable or (rows.size and rows.min() < 0):
-                usable = self._usable(ids, rows, "candidate", intake)
-                ids, rows = [ids[n] for n in usable], rows[usable]
-            self.store.touch(rows)
-            found = self.store.gather(rows)
-            large = len(ids) > KEPT_FOR_EXPLAINING
-            if not large:
-                found = found.copies()
-            else:  # scored where they lie, without a copy
-                scores, layers = self._run_scorer(user, found)
-                order = best_first(scores, limit)
-                kept = order[:KEPT_FOR_EXPLAINING]
-                read = self._reader(ids, kept, found.tokens[kept], found.scales[kept], found.stamps.copy())
-        if not large:
-            scores, layers = self._run_scorer(user, found)
-            order = best_first(scores, limit)
-            read = self._reader(ids, None, found.tokens, found.scales, found.stamps)
-        evidence = Evidence(
-            events, past.tokens, past.scales, user.weights, user.query, user.bias, self._layer_names, read
-        )
-        return ids, scores, layers, order, evidence, (after_user - start, time.perf_counter() - after_user)
+async def _in_thread(work: Callable[[threading.Event], T]) -> T:
+    """Run `work` in a thread; when the awaiting task is cancelled, the event tells it to stop."""
+    import asyncio  # 30 ms that only asyncio apps pay
 
-    @staticmethod
-    def _usable(ids: Sequence[str], rows: NDArray[np.int64], role: Role, intake: Intake) -> list[int]:
-        """Positions that can be scored; what another thread removed meanwhile is noted as failed."""
-        for i, row in zip(ids, rows, strict=True):
-            if row < 0 and not intake.has_failed(i, role):
-                intake.fail(i, role, _not_stored())
-        return [n for n, i in enumerate(ids) if rows[n] >= 0 and i not in intake.unusable]
-
-    def _user(self, past: Rows, events: list[Event]) -> User:
-        c = self._config
-        if not events:  # a cold start: all scores are 0
-            query = np.zeros((1, 2, c.layers, c.tokens_per_layer * c.token_width), np.float32)
-            return User(query, np.zeros((1, c.layers), np.float32), np.zeros((0, c.layers), np.float32))
-        return encode_user(self._sessions["user"], past.tokens, past.scales, event_features(events))
-
-    def _run_scorer(self, user: User, found: Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if not len(user.weights) or not len(found.tokens):
-            count = len(found.tokens)
-            return np.zeros(count, np.float32), np.zeros((count, self._config.layers), np.float32)
-        return score(self._sessions["scorer"], user, found.tokens, found.scales)
-
-    def _reader(
-        self,
-        ids: Sequence[str],
-        kept: NDArray[np.int64] | None,
-        tokens: NDArray[np.int8],
-        scales: NDArray[np.float32],
-        stamps: NDArray[np.int64],
-    ) -> Callable[[int], tuple[NDArray[np.int8], NDArray[np.float32]]]:
-        """Finds the tokens that a candidate was scored with: kept ones, else the store's if they are still the same."""
-
-        def read(position: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-            if kept is None:
-                return tokens[position], scales[position]
-            at = np.flatnonzero(kept == position)
-            if at.size:
-                return tokens[at[0]], scales[at[0]]
-            with self.store.lock:
-                row = self.store.rows([ids[position]])
-                found = self.store.gather(row) if row[0] >= 0 else None
-                if found is None or found.stamps[0] != stamps[position]:
-                    raise ArgumentError(
-                        "the video left the store or changed since it was ranked: rank again to explain it"
-                    )
-                return found.tokens[0].copy(), found.scales[0].copy()
-
-        return read
-
-
-def _not_stored() -> VideoNotFoundError:
-    return VideoNotFoundError("the id is not in the store: encode the video first, or pass its path or frames")
-
-
-def _positive(name: str, value: object) -> int:
+    stop = threading.Event()
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise ArgumentTypeError(f"{name} must be a whole number, not {type(value).__name__}") from None
-    if isinstance(value, bool) or number < 1:
-        raise ArgumentError(f"{name} must be at least 1, not {value}; leave it out for the default")
-    return number
+        return await asyncio.to_thread(work, stop)
+    finally:
+        stop.set()
 
 
 def _check_folder(name: str, value: object) -> None:
@@ -513,21 +657,3 @@ def _check_key(key: object, data_dir: object) -> None:
         raise ArgumentTypeError(f"key must be str or bytes, not {type(key).__name__}")
     if data_dir is None:
         raise ArgumentError("key encrypts what lies in data_dir: without data_dir nothing is written, leave key out")
-    raise NotYetError("key is not there yet: leave key and data_dir out, history and store then live in memory")
-
-
-def _check_not_yet(diversity: object, deadline_ms: object, fold_duplicates: object, prior: object) -> None:
-    """Options of the stable API that this version does not have; nonsense is called nonsense all the same."""
-    if isinstance(diversity, bool) or not isinstance(diversity, int | float | np.number):
-        raise ArgumentTypeError(f"diversity must be a number from 0 to 1, not {type(diversity).__name__}")
-    if not (math.isfinite(diversity) and 0 <= diversity <= 1):
-        raise ArgumentError(f"diversity must be from 0 to 1, not {diversity}")
-    wanted = {
-        "diversity": diversity > 0,
-        "deadline_ms": deadline_ms is not None,
-        "fold_duplicates": bool(fold_duplicates),
-        "prior": prior is not None,
-    }
-    for name, is_set in wanted.items():
-        if is_set:
-            raise NotYetError(f"{name} is not there yet: leave it out to rank by content alone")

@@ -1,31 +1,56 @@
-"""Layer tokens by id, in memory.
+"""Layer tokens by id: in memory, and in the database of a `data_dir` where there is one.
 
 Tokens lie in contiguous arrays without holes (removing moves the last row into the gap), so that ranking everything
-reads memory in one sweep. An id belongs to one content; which one is kept as a `Fingerprint`.
+reads memory in one sweep. An id belongs to one content; which one is kept as a `Fingerprint`. With a database, the
+arrays mirror its rows of one token space: what is put is written there, and what other processes write is followed.
+
+Locks are taken in this order: history, database, `TokenStore.lock`. Who holds the last must not call what writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
+import os
+import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.errors import ArgumentError, ClosedError, VideoNotFoundError, VideoUnreadableError
+from linkedout_edge.errors import (
+    ArgumentError,
+    ClosedError,
+    StorageError,
+    VideoNotFoundError,
+    VideoUnreadableError,
+)
 from linkedout_edge.inputs import Video, check_list
 
+if TYPE_CHECKING:
+    from linkedout_edge.storage import Database
+    from linkedout_edge.storage.records import VideoRecord
+    from linkedout_edge.storage.tables import StoredVideo
+
+logger = logging.getLogger("linkedout_edge")
+
 MAX_VIDEOS = 100_000
+MAX_PACK_BYTES = 2**30
 _FIRST_CAPACITY = 64
 _SAMPLE = 64 * 1024
+_BATCH = 64  # videos a transaction, and
+_BATCH_SECONDS = 2.0  # the most that a killed process has encoded in vain
+_KNOWN = 4096  # fingerprints that stay in memory beside a database
+_NOTED_USES = 4096  # rows whose last use is written down when closing
 
 
 class Fingerprint(NamedTuple):
@@ -147,6 +172,8 @@ class StoreStats:
         payload_bytes: Bytes of tokens and scales of what is stored.
         capacity_bytes: Bytes that are reserved for them.
         evicted: Videos that had to leave so far.
+        unsaved: Videos that are only in memory, though there is a `data_dir`: it could not be written to.
+        disk_bytes: Size of the database; 0 without one.
     """
 
     videos: int
@@ -155,6 +182,21 @@ class StoreStats:
     payload_bytes: int
     capacity_bytes: int
     evicted: int
+    unsaved: int = 0
+    disk_bytes: int = 0
+
+
+@dataclass
+class Write:
+    """A transaction that is under way; see `TokenStore.writing`.
+
+    Attributes:
+        con: None without a database.
+        removed: Ids that leave the store with it.
+    """
+
+    con: sqlite3.Connection | None = None
+    removed: list[str] = field(default_factory=list)
 
 
 class TokenStore:
@@ -163,23 +205,48 @@ class TokenStore:
     Args:
         config: Gives L, M and D.
         max_videos: Bound; the least recently used leaves first, what is pinned stays.
+        token_space: Tokens of another one are never read.
+        database: Where the tokens are kept; None keeps them in memory only.
     """
 
-    def __init__(self, config: ModelConfig, max_videos: int = MAX_VIDEOS) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        max_videos: int = MAX_VIDEOS,
+        *,
+        token_space: str = "",
+        database: Database | None = None,
+    ) -> None:
         if max_videos < 1:
             raise ArgumentError(f"max_videos must be at least 1, not {max_videos}")
         self.lock = threading.RLock()
         self.version = 0
         """Changes whenever a row may hold another video than before."""
+        self.token_space = token_space
         self._shape = (config.layers, config.tokens_per_layer, config.token_width)
         self._max = max_videos
         self._row: dict[str, int] = {}
-        self._fingerprints: dict[str, Fingerprint] = {}
+        self._fingerprints: dict[str, Fingerprint] = {}  # all of them; with a database, those that were needed lately
         self._pins: Counter[str] = Counter()
         self._stamps = itertools.count(1)
         self._evicted = 0
         self._closed = False
         self._allocate()
+
+        self._db = database
+        self._pending: dict[str, None] = {}  # not yet written
+        self._leaving: list[int] = []  # numbers of evicted rows, not yet removed from the database
+        self._private: set[str] = set()  # only in memory, on purpose
+        self._unsaved: set[str] = set()  # only in memory, because the folder cannot be written to
+        self._private_depth = self._batches = self._tolerant = 0
+        self._pending_since = 0.0
+        self._warned = False
+        self._position = self._data_version = 0
+        if database is not None:
+            from linkedout_edge.storage.tables import VideoTable
+
+            self._table = VideoTable(database, token_space, config.payload_bytes)
+            self._load()
 
     def _allocate(self) -> None:
         self._ids: list[str] = []  # by row
@@ -187,7 +254,8 @@ class TokenStore:
         self._scales = np.zeros((0, *self._shape[:2]), np.float32)
         self._stamp = np.zeros(0, np.int64)
         self._used = np.zeros(0, np.int64)
-        self._clock = 0
+        self._number = np.zeros(0, np.int64)  # in the database; 0 if it is not there
+        self._clock = self._noted_clock = 0
 
     # What apps use.
 
@@ -208,6 +276,7 @@ class TokenStore:
         Args:
             ids: Stored ids, else everything stored. Unknown ones are in ``.missing`` and fail when ranked.
         """
+        self.refresh()
         with self.lock:
             self._check_open()
             wanted = list(self._row) if ids is None else list(dict.fromkeys(check_list(ids, "ids")))
@@ -222,54 +291,282 @@ class TokenStore:
     def remove(self, ids: str | Iterable[str]) -> int:
         """Remove one id or several, pinned or not, and overwrite their tokens. Unknown ids are no error.
 
+        With a database, they leave it in all token spaces, and its write-ahead log is emptied.
+
         Returns:
             How many were there.
+
+        Raises:
+            StorageError: The database cannot be written; nothing was removed.
         """
-        with self.lock:
-            self._check_open()
-            found = [i for i in dict.fromkeys([ids] if isinstance(ids, str) else ids) if i in self._row]
-            for i in found:
-                self._remove_row(i)
-            return len(found)
+        wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
+        self._check_open()
+        with self.writing() as write:
+            found = sum(i in self._row for i in wanted)
+            write.removed += wanted
+        if self._db is not None:
+            self._db.scrub()
+        return found
+
+    def export_pack(self, path: str | os.PathLike[str], ids: Iterable[str] | None = None) -> int:
+        """Write layer tokens, ids, titles and fingerprints into one safetensors file, for other devices.
+
+        Args:
+            path: The file; replaced as a whole, or not at all.
+            ids: What to write, else everything stored.
+
+        Returns:
+            How many videos it holds.
+
+        Raises:
+            VideoNotFoundError: An id is not in the store.
+            StorageError: The file cannot be written.
+        """
+        from linkedout_edge.packs import export_pack
+
+        self._check_open()
+        return export_pack(self, path, ids)
+
+    def import_pack(self, path: str | os.PathLike[str], *, max_bytes: int = MAX_PACK_BYTES) -> tuple[str, ...]:
+        """Take over the videos of a pack; what is stored under their ids is replaced. All of it is checked before.
+
+        Args:
+            path: A file that `export_pack` wrote, here or elsewhere.
+            max_bytes: A larger one is refused.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            TokenSpaceError: It was made by another model.
+            PackError: It is no pack, damaged, too large, or of other shapes.
+            StorageError: The database cannot be written.
+        """
+        from linkedout_edge.packs import import_pack
+
+        self._check_open()
+        return import_pack(self, path, max_bytes)
 
     def stats(self) -> StoreStats:
         """How full the store is."""
+        self.refresh()
+        disk = 0
+        if self._db is not None and self._db.path.exists():
+            disk = self._db.path.stat().st_size
         with self.lock:
             row = int(np.prod(self._shape)) + 4 * int(np.prod(self._shape[:2]))
             pinned = sum(1 for i in self._pins if i in self._row)
             return StoreStats(
-                len(self._row), self._max, pinned, len(self._row) * row, len(self._stamp) * row, self._evicted
+                len(self._row),
+                self._max,
+                pinned,
+                len(self._row) * row,
+                len(self._stamp) * row,
+                self._evicted,
+                len(self._pending) + len(self._private) + len(self._unsaved),
+                disk,
             )
 
     # What the recommender uses.
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """L, M and D."""
+        return self._shape
+
+    @property
+    def max_videos(self) -> int:
+        """The bound."""
+        return self._max
+
     def put(self, id: str, tokens: NDArray[np.int8], scales: NDArray[np.float32], known_as: Fingerprint) -> None:
-        """Store tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]`` under an id, replacing what was there."""
+        """Store tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]`` under an id, replacing what was there.
+
+        Outside a `batch`, it is on the disk when this returns.
+
+        Raises:
+            StorageError: It cannot be written. It is in memory all the same, and written as soon as that is possible.
+        """
         with self.lock:
             self._check_open()
-            row = self._row.get(id)
-            if row is None:
-                if len(self._row) >= self._max:
-                    self._evict()
-                row = len(self._ids)
-                if row == len(self._stamp):
-                    self._grow()
-                self._ids.append(id)
-                self._row[id] = row
-            self._tokens[row], self._scales[row] = tokens, scales
-            self._stamp[row] = next(self._stamps)
-            self._used[row] = self._tick()
+            if id not in self._row and len(self._row) >= self._max:
+                self._evict()
+            self._set(id, tokens, scales)
             self._fingerprints[id] = known_as
+            if self._private_depth:
+                if id not in self._pending and not self._number[self._row[id]]:
+                    self._private.add(id)
+                return
+            self._private.discard(id)
+            if self._db is None:
+                return
+            if self._db.read_only is not None:
+                self._unsaved.add(id)
+                if self._tolerant:
+                    self._warn(self._db.read_only)
+                    return
+                self.check_writable()
+            if not self._pending:
+                self._pending_since = time.monotonic()
+            self._pending[id] = None
+            wait = self._batches and len(self._pending) < _BATCH
+            if wait and time.monotonic() - self._pending_since < _BATCH_SECONDS:
+                return
+        self.flush()
+
+    @contextmanager
+    def batch(self, *, durable: bool = True) -> Iterator[None]:
+        """Several `put`s in few transactions; they are on the disk when this ends.
+
+        Args:
+            durable: Raise if they cannot be written; else that is only logged, once, and they stay in memory.
+        """
+        with self.lock:
+            self._batches += 1
+            self._tolerant += not durable
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._batches -= 1
+            try:
+                self.flush()
+            finally:
+                with self.lock:
+                    self._tolerant -= not durable
+
+    def flush(self) -> None:
+        """Write what was put.
+
+        Raises:
+            StorageError: It cannot be written; not inside ``batch(durable=False)``.
+        """
+        if self._db is None or not (self._pending or self._leaving):
+            return
+        try:
+            with self.writing():
+                pass
+        except StorageError as e:
+            if not self._tolerant:
+                raise
+            self._warn(e)
+
+    def _warn(self, why: StorageError) -> None:
+        if not self._warned:
+            self._warned = True
+            logger.warning("encoded videos stay in memory only: %s", why)
+
+    @contextmanager
+    def writing(self, keep: Iterable[str] = ()) -> Iterator[Write]:
+        """One transaction: what was put is written, then what is done inside, or nothing is.
+
+        Args:
+            keep: Stored ids that must be in the database afterwards, even if another process has evicted them.
+
+        Raises:
+            StorageError: The database cannot be written.
+        """
+        write = Write()
+        if self._db is None:
+            yield write
+            with self.lock:
+                self._forget_rows(write.removed)
+            return
+        with self._db.lock:
+            kept = {i: self.fingerprint(i) or Fingerprint("") for i in keep if i in self._row}
+            with self.lock:
+                for i, known_as in kept.items():
+                    if i not in self._private:
+                        self._fingerprints.setdefault(i, known_as)
+                        self._pending[i] = None
+            with self._db.transaction() as con:
+                self._follow(con)
+                with self.lock:
+                    rows = [(i, self._row[i]) for i in self._pending if i in self._row]
+                    stamps = {i: int(self._stamp[r]) for i, r in rows}
+                    numbers = {
+                        i: self._table.write(
+                            con, i, self._tokens[r], self._scales[r], self._record(i), int(self._used[r])
+                        )
+                        for i, r in rows
+                    }
+                    leaving = list(self._leaving)
+                stay = self._table.evict(con, leaving) if leaving else []
+                if numbers:
+                    self._table.trim_other_spaces(con, max(0, self._max - len(self._row)))
+                write.con = con
+                yield write
+                if write.removed:
+                    self._table.remove(con, write.removed)
+                back = [self._table.fetch(con, n) for n in stay]
+                position = self._table.last_change(con)
+            self._position = position
+            with self.lock:
+                del self._leaving[: len(leaving)]
+                for i, n in numbers.items():
+                    row = self._row.get(i)
+                    if row is not None:
+                        self._number[row] = n
+                        if self._stamp[row] == stamps[i]:
+                            self._pending.pop(i, None)
+                for i in [i for i in self._pending if i not in self._row]:
+                    del self._pending[i]
+                self._forget_rows(write.removed)
+                for video in back:
+                    if video is not None:
+                        self._take_over(video)
+                if not self._pending:
+                    self._warned = False
+            self._trim_fingerprints()
+
+    def refresh(self) -> None:
+        """Follow what other processes wrote. Costs microseconds if they wrote nothing."""
+        if self._db is None or self._closed or self._db.changed_since(self._data_version) is None:
+            return
+        with self._db.reading() as con:
+            self._follow(con)
+
+    def check_writable(self) -> None:
+        """Raise the `StorageError` that says why nothing can be written, if that is so."""
+        if self._db is not None and self._db.read_only is not None:
+            raise type(self._db.read_only)(*self._db.read_only.args)
+
+    @contextmanager
+    def private(self) -> Iterator[None]:
+        """What is put inside stays in memory, and leaves the store at the end; uses are not noted."""
+        with self.lock:
+            self._private_depth += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self._private_depth -= 1
+                if not self._private_depth:
+                    self._forget_rows(list(self._private))
 
     def fingerprint(self, id: str) -> Fingerprint | None:
         """What the tokens of an id were made from; None for an unknown id."""
-        return self._fingerprints.get(id)
+        known = self._fingerprints.get(id)
+        if known is not None or self._db is None or id not in self._row:
+            return known
+        record = self._table.record(id)
+        if record is None:  # another process has removed it
+            return None
+        known = _fingerprint_of(record)
+        with self.lock:
+            if id in self._row:
+                self._fingerprints.setdefault(id, known)
+        return known
 
     def set_fingerprint(self, id: str, known_as: Fingerprint) -> None:
         """Note a new fingerprint of a content that stayed the same (a file that was only touched)."""
         with self.lock:
             if id in self._row:
                 self._fingerprints[id] = known_as
+                if self._db is None or self._db.read_only is not None:
+                    return
+                if id not in self._private and not self._private_depth:
+                    self._pending[id] = None  # goes with the next transaction: losing it costs a look at the file
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Row of each id, int64 ``[C]``; -1 where unknown. Valid while the lock is held, or `version` stays."""
@@ -288,7 +585,8 @@ class TokenStore:
 
     def touch(self, rows: NDArray[np.int64]) -> None:
         """Mark rows as used just now."""
-        self._used[rows] = self._tick()
+        if not self._private_depth:
+            self._used[rows] = self._tick()
 
     def pin(self, id: str) -> None:
         """Keep an id from being evicted; as often as `unpin` will be called."""
@@ -315,13 +613,21 @@ class TokenStore:
                 self.unpin(i)
 
     def close(self) -> None:
-        """Release the memory."""
+        """Release the memory; write down what was not yet written, if that is possible."""
+        if self._db is not None and not self._closed and self._db.read_only is None:
+            try:
+                self._note_uses()
+            except StorageError as e:
+                logger.debug("uses were not noted: %s", e)
         with self.lock:
             self._closed = True
             self.version += 1
             self._row.clear()
             self._fingerprints.clear()
             self._pins.clear()
+            self._pending.clear()
+            self._private.clear()
+            self._unsaved.clear()
             self._allocate()
 
     def _check_open(self) -> None:
@@ -332,9 +638,23 @@ class TokenStore:
         self._clock += 1
         return self._clock
 
-    def _grow(self) -> None:
-        capacity = max(_FIRST_CAPACITY, 2 * len(self._stamp))
-        for name in ("_tokens", "_scales", "_stamp", "_used"):
+    def _set(self, id: str, tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
+        """Write a row of the arrays, a new one if need be; its place."""
+        row = self._row.get(id)
+        if row is None:
+            row = len(self._ids)
+            if row == len(self._stamp):
+                self._grow(row + 1)
+            self._ids.append(id)
+            self._row[id] = row
+        self._tokens[row], self._scales[row] = tokens, scales
+        self._stamp[row] = next(self._stamps)
+        self._used[row] = self._tick()
+        return row
+
+    def _grow(self, least: int) -> None:
+        capacity = max(_FIRST_CAPACITY, 2 * len(self._stamp), least)
+        for name in _ARRAYS:
             old = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
@@ -348,20 +668,165 @@ class TokenStore:
         if count < 1:
             return  # all are pinned: the history is bounded itself
         oldest = candidates[np.argpartition(self._used[candidates], count - 1)[:count]]
+        self._leaving += [int(n) for n in self._number[oldest] if n]
         for i in [self._ids[row] for row in oldest]:
             self._remove_row(i)
+            self._pending.pop(i, None)
         self._evicted += count
+
+    def _forget_rows(self, ids: Iterable[str]) -> None:
+        for i in ids:
+            if i in self._row:
+                self._remove_row(i)
+            self._pending.pop(i, None)
+            self._private.discard(i)
 
     def _remove_row(self, id: str) -> None:
         row, last = self._row.pop(id), len(self._ids) - 1
-        del self._fingerprints[id]
+        self._fingerprints.pop(id, None)
+        self._private.discard(id)
+        self._unsaved.discard(id)
         if row != last:
             moved = self._ids[last]
             self._ids[row] = moved
             self._row[moved] = row
-            for array in (self._tokens, self._scales, self._stamp, self._used):
+            for name in _ARRAYS:
+                array = getattr(self, name)
                 array[row] = array[last]
         self._ids.pop()
-        for array in (self._tokens, self._scales, self._stamp, self._used):
-            array[last] = 0  # removed means gone
+        for name in _ARRAYS:
+            getattr(self, name)[last] = 0  # removed means gone
         self.version += 1
+
+    # The database.
+
+    def _load(self) -> None:
+        """Fill the arrays; `_position` is read first, so that what is written meanwhile is followed."""
+        assert self._db is not None
+        self._position = self._table.position()
+        with self._db.reading() as con:
+            self._data_version = con.execute("PRAGMA data_version").fetchone()[0]
+        with self.lock:
+            self._grow(self._table.count())  # at once: growing by doubling would hold everything twice
+        videos = self._table.load()
+        while chunk := list(itertools.islice(videos, 4096)):
+            with self.lock:
+                self._take_over_many(chunk)
+        self._noted_clock = self._clock
+
+    def _take_over_many(self, videos: list[StoredVideo]) -> None:
+        """Append rows that are not there yet, without a step per video where that can be avoided."""
+        start, count = len(self._ids), len(videos)
+        if start + count > len(self._stamp):
+            self._grow(start + count)
+        split = int(np.prod(self._shape))
+        payload = np.frombuffer(b"".join(v.payload for v in videos), np.uint8).reshape(count, -1)
+        part = slice(start, start + count)
+        self._tokens[part] = payload[:, :split].view(np.int8).reshape(count, *self._shape)
+        scales = np.ascontiguousarray(payload[:, split:]).view("<f4")
+        self._scales[part] = scales.reshape(count, *self._shape[:2])
+        self._used[part] = [v.used for v in videos]
+        self._number[part] = [v.n for v in videos]
+        self._stamp[part] = [next(self._stamps) for _ in videos]
+        self._clock = max(self._clock, int(self._used[part].max(initial=0)))
+        for row, v in enumerate(videos, start):
+            identity = v.record.id.decode("utf-8", "surrogatepass")
+            self._ids.append(identity)
+            self._row[identity] = row
+
+    def _follow(self, con: sqlite3.Connection) -> None:
+        """Bring the arrays up to what is committed. The database's lock is held."""
+        self._data_version = con.execute("PRAGMA data_version").fetchone()[0]
+        found = self._table.changes(con, self._position)
+        if found is None:
+            self._reload()
+            return
+        position, changed = found
+        if changed:
+            with self.lock:
+                numbers = self._number[: len(self._ids)]
+                order = np.argsort(numbers, kind="stable")
+                at = np.searchsorted(numbers, changed, sorter=order)
+                names = [
+                    self._ids[order[a]] if a < len(order) and numbers[order[a]] == n else None
+                    for a, n in zip(at, changed, strict=True)
+                ]
+                for n, name in zip(changed, names, strict=True):
+                    video = self._table.fetch(con, n)
+                    if video is not None:
+                        self._take_over(video)
+                    elif name is not None and name in self._pending:
+                        self._number[self._row[name]] = 0  # about to be written again
+                    elif name is not None:
+                        self._remove_row(name)
+        self._position = position
+
+    def _take_over(self, video: StoredVideo) -> None:
+        """One row that another process wrote, unless ours is newer."""
+        identity = video.record.id.decode("utf-8", "surrogatepass")
+        if identity in self._pending and identity in self._row:
+            self._number[self._row[identity]] = video.n
+            return
+        split = int(np.prod(self._shape))
+        tokens = np.frombuffer(video.payload[:split], np.int8).reshape(self._shape)
+        scales = np.frombuffer(video.payload[split:], "<f4").reshape(self._shape[:2])
+        row = self._set(identity, tokens, scales)  # may make new arrays
+        self._number[row] = video.n
+        self._unsaved.discard(identity)
+        self._private.discard(identity)
+        self._fingerprints[identity] = _fingerprint_of(video.record)
+
+    def _reload(self) -> None:
+        """Read everything again; more has changed than is written down."""
+        with self.lock:
+            kept = [
+                (i, self._tokens[r].copy(), self._scales[r].copy(), self._fingerprints.get(i))
+                for i, r in self._row.items()
+                if i in self._pending or i in self._private or i in self._unsaved
+            ]
+            self._row.clear()
+            self._fingerprints.clear()
+            clock = self._clock
+            self._allocate()
+            self._clock = clock
+            self.version += 1
+            self._load()
+            for i, tokens, scales, known_as in kept:
+                self._set(i, tokens, scales)
+                if known_as is not None:
+                    self._fingerprints[i] = known_as
+
+    def _record(self, id: str) -> VideoRecord:
+        from linkedout_edge.storage.encryption import id_bytes
+        from linkedout_edge.storage.records import VideoRecord
+
+        f = self._fingerprints.get(id) or Fingerprint("")
+        return VideoRecord(id_bytes(id), f.content, None if f.title is None else id_bytes(f.title), f.size, f.mtime_ns)
+
+    def _trim_fingerprints(self) -> None:
+        if len(self._fingerprints) > _KNOWN:
+            with self.lock:
+                held = (self._pending.keys() | self._private | self._unsaved) & self._fingerprints.keys()
+                self._fingerprints = {i: self._fingerprints[i] for i in held}
+
+    def _note_uses(self) -> None:
+        """Write pending rows, and when rows were used last: of the latest only, the order among old ones stays."""
+        with self.lock:
+            count = len(self._ids)
+            used = self._used[:count]
+            rows = np.flatnonzero((used > self._noted_clock) & (self._number[:count] > 0))
+            if len(rows) > _NOTED_USES:
+                rows = rows[np.argpartition(used[rows], len(rows) - _NOTED_USES)[-_NOTED_USES:]]
+            noted = [(int(self._used[r]), int(self._number[r])) for r in rows]
+        if noted or self._pending or self._leaving:
+            with self.writing() as write:
+                if noted and write.con is not None:
+                    self._table.note_used(write.con, noted)
+
+
+_ARRAYS = ("_tokens", "_scales", "_stamp", "_used", "_number")
+
+
+def _fingerprint_of(record: VideoRecord) -> Fingerprint:
+    title = None if record.title is None else record.title.decode("utf-8", "surrogatepass")
+    return Fingerprint(record.content, title, record.size, record.mtime_ns)

@@ -23,8 +23,9 @@ import linkedout_edge
 
 heavy = ("torch", "transformers", "onnxruntime", "openvino", "onnx", "linkedout_quant", "linkedout_export")
 assert not set(heavy) & set(sys.modules), "importing brings " + str(set(heavy) & set(sys.modules))
-bundle, backend, decoder, *clips = sys.argv[1:]
-with Recommender.load(bundle, backend=backend, decoder=decoder) as rec:
+bundle, backend, decoder, data_dir, key, *clips = sys.argv[1:]
+kept = {"data_dir": data_dir, "key": key or None} if data_dir else {}
+with Recommender.load(bundle, backend=backend, decoder=decoder, **kept) as rec:
     rec.warmup()
     rec.history.add(clips[0])
     rec.encode(clips)
@@ -32,6 +33,15 @@ with Recommender.load(bundle, backend=backend, decoder=decoder) as rec:
     assert len(ranking) == len(clips) - 2, ranking.failed
     ranking[0].explain()
     rec.info()
+    with rec.history.incognito():
+        rec.history.add(clips[2])
+    if data_dir:
+        rec.store.export_pack(data_dir + "/pack")
+        rec.store.import_pack(data_dir + "/pack")
+    rec.history.export()
+    rec.history.forget(clips[0])
+    rec.forget(clips[1])
+    rec.history.clear()
 missing = {"torch", "transformers", "linkedout_quant", "linkedout_export"} & set(sys.modules)
 assert not missing, "ranking brings " + str(missing)
 print("ok")
@@ -39,15 +49,22 @@ print("ok")
 
 
 @pytest.mark.parametrize(
-    ("backend", "decoder"), [("onnxruntime", "pyav"), ("onnxruntime", "opencv"), ("openvino", "opencv")]
+    ("backend", "decoder", "kept"),
+    [
+        ("onnxruntime", "pyav", ""),
+        ("onnxruntime", "opencv", "plain"),
+        ("onnxruntime", "opencv", "encrypted"),
+        ("openvino", "opencv", ""),
+    ],
 )
 def test_ranking_real_clips_with_sockets_blocked(
-    backend: str, decoder: str, tiny_bundle: Path, clips: list[Path]
+    backend: str, decoder: str, kept: str, tiny_bundle: Path, clips: list[Path], tmp_path: Path
 ) -> None:
     pytest.importorskip(backend)
     if decoder == "pyav":
         pytest.importorskip("av")
-    arguments = [str(tiny_bundle), backend, decoder, *map(str, clips)]
+    data = [str(tmp_path / "d") if kept else "", "k" if kept == "encrypted" else ""]
+    arguments = [str(tiny_bundle), backend, decoder, *data, *map(str, clips)]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, timeout=120, check=False
     )

@@ -21,7 +21,6 @@ from linkedout_edge.errors import (
     ClosedError,
     DeviceError,
     LinkedOutError,
-    NotYetError,
     VideoNotFoundError,
 )
 from linkedout_edge.scoring import event_features, padded
@@ -178,7 +177,7 @@ def test_candidates_none_is_what_was_not_watched(rec: Recommender, clips: list[P
 def test_many_candidates_are_scored_where_they_lie(
     rec: Recommender, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linkedout_edge.recommender.KEPT_FOR_EXPLAINING", 2)
+    monkeypatch.setattr("linkedout_edge.ranker.KEPT_FOR_EXPLAINING", 2)
     whole = rec.rank(clips[:2], clips)
     last = whole[-1]
     assert math.isclose(last.explain().matrix.sum(), last.score, abs_tol=1e-3)
@@ -414,12 +413,10 @@ def test_info_and_warmup(rec: Recommender) -> None:
     [
         ({"threads": 0}, ArgumentError, "threads must be at least 1"),
         ({"threads": 1.5}, ArgumentTypeError, "whole number"),
-        ({"data_dir": "d"}, NotYetError, "data_dir is not there yet"),
         ({"data_dir": 3}, ArgumentTypeError, "data_dir must be a folder"),
         ({"data_dir": ""}, ArgumentError, "must not be empty"),
         ({"key": "k"}, ArgumentError, "without data_dir"),
         ({"key": 3}, ArgumentTypeError, "key must be"),
-        ({"key": "k", "data_dir": "d"}, NotYetError, "key is not there yet"),
         ({"cache_dir": __file__}, ArgumentError, "is a file"),
         ({"strict_device": 1}, ArgumentTypeError, "True or False"),
         ({"decoder": "ffmpeg"}, ArgumentError, "unknown decoder 'ffmpeg'"),
@@ -449,10 +446,8 @@ def test_load_refuses_nonsense(
         ({"diversity": 2}, ArgumentError, "from 0 to 1"),
         ({"diversity": float("nan")}, ArgumentError, "from 0 to 1"),
         ({"diversity": "x"}, ArgumentTypeError, "diversity"),
-        ({"diversity": 0.5}, NotYetError, "diversity is not there yet"),
-        ({"deadline_ms": 5}, NotYetError, "deadline_ms"),
-        ({"fold_duplicates": True}, NotYetError, "fold_duplicates"),
-        ({"prior": [1.0]}, NotYetError, "prior"),
+        ({"deadline_ms": -5}, ArgumentError, "deadline_ms must be a finite number of milliseconds"),
+        ({"prior": [1.0]}, ArgumentError, "1 values for 0 candidates"),
     ],
 )
 def test_rank_refuses_nonsense(rec: Recommender, arguments: dict[str, Any], error: type[Exception], words: str) -> None:

@@ -1,0 +1,95 @@
+"""The folder in which the commands keep history and store, and the key to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from linkedout_edge.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from linkedout_edge.history import History
+    from linkedout_edge.store import TokenStore
+
+KEY_VARIABLE = "LINKEDOUT_KEY"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def default_data_dir() -> Path:
+    """The platform's folder for this user's data, such as ``~/.local/share/linkedout-edge``; it need not exist."""
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("linkedout-edge", appauthor=False))
+
+
+def data_options(command: F) -> F:
+    """`--data-dir --key-file`."""
+    options = [
+        click.option(
+            "--data-dir",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Where history and store lie. [default: this user's data folder; doctor --privacy shows it]",
+        ),
+        click.option(
+            "--key-file",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help=f"File whose bytes encrypt them; or set {KEY_VARIABLE} to a passphrase.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def data_arguments(data_dir: Path | None, key_file: Path | None) -> dict[str, Any]:
+    """`Recommender.load`'s arguments for ``--data-dir`` and ``--key-file``.
+
+    A key never stands in the command itself: other users could read it there.
+
+    Raises:
+        ArgumentError: The file cannot be read, or there are two keys.
+    """
+    passphrase = os.environ.get(KEY_VARIABLE) or None
+    if key_file is not None and passphrase is not None:
+        raise ArgumentError(f"--key-file and {KEY_VARIABLE} are two keys: leave one out")
+    key: str | bytes | None = passphrase
+    if key_file is not None:
+        try:
+            key = key_file.read_bytes()
+        except OSError as e:
+            raise ArgumentError(f"--key-file cannot be read: {e.strerror}") from e
+    return {"data_dir": data_dir or default_data_dir(), "key": key}
+
+
+def absolute(paths: Iterable[str]) -> list[str]:
+    """Paths that mean the same from any folder: under these names videos are kept."""
+    return [os.path.abspath(p) for p in paths]  # noqa: PTH100 (links stay as they are)
+
+
+@contextmanager
+def kept(data_dir: Path | None, key_file: Path | None) -> Iterator[tuple[History, TokenStore]]:
+    """History and store as they lie on disk, without a model: enough to list and to forget."""
+    from linkedout_edge.config import ModelConfig
+    from linkedout_edge.history import History
+    from linkedout_edge.inputs import Video
+    from linkedout_edge.storage import Database
+    from linkedout_edge.store import TokenStore
+
+    def refuse(video: Video) -> None:
+        raise ArgumentError("a model is needed to add videos")
+
+    database = Database(**data_arguments(data_dir, key_file))
+    try:
+        store = TokenStore(ModelConfig(), database=database)  # of no token space: it holds nothing
+        history = History(store, refuse, database=database)
+        yield history, store
+        history.close()
+        store.close()
+    finally:
+        database.close()

@@ -1,0 +1,191 @@
+"""`linkedout-edge history`: list, add, forget, clear, export."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept
+from linkedout_edge.cli.options import bundle_arguments, expand_videos, model_options, parse_watched
+from linkedout_edge.errors import ArgumentError
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@click.group()
+def history() -> None:
+    """What was watched: list, add, forget, clear, export.
+
+    It lies in this user's data folder and nowhere else.
+    """
+
+
+@history.command("list")
+@data_options
+@click.option("--json", "as_json", is_flag=True, help="Print the events as JSON.")
+def list_(data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
+    """List what was watched, oldest first."""
+    from rich.table import Table
+
+    from linkedout_edge.cli.output import console, plain, print_json, short_names
+
+    with kept(data_dir, key_file) as (events, _):
+        found = events.export()
+    if as_json:
+        print_json({"events": found})
+        return
+    out = console()
+    if not found:
+        out.print(plain("Nothing was watched yet.", "dim"))
+        return
+    names = short_names([e["id"] for e in found])
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title, justify in (("when", "left"), ("video", "left"), ("watched", "right"), ("", "left")):
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for e in found:
+        when = datetime.fromisoformat(e["at"]).astimezone().strftime("%Y-%m-%d %H:%M") if e["at"] else "unknown"
+        said = {True: "liked", False: "disliked", None: ""}[e["liked"]]
+        table.add_row(when, plain(e["title"] or names[e["id"]]), f"{e['watched']:.0%}", said)
+    out.print(table)
+
+
+@history.command()
+@click.argument("videos", nargs=-1, required=True)
+@click.option("--liked/--disliked", default=None, help="Say what you thought of them.")
+@data_options
+@model_options
+@click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
+def add(
+    ctx: click.Context,
+    videos: tuple[str, ...],
+    liked: bool | None,
+    data_dir: Path | None,
+    key_file: Path | None,
+    bundle: str | None,
+    precision: str | None,
+    backend: str,
+    device: str,
+    threads: int | None,
+    decoder: str,
+    as_json: bool,
+) -> None:
+    """Note that VIDEOS were watched just now, in this order.
+
+    Takes files, folders and patterns. Put @ and a fraction behind a video to say how much of it was watched:
+    seen/dull.mp4@0.1 was skipped.
+
+    Exit code: 0 if something was added, 1 if every video failed, 2 for a mistake in the call.
+    """
+    from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import console, plain, print_json
+    from linkedout_edge.errors import VideoError
+
+    wanted: list[tuple[str, float]] = []
+    for value in videos:
+        path, watched = parse_watched(value)
+        wanted += [(p, 1.0 if watched is None else watched) for p in absolute(expand_videos([path]))]
+    added, failed = [], []
+    with Recommender.load(
+        **bundle_arguments(bundle, precision),
+        **data_arguments(data_dir, key_file),
+        backend=backend,
+        device=device,
+        threads=threads,
+        decoder=decoder,
+    ) as rec:
+        for path, watched in wanted:
+            try:
+                added.append(rec.history.add(path, watched=watched, liked=liked).id)
+            except VideoError as e:  # noqa: PERF203
+                failed.append({"id": path, "code": e.code, "reason": str(e)})
+        count = len(rec.history)
+    if as_json:
+        print_json({"added": added, "failed": failed, "events": count})
+    else:
+        for f in failed:
+            console().print(plain(f"{f['reason']} [{f['code']}]", "yellow"))
+        console().print(plain(f"{len(added)} added, {count} in the history"))
+    if not added:
+        ctx.exit(1)
+
+
+@history.command()
+@click.argument("videos", nargs=-1)
+@click.option("--since", metavar="AGE", help="Forget the last 30m, 1h, 2d or 1w; or all since 2026-05-01T18:00.")
+@data_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def forget(
+    videos: tuple[str, ...], since: str | None, data_dir: Path | None, key_file: Path | None, as_json: bool
+) -> None:
+    """Forget that VIDEOS were watched, or all that was watched since a moment; their tokens go as well.
+
+    They are removed from the files on disk, not only marked.
+    """
+    if bool(videos) == (since is not None):
+        raise ArgumentError("name videos, or --since: history clear forgets everything")
+    with kept(data_dir, key_file) as (events, store):
+        if since is not None:
+            count = events.forget(since=parse_since(since))
+        else:
+            names = list(dict.fromkeys([*videos, *absolute(videos)]))
+            count = sum(events.forget(i) for i in names)
+            store.remove(names)
+    _say({"forgotten": count}, f"{count} forgotten", as_json)
+
+
+@history.command()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@data_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def clear(yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
+    """Forget everything that was watched, with copies of damaged databases. Encoded candidates stay."""
+    if not yes:
+        click.confirm("Forget everything that was watched?", abort=True, err=True)
+    with kept(data_dir, key_file) as (events, _):
+        count = events.clear()
+    _say({"forgotten": count}, f"{count} forgotten", as_json)
+
+
+@history.command()
+@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
+@data_options
+def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
+    """Write all events as JSON, into FILE or to the terminal. The file is not encrypted."""
+    import json
+
+    with kept(data_dir, key_file) as (events, _):
+        text = json.dumps({"events": events.export()}, indent=2) + "\n"
+    with click.open_file(file, "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def parse_since(value: str) -> datetime | timedelta:
+    """``30m``, ``1h``, ``2d``, ``1w`` as how long ago; an ISO 8601 time without a zone is local.
+
+    Raises:
+        ArgumentError: It is neither.
+    """
+    age = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", value.strip())
+    try:
+        if age:
+            return timedelta(**{_UNITS[age[2]]: float(age[1])})
+        return datetime.fromisoformat(value).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise ArgumentError(
+            f"--since {value!r} is no time: expected an age such as 30m, 1h, 2d or 1w, or a time like 2026-05-01T18:00"
+        ) from None
+
+
+def _say(value: dict[str, Any], line: str, as_json: bool) -> None:
+    from linkedout_edge.cli.output import console, plain, print_json
+
+    if as_json:
+        print_json(value)
+    else:
+        console().print(plain(line))

@@ -1,0 +1,133 @@
+"""A prior: what the app knows of candidates besides their content, such as a server's score or their freshness.
+
+The rule by which it is mixed in: it is standardised over the candidates of the call (mean 0, standard deviation 1;
+unknown ones get 0) and ``weight`` times the result is added to the content score, which has about unit standard
+deviation too. So a prior of any unit can be passed as it is, and with weight 1 both count about the same. In a cold
+start content scores are all 0, and the prior alone decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.errors import ArgumentError, ArgumentTypeError
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """A prior with a weight; `Recommender.rank` also takes the bare values, which then weigh 1.
+
+    Attributes:
+        values: Mapping from id to a number (ids that are not ranked are ignored), or a sequence of numbers aligned with
+            the candidates as they are given (of a handle: with its ``ids``). NaN, like a missing id, means unknown.
+        weight: How much one standard deviation of it counts, in standard deviations of content. A negative one turns
+            the order of the prior around.
+    """
+
+    values: Mapping[str, float] | Sequence[float] | NDArray[Any]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight, bool) or not isinstance(self.weight, Real):
+            raise ArgumentTypeError(f"weight must be a number, not {type(self.weight).__name__}")
+        if not math.isfinite(self.weight):
+            raise ArgumentError(f"weight must be finite, not {self.weight}")
+
+
+class Priors:
+    """A checked prior, to be looked up by candidate.
+
+    Args:
+        prior: A `Prior`, or its values.
+
+    Raises:
+        ArgumentTypeError: It is neither a mapping nor a sequence of numbers.
+        ArgumentError: A value is infinite.
+    """
+
+    def __init__(self, prior: object) -> None:
+        given = prior if isinstance(prior, Prior) else Prior(prior)  # type: ignore[arg-type]
+        self.weight = float(given.weight)
+        self._mapping: Mapping[str, Any] | None = None
+        self._array: NDArray[np.float64] | None = None
+        self._ids: Sequence[str] = ()
+        values = given.values
+        if isinstance(values, Mapping):
+            self._mapping = values
+        elif isinstance(values, str | bytes) or not isinstance(values, Iterable):
+            raise ArgumentTypeError(
+                f"prior must map ids to numbers, or be a list of numbers as long as candidates, not "
+                f"{type(values).__name__}"
+            )
+        else:
+            self._array = _numbers(values if isinstance(values, np.ndarray) else list(values))
+
+    def align(self, ids: Sequence[str] | None) -> None:
+        """Say which candidates a sequence belongs to.
+
+        Args:
+            ids: Of the candidates as given, duplicates included; None if they were not given.
+
+        Raises:
+            ArgumentError: There are more or fewer values than candidates.
+        """
+        if self._array is None:
+            return
+        if ids is None:
+            raise ArgumentError(
+                "prior is a sequence, but candidates were left out, so there is nothing to align it with: "
+                "pass a mapping from id to number, or candidates=rec.store.select(ids)"
+            )
+        if len(ids) != len(self._array):
+            raise ArgumentError(
+                f"prior has {len(self._array)} values for {len(ids)} candidates: pass one for each (NaN where "
+                "unknown), or a mapping from id to number"
+            )
+        self._ids = ids
+
+    def bonus(self, ids: Sequence[str]) -> Floats:
+        """What the prior adds to each score: float32 ``[C]``."""
+        values = self._values(ids)
+        known = np.isfinite(values)
+        out = np.zeros(len(values), np.float32)
+        if known.any():
+            part = values[known]
+            spread = float(part.std())
+            # Rounding makes the standard deviation of equal numbers a little more than 0.
+            if spread > 1e-12 * max(1.0, float(np.abs(part).max())):
+                out[known] = self.weight * (part - part.mean()) / spread
+        return out
+
+    def _values(self, ids: Sequence[str]) -> NDArray[np.float64]:
+        if self._array is not None:
+            if ids is self._ids:  # a handle: no look-up at all
+                return self._array
+            if self._mapping is None:
+                first: dict[str, float] = {}
+                for i, v in zip(self._ids, self._array.tolist(), strict=True):
+                    first.setdefault(i, v)
+                self._mapping = first
+        assert self._mapping is not None
+        get = self._mapping.get
+        return _numbers([get(i, math.nan) for i in ids])
+
+
+def _numbers(values: Any) -> NDArray[np.float64]:
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError("prior must hold numbers only; use NaN, or leave the id out, where unknown") from None
+    if array.ndim != 1:
+        raise ArgumentError(f"prior must have one dimension, not the shape {list(array.shape)}")
+    if np.isinf(array).any():
+        raise ArgumentError("prior must hold finite numbers; use NaN, or leave the id out, where unknown")
+    return array

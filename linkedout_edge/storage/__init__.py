@@ -1,0 +1,5 @@
+"""What is kept in `data_dir`: one SQLite database, its records, and their encryption."""
+
+from linkedout_edge.storage.database import FILE_NAME, Database
+
+__all__ = ["FILE_NAME", "Database"]

@@ -1,0 +1,387 @@
+"""The database of a `data_dir`: opening, transactions, and what happens when the disk does not do as it should.
+
+SQLite in WAL mode is the only truth. A transaction that has returned is on the disk (``synchronous=FULL``). One
+connection serves all threads of a process, under one lock; several processes share the file. Deleted content is
+overwritten (``secure_delete``), and `scrub` empties the write-ahead log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from linkedout_edge.errors import (
+    ArgumentError,
+    ClosedError,
+    StorageBusyError,
+    StorageDamagedError,
+    StorageError,
+    StorageFullError,
+    StorageReadOnlyError,
+    StorageVersionError,
+)
+from linkedout_edge.storage import damage
+from linkedout_edge.storage.encryption import Codec, Plain, codec_for, new_secrets
+
+logger = logging.getLogger("linkedout_edge")
+
+FILE_NAME = "linkedout.sqlite3"
+FORMAT = 1
+_APPLICATION = 0x4C4F4544  # "LOED"
+_BUSY_SECONDS = 15.0
+_KEPT_CHANGES = 20_000
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE spaces (n INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE videos (
+    n INTEGER PRIMARY KEY AUTOINCREMENT,
+    space INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    used INTEGER NOT NULL DEFAULT 0,
+    record BLOB NOT NULL,
+    UNIQUE (space, key)
+);
+CREATE TABLE events (n INTEGER PRIMARY KEY, key BLOB NOT NULL, record BLOB NOT NULL);
+CREATE INDEX events_by_key ON events (key);
+CREATE TABLE changes (seq INTEGER PRIMARY KEY AUTOINCREMENT, video INTEGER NOT NULL);
+CREATE TRIGGER video_added AFTER INSERT ON videos BEGIN INSERT INTO changes (video) VALUES (new.n); END;
+CREATE TRIGGER video_changed AFTER UPDATE OF record ON videos BEGIN INSERT INTO changes (video) VALUES (new.n); END;
+CREATE TRIGGER video_removed AFTER DELETE ON videos BEGIN INSERT INTO changes (video) VALUES (old.n); END;
+"""
+"""`key` is a hash of the id; `changes` tells other processes which rows of `videos` to read again."""
+
+
+class Database:
+    """An open database. Usable from several threads; not after a fork.
+
+    Args:
+        data_dir: Folder; made if it is not there, for its owner only.
+        key: Encrypts records; None for none.
+
+    Attributes:
+        read_only: Why nothing can be written, or None.
+        notices: What had to be mended when it was opened; no names in it.
+
+    Raises:
+        WrongKeyError: The key does not fit.
+        MissingDependencyError: A key is given, and `cryptography` is not installed.
+        StorageError: The folder or the database cannot be used (see its subclasses).
+    """
+
+    def __init__(self, data_dir: str | os.PathLike[str], key: str | bytes | None = None) -> None:
+        self.lock = threading.RLock()
+        self.folder = Path(os.path.abspath(os.fsdecode(data_dir)))  # noqa: PTH100  # links stay as they are
+        self.path = self.folder / FILE_NAME
+        self.read_only: StorageError | None = None
+        self.notices: list[str] = []
+        self.codec: Codec = Plain()
+        self._closed = False
+        self._pid = os.getpid()
+        _make_folder(self.folder)
+        with _only_opener(self.folder):
+            try:
+                self._open(key)
+            except damage.DamagedError as e:
+                self._rebuild(key, str(e))
+        self._file = self._file_number()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All that is executed inside is written when this returns, or nothing is.
+
+        Raises:
+            StorageError: It cannot be written (see its subclasses).
+        """
+        with self.lock:
+            self._check()
+            if self.read_only is not None:
+                raise type(self.read_only)(*self.read_only.args)
+            if self._file_number() != self._file:
+                raise StorageDamagedError(
+                    "the database was removed or replaced while it was in use: close this recommender, and load again"
+                )
+            con = self._con
+            try:
+                con.execute("BEGIN IMMEDIATE")
+                try:
+                    yield con
+                    con.execute("COMMIT")
+                except BaseException:
+                    if con.in_transaction:
+                        with contextlib.suppress(sqlite3.Error):
+                            con.execute("ROLLBACK")
+                    raise
+            except (sqlite3.Error, UnicodeDecodeError) as e:
+                raise self._explained(e) from e
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """For queries; fetch all of their rows inside."""
+        with self.lock:
+            self._check()
+            try:
+                yield self._con
+            except (sqlite3.Error, UnicodeDecodeError) as e:
+                raise self._explained(e) from e
+
+    def changed_since(self, version: int) -> int | None:
+        """Another number, if another process has written since `version` was given; else None.
+
+        Does not wait: while this process writes itself, it is None.
+        """
+        if not self.lock.acquire(blocking=False):
+            return None
+        try:
+            if self._closed or os.getpid() != self._pid:
+                return None
+            now: int = self._con.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error:
+            return None  # whoever reads or writes next says what is wrong
+        finally:
+            self.lock.release()
+        return now if now != version else None
+
+    def scrub(self) -> bool:
+        """Empty the write-ahead log, where older versions of pages lie, and remove set-aside databases.
+
+        Called after something was forgotten. False if another process is reading for so long that the log could not
+        be emptied; that happens then when it is next written back.
+        """
+        with self.reading() as con:
+            done = not con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if not done:
+            logger.warning("another process is reading: what was forgotten leaves the write-ahead log later")
+        for file in damage.set_aside_files(self.path):
+            with contextlib.suppress(OSError):
+                file.unlink()
+        return done
+
+    def vacuum(self) -> None:
+        """Rebuild the file without the room that removed records took. Needs as much room again meanwhile."""
+        with self.reading() as con:
+            con.execute("VACUUM")
+
+    def close(self) -> None:
+        """Close it; twice is fine."""
+        with self.lock:
+            if self._closed:
+                return
+            self._closed = True
+            if os.getpid() == self._pid:
+                self._con.close()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("the database was closed with its recommender: load a new one")
+        if os.getpid() != self._pid:
+            raise StorageError("this process was forked from the one that opened data_dir: load a recommender in each")
+
+    def _file_number(self) -> tuple[int, int] | None:
+        try:
+            info = self.path.stat()
+        except OSError:
+            return None
+        return info.st_dev, info.st_ino
+
+    def _open(self, key: str | bytes | None) -> None:
+        """Open or create.
+
+        Raises:
+            damage.DamagedError: What is there is damaged; nothing stays open.
+        """
+        self._con = self._connect()
+        try:
+            self._prepare(key)
+        except (sqlite3.Error, UnicodeDecodeError) as e:
+            self._con.close()
+            if damage.means_damage(e):
+                raise damage.DamagedError(damage.reason(e)) from e
+            raise self._explained(e) from e
+        except BaseException:
+            self._con.close()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        """For reading and writing where that is possible, else for reading only."""
+        attempts = ("mode=rwc", "mode=ro", "mode=ro&immutable=1")
+        problem: StorageError | None = None
+        for parameters in attempts:
+            con: sqlite3.Connection | None = None
+            try:
+                if parameters == "mode=rwc":
+                    _create_for_owner(self.path)
+                con = sqlite3.connect(
+                    f"{self.path.as_uri()}?{parameters}",
+                    uri=True,
+                    timeout=_BUSY_SECONDS,
+                    isolation_level=None,
+                    check_same_thread=False,
+                )
+                con.execute("PRAGMA cell_size_check=ON")
+                con.execute("PRAGMA trusted_schema=OFF")
+                con.execute("PRAGMA temp_store=MEMORY")
+                con.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if parameters == "mode=rwc":
+                    if con.execute("PRAGMA journal_mode=WAL").fetchone()[0] != "wal":
+                        raise sqlite3.OperationalError("attempt to write a readonly database")
+                    con.execute("PRAGMA synchronous=FULL")
+                    con.execute("PRAGMA secure_delete=ON")
+                    con.execute("PRAGMA journal_size_limit=4194304")
+                    con.execute("BEGIN IMMEDIATE")  # says now whether it can be written
+                    con.execute("ROLLBACK")
+                self.read_only = problem
+                return con
+            except (sqlite3.Error, OSError, UnicodeDecodeError) as e:
+                if con is not None:
+                    con.close()
+                if not isinstance(e, OSError) and damage.means_damage(e):
+                    raise damage.DamagedError(damage.reason(e)) from e
+                problem = problem or self._explained(e)
+                if isinstance(problem, StorageBusyError) or (not self.path.exists() and parameters == attempts[0]):
+                    break
+        assert problem is not None
+        if not self.path.exists() and self.folder.is_dir():  # nothing there to read, and no way to write: in memory
+            self.read_only = problem
+            return sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        raise problem
+
+    def _prepare(self, key: str | bytes | None) -> None:
+        con = self._con
+        application = con.execute("PRAGMA application_id").fetchone()[0]
+        tables = con.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not tables and not application:
+            self._create(key)
+            return
+        version = con.execute("PRAGMA user_version").fetchone()[0]
+        if application != _APPLICATION:
+            raise StorageVersionError(f"{FILE_NAME} in data_dir is another program's database: use another data_dir")
+        if version > FORMAT:
+            raise StorageVersionError(
+                f"data_dir was written in format {version}, and this version reads up to {FORMAT}: update "
+                "linkedout-edge"
+            )
+        self.codec = codec_for(key, dict(con.execute("SELECT name, value FROM meta").fetchall()))
+        found = con.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise damage.DamagedError("its pages contradict each other")
+        damage.check_events(con, self.codec)
+        if self.read_only is None:
+            con.execute("DELETE FROM changes WHERE seq <= (SELECT max(seq) FROM changes) - ?", (_KEPT_CHANGES,))
+
+    def _create(self, key: str | bytes | None, meta: dict[str, bytes] | None = None) -> None:
+        if meta is None:
+            self.codec, meta = (Plain(), {}) if key is None else new_secrets(key)
+        con = self._con
+        con.execute("BEGIN IMMEDIATE")
+        try:
+            if con.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
+                for statement in damage.statements(_SCHEMA):
+                    con.execute(statement)
+                con.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                con.execute(f"PRAGMA application_id={_APPLICATION}")
+                con.execute(f"PRAGMA user_version={FORMAT}")
+            con.execute("COMMIT")
+        except BaseException:
+            if con.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    con.execute("ROLLBACK")
+            raise
+
+    def _rebuild(self, key: str | bytes | None, why: str) -> None:
+        """Set a damaged database aside, and fill a new one with every record of it that is whole."""
+        meta = damage.read_meta(self.path)
+        if meta or key is None:
+            self.codec = codec_for(key, meta)  # a wrong key is an error before anything is moved
+        try:
+            aside = damage.set_aside(self.path)
+        except OSError as e:
+            raise StorageDamagedError(
+                f"the database in data_dir is damaged ({why}) and cannot be set aside: {e.strerror}"
+            ) from e
+        self._con = self._connect()
+        try:
+            self._create(key, meta or None)
+            videos, events = damage.salvage(aside, self._con, self.codec)
+        except sqlite3.Error as e:
+            self._con.close()
+            raise self._explained(e) from e
+        notice = (
+            f"the database in data_dir was damaged ({why}): it was set aside as {aside.name}, and {videos} videos and "
+            f"{events} events were taken over into a new one"
+        )
+        self.notices.append(notice)
+        logger.warning("%s", notice)
+
+    def _explained(self, e: Exception) -> StorageError:
+        """Our error for SQLite's. By message: Python 3.10 does not tell the codes."""
+        said = str(e).lower()
+        if damage.means_damage(e):
+            return StorageDamagedError(
+                f"the database in data_dir is damaged ({damage.reason(e)}): close this recommender and load again, "
+                "it is then set aside and rebuilt"
+            )
+        if "full" in said or "no space" in said or ("disk i/o" in said and _is_full(self.folder)):
+            return StorageFullError(
+                "there is no room left in data_dir: free some, or lower the store's max_videos; nothing that was "
+                "acknowledged is lost"
+            )
+        if "readonly" in said or "read-only" in said or "permission" in said or "unable to open" in said:
+            return StorageReadOnlyError(
+                "data_dir cannot be written to: make it writable for this user, or use another folder; ranking works "
+                "with what is stored"
+            )
+        if "locked" in said or "busy" in said:
+            return StorageBusyError(
+                f"another process has held the database in data_dir for more than {_BUSY_SECONDS:.0f} s: try again"
+            )
+        return StorageError(f"the database in data_dir cannot be used: {e}")
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError("data_dir is a file: name a folder")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as e:
+        raise StorageReadOnlyError(
+            f"data_dir cannot be made: {e.strerror or e}; name a folder that this user may write to"
+        ) from e
+
+
+def _create_for_owner(path: Path) -> None:
+    """SQLite would make it readable for everybody that the umask allows; its other files take over the mode."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        info = os.statvfs(folder)
+    except (OSError, AttributeError):
+        return False
+    return info.f_bavail * info.f_frsize < 256 * 1024
+
+
+@contextmanager
+def _only_opener(folder: Path) -> Iterator[None]:
+    """One process at a time looks whether the database is damaged and sets it aside."""
+    try:
+        import fcntl
+
+        held = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):  # Windows: a damaged file cannot be renamed there while another has it open
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)

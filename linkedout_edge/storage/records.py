@@ -1,0 +1,120 @@
+"""What the database's records hold, as MessagePack.
+
+A video's record is its tokens and scales (bytes of fixed length), then a `VideoRecord`; an event's is an `EventRecord`.
+Text is kept as bytes, so that names of files that are no UTF-8 survive.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.inputs import Event, Video
+from linkedout_edge.storage.encryption import DamagedRecordError, id_bytes
+
+
+class VideoRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What is known of a stored video beside its tokens; fields as in `store.Fingerprint`."""
+
+    id: bytes
+    content: str
+    title: bytes | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+
+
+class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One watched video.
+
+    Attributes:
+        id: Its id.
+        path: Its file, if it had one.
+        title: Its title.
+        watched: Fraction.
+        liked: True, False or None.
+        at: When, ISO 8601, or None.
+        recorded: When it was added, ISO 8601.
+        brought: Whether its tokens came into the store with it, and leave with it.
+    """
+
+    id: bytes
+    path: bytes | None
+    title: bytes | None
+    watched: float
+    liked: bool | None
+    at: str | None
+    recorded: str
+    brought: bool = False
+
+
+class Kept(NamedTuple):
+    """An event as the history holds it: its row in the database (0 in memory), and when it was added."""
+
+    row: int
+    event: Event
+    recorded: datetime
+    brought: bool
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_video = msgspec.msgpack.Decoder(VideoRecord).decode
+_decode_event = msgspec.msgpack.Decoder(EventRecord).decode
+
+
+def pack_video(tokens: NDArray[np.int8], scales: NDArray[np.float32], record: VideoRecord) -> bytes:
+    """Tokens, scales (little endian), then the rest."""
+    return tokens.astype(np.int8, copy=False).tobytes() + scales.astype("<f4", copy=False).tobytes() + _encode(record)
+
+
+def unpack_video(data: bytes, payload: int) -> tuple[bytes, VideoRecord]:
+    """The payload's bytes, and the rest.
+
+    Raises:
+        DamagedRecordError: It is no such record.
+    """
+    try:
+        return data[:payload], _decode_video(data[payload:])
+    except msgspec.MsgspecError:
+        raise DamagedRecordError from None
+
+
+def pack_event(event: Event, recorded: datetime, brought: bool) -> bytes:
+    """Bytes of an event."""
+    video = event.video
+    return _encode(
+        EventRecord(
+            id=id_bytes(event.id),
+            path=None if video.path is None else id_bytes(video.path),
+            title=None if video.title is None else id_bytes(video.title),
+            watched=event.watched,
+            liked=event.liked,
+            at=event.at.isoformat() if event.at else None,
+            recorded=recorded.isoformat(),
+            brought=brought,
+        )
+    )
+
+
+def unpack_event(row: int, data: bytes) -> Kept:
+    """The event.
+
+    Raises:
+        DamagedRecordError: It is no such record.
+    """
+    try:
+        r = _decode_event(data)
+        identity, path = text(r.id), text(r.path)
+        video = Video(path, id=None if path == identity else identity, title=text(r.title))
+        at = None if r.at is None else datetime.fromisoformat(r.at)
+        return Kept(row, Event(video, r.watched, r.liked, at), datetime.fromisoformat(r.recorded), r.brought)
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        raise DamagedRecordError from None
+
+
+def text(value: bytes | None) -> str | None:
+    """Text of its bytes."""
+    return None if value is None else value.decode("utf-8", "surrogatepass")

@@ -1,0 +1,135 @@
+"""`arank` and `aencode`: the loop stays free, and cancelling never leaves half a record."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from linkedout_edge import Recommender
+from linkedout_edge.decode import Limits
+from linkedout_edge.errors import ArgumentTypeError, ClosedError
+
+
+class Slow:
+    """Takes 20 ms a video."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, path: str, count: int, size: int, limits: Limits) -> np.ndarray:
+        time.sleep(0.02)
+        self.count += 1
+        rng = np.random.default_rng(len(Path(path).read_bytes()))
+        return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def files(folder: Path, count: int) -> list[str]:
+    paths = [folder / f"v{n}" for n in range(count)]
+    for n, p in enumerate(paths):
+        p.write_bytes(b"x" * (n + 1))
+    return [str(p) for p in paths]
+
+
+def test_arank_and_aencode_do_what_rank_and_encode_do(tiny_bundle: Path, tmp_path: Path) -> None:
+    paths = files(tmp_path, 6)
+
+    async def app(rec: Recommender) -> None:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.005)
+                ticks += 1
+
+        ticker = asyncio.create_task(tick())
+        seen: list[tuple[int, int]] = []
+        result = await rec.aencode(paths[:5], progress=lambda done, total: seen.append((done, total)))
+        assert list(result.encoded) == paths[:5]
+        assert seen[-1] == (5, 5)
+        assert ticks > 2
+        ticker.cancel()
+        several = await asyncio.gather(*(rec.arank(paths[:2], paths, top_k=k) for k in (1, 3, 6)))
+        assert [len(r) for r in several] == [1, 3, 6]
+        assert several[2].ids == rec.rank(paths[:2], paths).ids
+        with pytest.raises(ArgumentTypeError, match="candidates"):
+            await rec.arank([], "a.mp4")
+
+    with Recommender.load(tiny_bundle, precision="fp32", decoder=Slow(), threads=1) as rec:
+        asyncio.run(app(rec))
+    with pytest.raises(ClosedError):
+        asyncio.run(rec.arank([], []))
+
+
+@pytest.mark.parametrize("call", ["arank", "aencode"])
+def test_cancelling_stops_soon_and_keeps_whole_videos_only(tiny_bundle: Path, tmp_path: Path, call: str) -> None:
+    paths = files(tmp_path, 60)
+    decoder = Slow()
+
+    async def app(rec: Recommender) -> None:
+        work = rec.arank([], paths) if call == "arank" else rec.aencode(paths)
+        task = asyncio.create_task(work)  # type: ignore[arg-type]
+        while decoder.count < 3:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with Recommender.load(tiny_bundle, precision="fp32", decoder=decoder, threads=1) as rec:
+        asyncio.run(app(rec))  # waits for the thread
+        stored = list(rec.store)
+        assert 0 < len(stored) < 30
+        assert decoder.count < 40
+        handle = rec.store.select()
+        assert [r.id for r in rec.rank(stored[:1], handle)]
+        whole = rec.encode(paths)
+        assert len(whole.encoded) + len(stored) == 60
+        with Recommender.load(tiny_bundle, precision="fp32", decoder=Slow(), threads=1) as other:
+            other.encode(paths[:4])
+            mine, theirs = (r.store.gather(r.store.rows(paths[:4])) for r in (rec, other))
+            np.testing.assert_array_equal(mine.tokens, theirs.tokens)
+            np.testing.assert_array_equal(mine.scales, theirs.scales)
+
+
+def test_progress_may_stop_encode(tiny_bundle: Path, tmp_path: Path) -> None:
+    paths = files(tmp_path, 10)
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with Recommender.load(tiny_bundle, precision="fp32", decoder=Slow()) as rec:
+        with pytest.raises(KeyboardInterrupt):
+            rec.encode(paths, progress=stop)
+        assert list(rec.store) == paths[:3]
+        assert not [t for t in threading.enumerate() if t.name.startswith("linkedout-decode")]
+        assert len(rec.encode(paths).encoded) == 7
+
+
+def test_close_ends_an_encode_that_is_under_way(tiny_bundle: Path, tmp_path: Path) -> None:
+    paths = files(tmp_path, 200)
+    decoder = Slow()
+    rec = Recommender.load(tiny_bundle, precision="fp32", decoder=decoder, threads=1)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            rec.encode(paths)
+        except ClosedError as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while decoder.count < 3:
+        time.sleep(0.005)
+    rec.close()
+    thread.join(10)
+    assert len(errors) == 1
+    assert decoder.count < 100

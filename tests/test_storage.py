@@ -1,0 +1,315 @@
+"""The store on a database: what is kept, followed, bounded and refused."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stored import CONFIG, SHAPE, Opened, open_stored, put, raw_bytes, stored, value
+
+from linkedout_edge import errors
+from linkedout_edge.storage import FILE_NAME, Database
+from linkedout_edge.store import Fingerprint, TokenStore
+
+KEYS = [None, "a passphrase", bytes(range(32))]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=["plain", "passphrase", "random key"])
+def test_what_was_put_is_there_when_opened_again(tmp_path: Path, key: str | bytes | None) -> None:
+    names = ["a.mp4", "b/ü 🎬.mp4", "not utf-8 \udcff.mp4", "nul\0inside"]
+    with stored(tmp_path, key) as s:
+        for i in names:
+            put(s.store, i, title=f"title of {i}")
+        put(s.store, "a.mp4", 99)
+        s.store.remove(names[1])
+    with stored(tmp_path, key) as s:
+        assert list(s.store) == [names[0], *names[2:]]
+        assert value(s.store, "a.mp4") == 99
+        assert s.store.fingerprint("a.mp4") == Fingerprint("content 99")
+        known = s.store.fingerprint(names[2])
+        assert known is not None
+        assert known.title == f"title of {names[2]}"
+        assert s.store.stats().disk_bytes > 0
+        assert s.store.stats().unsaved == 0
+
+
+def test_another_models_tokens_are_never_read(tmp_path: Path) -> None:
+    with stored(tmp_path, space="one") as s:
+        put(s.store, "a", 1)
+        put(s.store, "b", 2)
+    with stored(tmp_path, space="two") as s:
+        assert len(s.store) == 0
+        assert "a" not in s.store
+        put(s.store, "a", 50)
+    with stored(tmp_path, space="one") as s:
+        assert (value(s.store, "a"), value(s.store, "b")) == (1, 2)
+        s.store.remove("a")  # removing is for all models
+    with stored(tmp_path, space="two") as s:
+        assert list(s.store) == []
+
+
+def test_another_models_tokens_leave_first(tmp_path: Path) -> None:
+    with stored(tmp_path, space="one", max_videos=10) as s:
+        for i in range(10):
+            put(s.store, f"old{i}")
+    with stored(tmp_path, space="two", max_videos=10) as s:
+        for i in range(7):
+            put(s.store, f"new{i}")
+    with stored(tmp_path, space="one", max_videos=10) as s:
+        assert list(s.store) == ["old7", "old8", "old9"]
+
+
+def test_eviction_reaches_the_disk_and_spares_the_history(tmp_path: Path) -> None:
+    with stored(tmp_path, max_videos=5) as s:
+        s.history.add("watched")
+        for i in range(20):
+            put(s.store, f"v{i}")
+        assert len(s.store) == 5
+        kept = set(s.store)
+    assert {"watched", "v19"} <= kept
+    with stored(tmp_path, max_videos=5) as s:
+        assert set(s.store) == kept
+
+
+def test_the_order_of_use_survives(tmp_path: Path) -> None:
+    with stored(tmp_path, max_videos=3) as s:
+        for i in "abc":
+            put(s.store, i)
+        s.store.touch(s.store.rows(["a"]))
+    with stored(tmp_path, max_videos=3) as s:
+        put(s.store, "d")
+        assert set(s.store) == {"a", "c", "d"}
+
+
+def test_processes_follow_each_other(tmp_path: Path) -> None:
+    with stored(tmp_path) as one, stored(tmp_path) as two:
+        put(one.store, "a", 1)
+        put(one.store, "b", 2)
+        handle = one.store.select()
+        two.store.refresh()
+        assert (value(two.store, "a"), value(two.store, "b")) == (1, 2)
+        put(two.store, "a", 3)
+        two.store.remove("b")
+        put(two.store, "c", 4)
+        one.store.refresh()
+        assert list(one.store) == ["a", "c"]
+        assert [value(one.store, i) for i in "ac"] == [3, 4]
+        assert handle.rows().tolist() == [0, -1]
+        known = one.store.fingerprint("a")
+        assert known is not None
+        assert known.content == "content 3"
+
+
+def test_a_process_that_slept_long_reads_everything_again(tmp_path: Path) -> None:
+    with stored(tmp_path) as one, stored(tmp_path) as two:
+        put(one.store, "old", 1)
+        two.store.refresh()
+        for i in range(30):
+            put(one.store, f"v{i}")
+        one.store.remove("old")
+        with one.database.transaction() as con:  # as if the list of changes had been cut
+            con.execute("DELETE FROM changes WHERE seq < 25")
+        two.store.refresh()
+        assert set(two.store) == set(one.store)
+        assert all(value(two.store, i) == value(one.store, i) for i in one.store)
+
+
+def test_a_pinned_video_of_another_process_is_not_evicted(tmp_path: Path) -> None:
+    with stored(tmp_path, max_videos=3) as one, stored(tmp_path, max_videos=3) as two:
+        for i in "abc":
+            put(one.store, i)
+        two.store.refresh()
+        two.history.add("a")
+        # `one` has not heard of that, and lets the least recently used leave.
+        put(one.store, "d")
+        assert "a" in one.store
+    with stored(tmp_path) as s:
+        assert "a" in s.store
+
+
+def test_an_event_brings_its_tokens_back_if_another_process_evicted_them(tmp_path: Path) -> None:
+    with stored(tmp_path) as one, stored(tmp_path) as two:
+        put(one.store, "a", 7)
+        two.store.refresh()
+        two.store.remove("a")
+        one.history.add("a")  # `one` still holds them
+    with stored(tmp_path) as s:
+        assert value(s.store, "a") == 7
+
+
+def test_threads_share_one_store(tmp_path: Path) -> None:
+    problems: list[BaseException] = []
+    with stored(tmp_path, max_videos=30) as s, stored(tmp_path, max_videos=30) as other:
+
+        def work(opened: Opened, seed: int) -> None:
+            try:
+                rng = np.random.default_rng(seed)
+                for n in rng.integers(0, 50, 60):
+                    if n % 4:
+                        put(opened.store, f"v{n}", int(n))
+                    elif n % 8:
+                        opened.store.remove(f"v{n - 1}")
+                    else:
+                        opened.store.refresh()
+                        with opened.store.lock:
+                            known = opened.store.rows(list(opened.store))
+                            opened.store.touch(known)
+            except BaseException as e:
+                problems.append(e)
+
+        threads = [threading.Thread(target=work, args=(o, n)) for n, o in enumerate([s, s, other, other])]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert problems == []
+        put(s.store, "last", 5)
+        other.store.refresh()
+        s.store.refresh()
+        assert set(s.store) == set(other.store)
+        assert all(value(s.store, i) == value(other.store, i) == int(i[1:]) for i in s.store if i != "last")
+
+
+def test_a_batch_is_written_when_it_ends(tmp_path: Path) -> None:
+    with stored(tmp_path) as s:
+        with s.store.batch():
+            for i in range(10):
+                put(s.store, f"v{i}")
+            assert s.store.stats().unsaved == 10
+        assert s.store.stats().unsaved == 0
+        with sqlite3.connect(tmp_path / FILE_NAME) as con:
+            assert con.execute("SELECT count(*) FROM videos").fetchone()[0] == 10
+        con.close()
+
+
+def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "data"
+    with stored(folder) as s:
+        put(s.store, "a")
+        assert folder.stat().st_mode & 0o077 == 0
+        assert all(p.stat().st_mode & 0o077 == 0 for p in folder.iterdir())
+    assert [p.name for p in folder.iterdir()] == [FILE_NAME]
+
+
+def test_a_wrong_missing_or_needless_key(tmp_path: Path) -> None:
+    with stored(tmp_path / "e", "right") as s:
+        put(s.store, "a")
+    before = (tmp_path / "e" / FILE_NAME).read_bytes()
+    for key, said in [("wrong", "does not fit"), (None, "is encrypted: pass"), (b"x" * 40, "does not fit")]:
+        with pytest.raises(errors.WrongKeyError, match=said):
+            Database(tmp_path / "e", key)
+    assert (tmp_path / "e" / FILE_NAME).read_bytes() == before
+    with stored(tmp_path / "e", b"right") as s:  # the same bytes
+        assert "a" in s.store
+    with stored(tmp_path / "p") as s:
+        put(s.store, "a")
+    with pytest.raises(errors.WrongKeyError, match="written without a key"):
+        Database(tmp_path / "p", "k")
+    with pytest.raises(errors.WrongKeyError, match="must not be empty"):
+        Database(tmp_path / "n", "")
+
+
+def test_nothing_readable_lies_in_an_encrypted_folder(tmp_path: Path) -> None:
+    with stored(tmp_path, "k") as s:
+        put(s.store, "secret-id.mp4", 77, title="secret-title")
+        s.history.add("secret-path.mp4")
+        s.store.flush()
+        raw = raw_bytes(tmp_path)
+        assert len(raw) > 10_000
+        for text in (b"secret", b"content 77", bytes([77] * CONFIG.token_width)):
+            assert text not in raw
+    assert b"secret" not in raw_bytes(tmp_path)
+    with stored(tmp_path / "plain") as s:  # the same test finds them where they are
+        put(s.store, "secret-id.mp4", 77, title="secret-title")
+    assert b"secret-title" in raw_bytes(tmp_path / "plain")
+
+
+def test_without_the_library_a_key_names_the_line_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
+    with pytest.raises(errors.MissingDependencyError, match=r"pip install \"linkedout-edge\[encryption\]\""):
+        Database(tmp_path, "k")
+
+
+def test_other_peoples_and_newer_databases_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    con = sqlite3.connect(path)
+    con.execute("CREATE TABLE theirs (x)")
+    con.close()
+    with pytest.raises(errors.StorageVersionError, match="another program's"):
+        Database(tmp_path)
+    path.unlink()
+    Database(tmp_path).close()
+    con = sqlite3.connect(path)
+    con.execute("PRAGMA user_version=99")
+    con.close()
+    with pytest.raises(errors.StorageVersionError, match="format 99"):
+        Database(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [FILE_NAME]
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.ArgumentError, match="is a file"):
+        Database(tmp_path / "file")
+    with pytest.raises(errors.StorageReadOnlyError, match="cannot be made"):
+        Database("/proc/nowhere/data")
+    database = Database(tmp_path / "d")
+    database.close()
+    database.close()
+    with pytest.raises(errors.ClosedError):
+        TokenStore(CONFIG, database=database)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_is_told_to_load_again(tmp_path: Path) -> None:
+    with stored(tmp_path) as s:
+        put(s.store, "a")
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                put(s.store, "b")
+            except errors.StorageError as e:
+                code = 0 if "forked" in str(e) else 2
+            os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        put(s.store, "c")
+    with stored(tmp_path) as s:
+        assert list(s.store) == ["a", "c"]
+
+
+def test_a_removed_folder_is_an_error_and_not_a_silent_loss(tmp_path: Path) -> None:
+    with stored(tmp_path) as s:
+        put(s.store, "a")
+        (tmp_path / FILE_NAME).unlink()
+        with pytest.raises(errors.StorageDamagedError, match="removed or replaced"):
+            put(s.store, "b")
+
+
+def test_incognito_leaves_nothing_in_the_store(tmp_path: Path) -> None:
+    with stored(tmp_path) as s:
+        put(s.store, "before")
+        with s.store.private():
+            put(s.store, "hidden")
+            assert "hidden" in s.store
+            assert b"hidden" not in raw_bytes(tmp_path)
+        assert list(s.store) == ["before"]
+    assert b"hidden" not in raw_bytes(tmp_path)
+    memory = TokenStore(CONFIG)
+    with memory.private():
+        memory.put("x", np.zeros(SHAPE, np.int8), np.ones(SHAPE[:2], np.float32), Fingerprint(""))
+    assert len(memory) == 0
+
+
+def test_open_stored_closes(tmp_path: Path) -> None:
+    s = open_stored(tmp_path)
+    s.close()
+    with pytest.raises(errors.ClosedError):
+        s.store.select()
