@@ -19,7 +19,9 @@ Status: TypeAlias = Literal["ok", "warn", "fail"]
 
 _CPU_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 _CLIPS = 3
-_TOLERANCE = 1e-3  # scores of two backends may differ by this much: invariant 1 of the design
+_TOLERANCE = 0.05
+"""Scores of two backends may differ by this much from frames on: their int8 kernels round elsewhere. From tokens on it
+is 1e-3 (bindings/conformance)."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,11 @@ class Check:
 
 
 @click.command()
+@click.option("--privacy", "show_privacy", is_flag=True, help="Show every file that is kept, and how to remove it.")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Another folder than the user's.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 @click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
+def doctor(ctx: click.Context, show_privacy: bool, data_dir: Path | None, as_json: bool) -> None:
     """Check this machine and installation, and say how to mend it.
 
     Looks at libraries, decoders and their licences, CPU and accelerators, verifies the built-in bundle, and ranks a few
@@ -52,8 +56,13 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     """
     from linkedout_edge.cli.output import print_json
 
+    if show_privacy:
+        from linkedout_edge.cli.privacy import privacy
+
+        ctx.invoke(privacy, data_dir=data_dir, as_json=as_json)
+        return
     checks: list[Check] = []
-    for check in examine():
+    for check in examine(data_dir):
         checks.append(check)
         if not as_json:
             _show(check)
@@ -66,7 +75,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         ctx.exit(1)
 
 
-def examine() -> Iterator[Check]:
+def examine(data_dir: Path | None = None) -> Iterator[Check]:
     """All checks, one after the other; one that breaks unexpectedly is a failed check and no stack trace."""
     steps: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("python", _python),
@@ -77,6 +86,7 @@ def examine() -> Iterator[Check]:
         ("processor", _processor),
         ("bundle", _bundle),
         ("ranking", _ranking),
+        ("history and store", lambda: _storage(data_dir)),
     ]
     for name, step in steps:
         try:
@@ -85,6 +95,35 @@ def examine() -> Iterator[Check]:
             yield Check(
                 name, "fail", f"{type(e).__name__}: {e}", "report this, with the output of linkedout-edge doctor --json"
             )
+
+
+def _storage(data_dir: Path | None) -> Iterator[Check]:
+    """Whether what the commands keep is sound, found out without its key and without changing it."""
+    import contextlib
+    import sqlite3
+
+    from linkedout_edge.cli.data import default_data_dir
+    from linkedout_edge.cli.privacy import describe
+    from linkedout_edge.storage import FILE_NAME
+
+    folder = data_dir or default_data_dir()
+    path = folder / FILE_NAME
+    if not path.exists():
+        yield Check("history and store", "ok", f"nothing is kept in {folder}")
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2)) as con:
+            sound = con.execute("PRAGMA quick_check(1)").fetchone()[0] == "ok"
+    except sqlite3.DatabaseError:
+        sound = False
+    if sound:
+        yield Check("history and store", "ok", f"{path}: {describe(path)}")
+    else:
+        mend = "run linkedout-edge history list: it sets the damaged file aside and takes over what can be read"
+        yield Check("history and store", "warn", f"{path} is damaged or cannot be read", mend)
+    for damaged in sorted(folder.glob(f"{FILE_NAME}.damaged-*")):
+        mend = "remove it when nothing is missing; history clear removes it as well"
+        yield Check("history and store", "warn", f"a damaged database was set aside as {damaged.name}", mend)
 
 
 def _python() -> Iterator[Check]:

@@ -22,6 +22,8 @@ from linkedout_edge.errors import LinkedOutError
 COMMANDS = {
     "demo": "Rank thirty little videos and write a page about it.",
     "rank": "Rank videos by what was watched.",
+    "encode": "Look at videos once, so that ranking them later costs next to nothing.",
+    "history": "What was watched: list, add, forget, clear, export.",
     "inspect": "Show what is in a bundle, or what the model sees of a video.",
     "doctor": "Check this machine and installation, and say how to mend it.",
 }

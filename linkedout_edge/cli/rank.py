@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir
 from linkedout_edge.cli.options import SeveralValues, bundle_arguments, expand_videos, model_options, parse_watched
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Outcome:
 @click.option("--history", multiple=True, metavar="VIDEO...", help="What was watched, oldest first; see above.")
 @click.option("--candidates", multiple=True, required=True, metavar="VIDEO...", help="What to rank.")
 @model_options
+@data_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
 @click.option("--top-k", type=click.IntRange(min=1), help="Show only so many.")
 @click.option("--explain", is_flag=True, help="Say why each video stands where it stands.")
@@ -62,29 +65,45 @@ def rank(
     top_k: int | None,
     explain: bool,
     as_json: bool,
+    data_dir: Path | None,
+    key_file: Path | None,
 ) -> None:
     """Rank videos by what was watched.
 
     Both lists take files, folders and patterns: --history seen/ --candidates new/*.mp4. Put @ and a fraction behind a
-    watched video to say how much of it was watched: seen/dull.mp4@0.1 was skipped. Without --history, the order stays
-    as given.
+    watched video to say how much of it was watched: seen/dull.mp4@0.1 was skipped.
+
+    Without --history, what `linkedout-edge history` has recorded counts, and what was looked at is kept there. With it,
+    nothing is read or written but the videos, unless --data-dir names a folder.
 
     Exit code: 0 if something was ranked, 1 if every candidate failed, 2 for a mistake in the call.
     """
-    from linkedout_edge import Recommender
+    from linkedout_edge import Recommender, Video
     from linkedout_edge.cli.output import note, print_json
 
     events = read_history(history)
     videos = expand_videos(candidates)
+    kept: dict[str, Any] = {}
+    if data_dir is not None or (not history and default_data_dir().exists()):
+        kept = data_arguments(data_dir, key_file)
+        videos = absolute(videos)
+        events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
     with Recommender.load(
-        **bundle_arguments(bundle, precision), backend=backend, device=device, threads=threads, decoder=decoder
+        **bundle_arguments(bundle, precision),
+        backend=backend,
+        device=device,
+        threads=threads,
+        decoder=decoder,
+        **kept,
     ) as rec:
+        if not history:
+            events = list(rec.history)
         outcome = prepare_and_rank(rec, events, videos, top_k, quiet=as_json)
         if as_json:
             print_json(outcome.to_dict(explain=explain))
         else:
             if not events:
-                note("No --history: nothing was watched, so the order is the one given.")
+                note("Nothing was watched, so the order is the one given: see --history, and history add.")
             show_ranking(outcome, rec, len(events), explain=explain)
     if not len(outcome.ranking):
         ctx.exit(1)
@@ -114,7 +133,9 @@ def prepare_and_rank(
     from linkedout_edge.cli.output import progress
 
     start = time.perf_counter()
-    distinct = list(dict.fromkeys([*(e.id for e in events), *candidates]))
+    # A stored event's file may be gone, and need not be there.
+    watched = [e.id for e in events if e.id not in rec.store]
+    distinct = list(dict.fromkeys([*watched, *candidates]))
     with progress("Looking at videos", len(distinct), quiet=quiet) as advance:
         failed = {f.id: f for f in rec.encode(distinct, advance).failed}
     prepare = time.perf_counter() - start
