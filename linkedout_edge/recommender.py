@@ -334,6 +334,8 @@ class Recommender:
         if not jobs:
             scored = self._ranker.rank(events, chosen, [], wish, intake)
         else:
+            if isinstance(chosen, Selection) and chosen is not candidates:
+                chosen = chosen.ids  # encoding takes a while, and ids that are given by name stay pinned meanwhile
             held = [] if isinstance(chosen, Selection) else chosen
             with self.store.pinned(dict.fromkeys([*intake.ids, *held])):
                 late: set[str] = set()
@@ -506,9 +508,10 @@ class Recommender:
             if priors:
                 priors.align(given)
             ids = [i for i in dict.fromkeys(given) if i not in watched] if watched else list(dict.fromkeys(given))
-            rows = self.store.rows(ids)
-            if not ids or rows.min() >= 0:
-                return ids
+            with self.store.lock:
+                rows, version = self.store.rows(ids), self.store.version
+            if not ids or rows.min() >= 0:  # as if it had been a handle: looked up once
+                return Selection(self.store, ids, (), rows, version)
             return [
                 i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or intake.admit(Video(i), "candidate")
             ]
