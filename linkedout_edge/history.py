@@ -39,6 +39,7 @@ class History:
         max_age: Events whose `at` is older leave. None keeps them.
         clock: Present time, aware.
         database: The store's; None keeps the history in memory only.
+        forgotten: Called after events were removed on request, so that what was derived from them goes too.
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class History:
         max_age: timedelta | None = MAX_AGE,
         clock: Callable[[], datetime] = _now,
         database: Database | None = None,
+        forgotten: Callable[[], None] = lambda: None,
     ) -> None:
         if max_events < 1:
             raise ArgumentError(f"max_events must be at least 1, not {max_events}")
         self._store = store
         self._encode = encode
+        self._forgotten = forgotten
         self._max_events = max_events
         self._max_age = max_age
         self._clock = clock
@@ -228,6 +231,7 @@ class History:
 
     def _drop(self, gone: Callable[[Kept], bool]) -> int:
         count = self._change(gone)
+        self._forgotten()
         if self._db is not None:
             self._db.scrub()
         return count

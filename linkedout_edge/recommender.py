@@ -145,8 +145,8 @@ class Recommender:
         self._closed = False
         self._database = database
         self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
-        self.history = History(self.store, self._ensure, database=database)
         self._ranker = Ranker(self._config, self.store, sessions["user"], sessions["scorer"], self._layer_names)
+        self.history = History(self.store, self._ensure, database=database, forgotten=self._ranker.forget)
         self._background = Background(self._encode_behind)
 
     @classmethod

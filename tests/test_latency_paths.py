@@ -288,3 +288,13 @@ def test_memory_stays_flat_for_long(rec: Recommender, frames: np.ndarray) -> Non
     before = rss()
     churn(rec, ids, 10_000, frames, 1000)
     assert rss() - before < 12 << 20
+
+
+@pytest.mark.parametrize("forget", [lambda h: h.clear(), lambda h: h.forget("clip0")], ids=["clear", "forget"])
+def test_what_is_derived_from_a_history_goes_with_it(rec: Recommender, frames: np.ndarray, forget: Any) -> None:
+    rec.encode([Video(frames=frames, id="clip0"), Video(frames=255 - frames, id="clip1")])
+    rec.history.add("clip0")
+    rec.rank(candidates=["clip1"])
+    assert len(rec._ranker._users._users)
+    forget(rec.history)
+    assert not len(rec._ranker._users._users)
