@@ -58,10 +58,6 @@ class ClosedError(LinkedOutError, RuntimeError):
     """The recommender was closed; load a new one."""
 
 
-class NotYetError(LinkedOutError, NotImplementedError):
-    """The option is part of the stable API, but this version does not have it yet."""
-
-
 class StorageError(LinkedOutError, OSError):
     """What lies in `data_dir` cannot be read or written."""
 

@@ -490,7 +490,10 @@ class TokenStore:
                         )
                         for i, r in rows
                     }
-                    leaving = list(self._leaving)
+                    settled = len(self._leaving)
+                    # What was put again since it was evicted, here or by another process, has kept its number.
+                    back_again = {*numbers.values(), *self._number[: len(self._ids)].tolist()} if settled else set()
+                    leaving = [n for n in self._leaving if n not in back_again]
                 stay = self._table.evict(con, leaving) if leaving else []
                 if numbers:
                     self._table.trim_other_spaces(con, max(0, self._max - len(self._row)))
@@ -502,13 +505,15 @@ class TokenStore:
                 position = self._table.last_change(con)
             self._position = position
             with self.lock:
-                del self._leaving[: len(leaving)]
+                del self._leaving[:settled]
                 for i, n in numbers.items():
                     row = self._row.get(i)
                     if row is not None:
                         self._number[row] = n
                         if self._stamp[row] == stamps[i]:
                             self._pending.pop(i, None)
+                    elif i not in write.removed:  # evicted by another thread while it was being written
+                        self._leaving.append(n)
                 for i in [i for i in self._pending if i not in self._row]:
                     del self._pending[i]
                 self._forget_rows(write.removed)

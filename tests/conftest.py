@@ -14,6 +14,12 @@ from linkedout_edge import Recommender
 PRECISIONS = ("fp32", "int8")
 
 
+@pytest.fixture(autouse=True)
+def no_history_of_this_user(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands look into the user's data folder; tests must neither find nor leave anything there."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.getbasetemp() / "data"))
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle folder of random weights in int8 and fp32, made by the real exporter."""

@@ -313,3 +313,14 @@ def test_open_stored_closes(tmp_path: Path) -> None:
     s.close()
     with pytest.raises(errors.ClosedError):
         s.store.select()
+
+
+def test_what_is_put_again_after_its_eviction_stays_in_the_database(tmp_path: Path) -> None:
+    with stored(tmp_path, max_videos=2) as s:
+        put(s.store, "a", 1)
+        with s.store.batch():
+            put(s.store, "b", 2)
+            put(s.store, "c", 3)  # "a" leaves
+            put(s.store, "a", 4)  # and comes back before that was written down
+    with stored(tmp_path) as s:
+        assert value(s.store, "a") == 4
