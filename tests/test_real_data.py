@@ -35,6 +35,18 @@ def test_the_runtime_tokenises_every_caption_like_the_library():
         assert ours.encode(text) == encoded.ids, text
 
 
+@pytest.mark.slow
+def test_training_on_photos_runs_through(tmp_path):
+    pytest.importorskip("ai_edge_litert", reason="the teacher's runtime is not installed")
+    from linkedout_quant.master import load_student
+    from linkedout_quant.training.recipe import Recipe, train
+
+    from linkedout_edge.config import ModelConfig
+
+    train(tmp_path, DATA, ModelConfig.tiny(), Recipe.smoke())
+    assert load_student(tmp_path).config == ModelConfig.tiny()
+
+
 def command_line(*arguments):
     done = subprocess.run(
         [sys.executable, "-m", "linkedout_edge.cli.main", "rank", "--json", *arguments],

@@ -31,6 +31,8 @@ class Recipe:
     clips: StageRecipe = StageRecipe("clips", 1500, 32, 1.5e-3, warmup=100)  # noqa: RUF009
     users: StageRecipe = StageRecipe("users", 1600, 32, 2e-3, warmup=100)  # noqa: RUF009
     pool: int = 3000
+    per_photo: int = 8
+    """Photo clips of each photo."""
 
     @classmethod
     def smoke(cls) -> Recipe:
@@ -41,6 +43,7 @@ class Recipe:
             clips=StageRecipe("clips", 2, 4, 1e-3, warmup=1),
             users=StageRecipe("users", 2, 2, 1e-3, warmup=1),
             pool=260,
+            per_photo=1,
         )
 
 
@@ -92,7 +95,7 @@ def train(run: Path, data: Path | None, config: ModelConfig, recipe: Recipe) -> 
             write_shards(data, cache, range(recipe.shards), config.frame_size)
         tower = train_tower(run, cache, config, recipe.tower)
         student.encoder.tower.load_state_dict(tower["tower"].state_dict())
-        photos = PhotoClips(data, cache)
+        photos = PhotoClips(data, cache, recipe.per_photo)
     train_clips(run, config, recipe.clips, tokenizer, student.encoder, photos)
     train_users(run, config, recipe.users, student, photos, recipe.pool)
     return save_master(run, student)

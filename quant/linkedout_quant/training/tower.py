@@ -12,7 +12,7 @@ from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.tower import VisionTower
 from linkedout_quant.teachers.mobilenet import WIDTH
 from linkedout_quant.training.loop import StageRecipe, is_finished, train_stage
-from linkedout_quant.training.photo_cache import SHARD, SPATIAL_WIDTH, existing_shards
+from linkedout_quant.training.photo_cache import SHARD, SPATIAL_GRID, SPATIAL_WIDTH, existing_shards
 
 
 class TeacherHeads(nn.Module):
@@ -63,6 +63,12 @@ class CropCache:
         )
 
 
+def on_grid(spatial: Tensor, grid: int) -> Tensor:
+    """Cached cells [B, 16, X] → the student's [B, grid², X], by averaging."""
+    cells = spatial.transpose(1, 2).unflatten(2, (SPATIAL_GRID, SPATIAL_GRID))
+    return nn.functional.adaptive_avg_pool2d(cells, grid).flatten(2).transpose(1, 2)
+
+
 def feature_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Squared error and cosine distance: the first fixes sizes, the second is what ranking by similarity uses."""
     cosine = 1 - nn.functional.cosine_similarity(predicted, target, dim=-1).mean()
@@ -85,6 +91,7 @@ def train_tower(run: Path, cache: Path, config: ModelConfig, recipe: StageRecipe
         if step % 50 == 0:
             crops.refresh()
         images, pooled, spatial = crops.batch(np.random.default_rng([recipe.seed, step]), recipe.batch)
+        spatial = on_grid(spatial, config.grid)
         with torch.autocast("cpu", torch.bfloat16):
             got_pooled, got_spatial = heads(tower(images))
         return {
