@@ -20,7 +20,7 @@ help:  ## this list
 	$(PIP) .venv/bin/pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: .venv-demo/installed  ## rank thirty little videos with the built-in int8 bundle and write a page about it
+demo: .venv-demo/installed  ## rank 24 little videos with the built-in int8 bundle and write a page about it
 	.venv-demo/bin/linkedout-edge demo --out demo
 
 test: .venv/installed  ## the tests, on tiny bundles

@@ -90,6 +90,10 @@ class PackError(LinkedOutError, ValueError):
     """A feature pack cannot be used: not a pack, damaged, too large, or of other shapes."""
 
 
+class PackNotFoundError(PackError, FileNotFoundError):
+    """There is no pack under the given path."""
+
+
 class TokenSpaceError(PackError):
     """A feature pack was made by another model: its tokens mean something else."""
 

@@ -127,7 +127,9 @@ class History:
         """
         self._check_open()
         if (id is None) == (since is None):
-            raise ArgumentError("forget takes an id or since=...; clear() forgets everything")
+            raise ArgumentError(
+                "forget takes either an id or since=..., not both and not neither; clear() forgets everything"
+            )
         if id is not None:
             if not isinstance(id, str):
                 raise ArgumentTypeError(f"id must be a str, not {type(id).__name__}")

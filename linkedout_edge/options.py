@@ -16,7 +16,9 @@ def positive(name: str, value: object) -> int:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise ArgumentTypeError(f"{name} must be a whole number, not {type(value).__name__}") from None
-    if isinstance(value, bool) or number < 1:
+    if isinstance(value, bool):
+        raise ArgumentTypeError(f"{name} must be a whole number, not {value}")
+    if number < 1:
         raise ArgumentError(f"{name} must be at least 1, not {value}; leave it out for the default")
     return number
 

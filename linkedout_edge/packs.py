@@ -23,7 +23,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge.errors import PackError, StorageError, StorageFullError, TokenSpaceError, VideoNotFoundError
+from linkedout_edge.errors import (
+    PackError,
+    PackNotFoundError,
+    StorageError,
+    StorageFullError,
+    TokenSpaceError,
+    VideoNotFoundError,
+)
 from linkedout_edge.store import Fingerprint
 
 if TYPE_CHECKING:
@@ -114,7 +121,9 @@ def read_pack(path: str | os.PathLike[str], *, token_space: str, shape: tuple[in
     file = Path(path)
     try:
         if not file.is_file():
-            raise PackError("there is no such pack: name a file that export_pack wrote")
+            if file.exists():
+                raise PackError("it is a directory or device: name a file that export_pack wrote")
+            raise PackNotFoundError("there is no such pack: name a file that export_pack wrote")
         size = file.stat().st_size
         if size > max_bytes:
             raise PackError(

@@ -195,6 +195,11 @@ class Recommender:
         if not isinstance(strict_device, bool):
             raise ArgumentTypeError(f"strict_device must be True or False, not {type(strict_device).__name__}")
         count = available_cpus() if threads is None else _positive("threads", threads)
+        most = 4 * (os.cpu_count() or 1)
+        if count > max(most, 16):  # a pool of thousands takes all memory before it says anything
+            raise ArgumentError(
+                f"threads is {count}, and this machine has {most // 4} CPUs: leave it out, or give fewer"
+            )
         decode = decoder if callable(decoder) else get_decoder(decoder)
         library = create_backend(
             backend, device=device, providers=providers, threads=count, cache_dir=cache_dir, strict=strict_device

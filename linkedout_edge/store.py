@@ -349,6 +349,7 @@ class TokenStore:
 
     def stats(self) -> StoreStats:
         """How full the store is."""
+        self._check_open()
         self.refresh()
         disk = 0
         if self._db is not None and self._db.path.exists():

@@ -123,9 +123,9 @@ def test_a_spoilt_pack_changes_nothing(tmp_path: Path, what: str) -> None:
 
 def test_files_that_are_no_packs(tmp_path: Path) -> None:
     store, path = filled(), tmp_path / "p"
-    with pytest.raises(errors.PackError, match="no such pack"):
+    with pytest.raises(errors.PackNotFoundError, match="no such pack"):
         store.import_pack(path)
-    with pytest.raises(errors.PackError, match="no such pack"):
+    with pytest.raises(errors.PackError, match="it is a directory"):
         store.import_pack(tmp_path)
     store.export_pack(path)
     with pytest.raises(errors.PackError, match="more than the 100 allowed"):

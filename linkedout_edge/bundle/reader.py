@@ -248,4 +248,5 @@ def _manifest(source: _Source) -> Manifest:
 def _not_found(value: str) -> str:
     embedded = embedded_precisions()
     names = unknown("bundle", value, embedded) if embedded else f"unknown bundle {value!r}."
-    return f"{names} Or pass an existing folder or .zip: there is none at {value!r}"
+    hint = " The built-in bundle is called by its precision." if value == "base" else ""
+    return f"{names}{hint} Or pass an existing folder or .zip: there is none at {value!r}"

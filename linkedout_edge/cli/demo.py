@@ -1,4 +1,4 @@
-"""`linkedout-edge demo`: the whole path on thirty rendered clips or a folder of videos, as a table and a page."""
+"""`linkedout-edge demo`: the whole path on 30 rendered clips or a folder of videos, as a table and a page."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def demo(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Rank thirty little videos, or those in FOLDER, and write a page about it.
+    """Rank 24 little videos by six that were watched, or those in FOLDER, and write a page about it.
 
     Without FOLDER, clips are rendered of combinations that the model was not trained on, and a simulated user with a
     simple taste has watched six of them. The page is one file, OUT/index.html, that loads nothing from anywhere.
@@ -317,7 +317,7 @@ def _facts(scene: Scene, outcome: Outcome, rec: Recommender) -> dict[str, str]:
     seconds = median(rec.rank(scene.events, ranking.ids).timing.total for _ in range(_TIMED))
     facts = {
         "looking at a video": duration(outcome.prepare / max(1, looked_at)),
-        f"ranking {len(ranking)}": duration(seconds),
+        f"ranking {len(ranking)} again": duration(seconds),
         "kept per video": f"{stored.payload_bytes // max(1, stored.videos)} bytes",
         "model": f"{info.bundle}, {info.precision}",
         "runs on": f"{info.backend}, {info.threads} threads" if info.threads != 1 else f"{info.backend}, 1 thread",

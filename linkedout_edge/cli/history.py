@@ -120,23 +120,40 @@ def add(
 @click.option("--since", metavar="AGE", help="Forget the last 30m, 1h, 2d or 1w; or all since 2026-05-01T18:00.")
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
 def forget(
-    videos: tuple[str, ...], since: str | None, data_dir: Path | None, key_file: Path | None, as_json: bool
+    ctx: click.Context,
+    videos: tuple[str, ...],
+    since: str | None,
+    data_dir: Path | None,
+    key_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Forget that VIDEOS were watched, or all that was watched since a moment; their tokens go as well.
 
     They are removed from the files on disk, not only marked.
+
+    Exit code: 0, or 1 if one of the VIDEOS was not in the history.
     """
     if bool(videos) == (since is not None):
         raise ArgumentError("name videos, or --since: history clear forgets everything")
+    unknown: list[str] = []
     with kept(data_dir, key_file) as (events, store):
         if since is not None:
             count = events.forget(since=parse_since(since))
         else:
-            names = list(dict.fromkeys([*videos, *absolute(videos)]))
-            count = sum(events.forget(i) for i in names)
-            store.remove(names)
-    _say({"forgotten": count}, f"{count} forgotten", as_json)
+            count = 0
+            for video in dict.fromkeys(videos):
+                names = list(dict.fromkeys([video, *absolute([video])]))
+                found = sum(events.forget(i) for i in names)
+                store.remove(names)
+                count += found
+                if not found:
+                    unknown.append(video)
+    told = f"{count} forgotten" + "".join(f"\nnot in the history: {v}" for v in unknown)
+    _say({"forgotten": count, "unknown": unknown}, told, as_json)
+    if unknown:
+        ctx.exit(1)
 
 
 @history.command()
@@ -155,6 +172,7 @@ def clear(yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool
 @history.command()
 @click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
 @data_options
+@click.option("--json", is_flag=True, expose_value=False, help="It is JSON in any case.")
 def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
     """Write all events as JSON, into FILE or to the terminal. The file is not encrypted."""
     import json

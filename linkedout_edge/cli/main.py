@@ -20,7 +20,7 @@ from linkedout_edge._version import __version__
 from linkedout_edge.errors import LinkedOutError
 
 COMMANDS = {
-    "demo": "Rank thirty little videos and write a page about it.",
+    "demo": "Rank 24 little videos by six that were watched, and write a page about it.",
     "rank": "Rank videos by what was watched.",
     "encode": "Look at videos once, so that ranking them later costs next to nothing.",
     "history": "What was watched: list, add, forget, clear, export.",
