@@ -167,7 +167,8 @@ class Event:
         video: The `Video` (a str or path is turned into one).
         watched: Fraction that was watched, in [0, 1]. A low one is a skip.
         liked: True for a like, False for a dislike, None for neither.
-        at: When, as an aware datetime; None is of unknown age.
+        at: When, as an aware datetime; None is of unknown age. A moment in the future (the clock was set back) counts
+            as now.
 
     Raises:
         ArgumentError: `watched` is not in [0, 1], or `at` has no time zone.
