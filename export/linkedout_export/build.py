@@ -15,6 +15,7 @@ from linkedout_quant.training.photo_clips import PhotoClips
 from linkedout_edge import Recommender, Video
 from linkedout_edge.bundle.manifest import Calibration, Manifest
 from linkedout_edge.config import ModelConfig
+from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.errors import BackendError
 from linkedout_edge.microworld import make_exam, random_attributes, render_frames
 from linkedout_export.graphs import GraphName, export_graphs, parity
@@ -33,7 +34,7 @@ OTHER_TOLERANCE = 1e-3
 def calibration_feeds(config: ModelConfig, data: Path | None, cache: Path, clips: int = 96) -> list[Feeds]:
     """Encoder inputs for calibration: micro-videos and, where there is data, photo clips, one each."""
     rng = np.random.default_rng(77)
-    times = (np.arange(config.frames) + 0.5) / config.frames
+    times = np.array(slot_centres(config.frames, 1.0))
     photos = PhotoClips(data, cache) if data else None
     feeds = []
     for i in range(clips):

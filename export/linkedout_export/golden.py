@@ -16,6 +16,7 @@ import numpy as np
 
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.bundle import open_bundle
+from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.features import event_features
 from linkedout_edge.microworld import caption, random_attributes, render_frames
 from linkedout_edge.text import Tokenizer
@@ -68,7 +69,7 @@ def render_videos(size: int, count: int) -> tuple[list[np.ndarray], list[str]]:
     for i in range(VIDEOS):
         attributes = random_attributes(rng)
         f = {VIDEOS - 1: 1, VIDEOS - 2: 3}.get(i, count)
-        frames.append(render_frames(attributes, i, (np.arange(f) + 0.5) / f, size))
+        frames.append(render_frames(attributes, i, np.array(slot_centres(f, 1.0)), size))
         titles.append(caption(attributes, rng) if i % 3 == 0 else "")
     return frames, titles
 

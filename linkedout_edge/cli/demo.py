@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from linkedout_edge.cli.options import SeveralValues, bundle_arguments, expand_videos, model_options, parse_watched
+from linkedout_edge.cli.options import SeveralValues, expand_videos, model_arguments, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -97,8 +97,7 @@ def demo(
     if folder is None and history:
         raise ArgumentError("--history needs a FOLDER: the rendered clips come with a history of their own")
     # The bundle first: a mistake in the call should not show after a minute of rendering.
-    arguments = bundle_arguments(bundle, precision)
-    with Recommender.load(**arguments, backend=backend, device=device, threads=threads) as rec:
+    with Recommender.load(**model_arguments(bundle, precision, backend, device, threads)) as rec:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as e:

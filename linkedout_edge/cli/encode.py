@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options
-from linkedout_edge.cli.options import bundle_arguments, expand_videos, model_options
+from linkedout_edge.cli.options import expand_videos, model_arguments, model_options
 
 
 @click.command()
@@ -47,11 +47,8 @@ def encode(
     paths = absolute(expand_videos(videos))
     start = time.perf_counter()
     with Recommender.load(
-        **bundle_arguments(bundle, precision),
+        **model_arguments(bundle, precision, backend, device, threads),
         **data_arguments(data_dir, key_file),
-        backend=backend,
-        device=device,
-        threads=threads,
         decoder=decoder,
     ) as rec:
         with progress("Encoding", len(paths), quiet=as_json) as advance:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept
-from linkedout_edge.cli.options import bundle_arguments, expand_videos, model_options, parse_watched
+from linkedout_edge.cli.options import expand_videos, model_arguments, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -92,11 +92,8 @@ def add(
         wanted += [(p, 1.0 if watched is None else watched) for p in absolute(expand_videos([path]))]
     added, failed = [], []
     with Recommender.load(
-        **bundle_arguments(bundle, precision),
+        **model_arguments(bundle, precision, backend, device, threads),
         **data_arguments(data_dir, key_file),
-        backend=backend,
-        device=device,
-        threads=threads,
         decoder=decoder,
     ) as rec:
         for path, watched in wanted:

@@ -30,7 +30,7 @@ COMMANDS = {
 """The device half's commands: module and function of the same name, and what `--help` says of it."""
 
 ENTRY_POINTS = "linkedout_edge.commands"
-EXIT_FAILED, EXIT_ERROR, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 
 class Commands(click.Group):

@@ -114,8 +114,9 @@ def model_options(command: F) -> F:
     return command
 
 
-def bundle_arguments(bundle: str | None, precision: str | None) -> dict[str, Any]:
-    """`Recommender.load`'s arguments for ``--bundle`` and ``--precision``; without the former, the built-in one."""
-    if bundle is None:
-        return {"bundle": precision or "int8"}
-    return {"bundle": bundle, "precision": precision}
+def model_arguments(
+    bundle: str | None, precision: str | None, backend: str, device: str, threads: int | None
+) -> dict[str, Any]:
+    """`Recommender.load`'s arguments for `model_options`; without ``--bundle``, the built-in one."""
+    named = {"bundle": precision or "int8"} if bundle is None else {"bundle": bundle, "precision": precision}
+    return {**named, "backend": backend, "device": device, "threads": threads}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir
-from linkedout_edge.cli.options import SeveralValues, bundle_arguments, expand_videos, model_options, parse_watched
+from linkedout_edge.cli.options import SeveralValues, expand_videos, model_arguments, model_options, parse_watched
 
 if TYPE_CHECKING:
     from linkedout_edge import Event, Failed, Ranking, Recommender
@@ -89,12 +89,7 @@ def rank(
         videos = absolute(videos)
         events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
     with Recommender.load(
-        **bundle_arguments(bundle, precision),
-        backend=backend,
-        device=device,
-        threads=threads,
-        decoder=decoder,
-        **kept,
+        **model_arguments(bundle, precision, backend, device, threads), **kept, decoder=decoder
     ) as rec:
         if not history:
             events = list(rec.history)

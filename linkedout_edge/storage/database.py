@@ -163,11 +163,6 @@ class Database:
                 file.unlink()
         return done
 
-    def vacuum(self) -> None:
-        """Rebuild the file without the room that removed records took. Needs as much room again meanwhile."""
-        with self.reading() as con:
-            con.execute("VACUUM")
-
     def close(self) -> None:
         """Close it; twice is fine."""
         with self.lock:

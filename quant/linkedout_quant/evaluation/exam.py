@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 
 from linkedout_edge import Event, Recommender, Video
+from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalised, render_frames
 from linkedout_quant.evaluation.baselines import colour_histograms, latest_cosine, mean_cosine, unit_rows
 from linkedout_quant.evaluation.metrics import bootstrap_interval, mean_metrics, user_metrics
@@ -18,7 +19,7 @@ Scorer = Callable[[ExamUser], np.ndarray]
 
 def pool_videos(exam: Exam, size: int = 128, frames: int = 8) -> list[Video]:
     """The exam's clips as frames, under ids ``clip0``, ``clip1`` …"""
-    times = (np.arange(frames) + 0.5) / frames
+    times = np.array(slot_centres(frames, 1.0))
     return [
         Video(frames=render_frames(attributes, seed, times, size), id=f"clip{i}")
         for i, (attributes, seed) in enumerate(track(exam.pool, "rendering the exam's clips"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from linkedout_edge.decode.base import slot_centres
 from linkedout_quant.teachers.mobilenet import SIDE, WIDTH, MobileNetTeacher
 from linkedout_quant.training.photo_cache import load_rgb, training_photos
 
@@ -92,4 +93,4 @@ class PhotoClips:
     def frames(self, index: int, count: int, size: int) -> np.ndarray:
         """`count` frames of a clip at the middles of equal spans of time, as the decoder takes them."""
         clip = self.clips[index]
-        return clip.frames(self.photos[clip.photo], (np.arange(count) + 0.5) / count, size)
+        return clip.frames(self.photos[clip.photo], np.array(slot_centres(count, 1.0)), size)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from linkedout_edge.config import EVENT_FEATURES, ModelConfig
+from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.features import event_features
 from linkedout_edge.microworld import UserPool, one_hot, random_attributes, render_frames
 from linkedout_quant.model import Student, fuse
@@ -152,29 +153,28 @@ def train_users(
     rng = np.random.default_rng([recipe.seed, 99])
     attributes = [random_attributes(rng) for _ in range(pool)]
     seeds = rng.integers(2**31, size=pool)
-    times = (np.arange(config.frames) + 0.5) / config.frames
+    times = np.array(slot_centres(config.frames, 1.0))
     users = UserPool(attributes)
     latents = torch.from_numpy(np.stack([one_hot(a) for a in attributes]) - latent_mean())
 
-    def render(i: int) -> Callable[[], np.ndarray]:
-        return lambda: render_frames(attributes[i], int(seeds[i]), times, config.frame_size)
-
+    photo_users = None
+    if photos is not None:
+        chosen = np.arange(0, len(photos.clips), 4)
+        photo_users = PhotoUsers(photos, chosen)
+        photo_teacher = torch.from_numpy(photos.features[chosen])
     cache = run / "features.pt"
     if cache.exists():
         saved = torch.load(cache, weights_only=True)
         micro_features, photo_features = saved["micro"], saved["photo"]
     else:
-        micro_features = pool_features(student, [render(i) for i in range(pool)], "micro-videos")
-        photo_features = None
-    photo_users = None
-    if photos is not None:
-        chosen = np.arange(0, len(photos.clips), 4)
-        photo_users = PhotoUsers(photos, chosen)
-        if photo_features is None:
-            makers = [partial(photos.frames, int(i), config.frames, config.frame_size) for i in chosen]
-            photo_features = pool_features(student, makers, "photo clips")
-        photo_teacher = torch.from_numpy(photos.features[chosen])
-    torch.save({"micro": micro_features, "photo": photo_features}, cache)
+        rendered = [
+            partial(render_frames, a, int(s), times, config.frame_size) for a, s in zip(attributes, seeds, strict=True)
+        ]
+        micro_features, photo_features = pool_features(student, rendered, "micro-videos"), None
+        if photos is not None:
+            panned = [partial(photos.frames, int(i), config.frames, config.frame_size) for i in chosen]
+            photo_features = pool_features(student, panned, "photo clips")
+        torch.save({"micro": micro_features, "photo": photo_features}, cache)
 
     projections = nn.ModuleList(c.project for c in student.encoder.compressors)  # type: ignore[misc]
     modules = nn.ModuleDict({"projections": projections, "user": student.user})
