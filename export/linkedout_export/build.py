@@ -10,7 +10,8 @@ import onnx
 from linkedout_quant.evaluation.exam import pool_videos, product_scores, take_exam
 from linkedout_quant.evaluation.metrics import rank_agreement
 from linkedout_quant.master import PROMPT, load_student
-from linkedout_quant.training.photo_clips import PhotoClips
+from linkedout_quant.media import find_media, load_frames
+from linkedout_quant.training.stills import CameraPath, clip_of
 
 from linkedout_edge import Recommender, Video
 from linkedout_edge.bundle.manifest import Calibration, Manifest
@@ -31,15 +32,20 @@ ENCODER_TOLERANCE = 1.5  # in int8 steps: a value on the edge between two may fa
 OTHER_TOLERANCE = 1e-3
 
 
-def calibration_feeds(config: ModelConfig, data: Path | None, cache: Path, clips: int = 96) -> list[Feeds]:
-    """Encoder inputs for calibration: micro-videos and, where there is data, photo clips, one each."""
+def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96) -> list[Feeds]:
+    """Encoder inputs for calibration: micro-videos and, where there is data, clips of its photos and videos, in turn."""
     rng = np.random.default_rng(77)
     times = np.array(slot_centres(config.frames, 1.0))
-    photos = PhotoClips(data, cache) if data else None
+    media = [m for m in find_media([data]) if not m.held_back] if data else []
+    chosen = [media[i] for i in rng.permutation(len(media))[: clips // 2]]
+    shown = load_frames(chosen, config.frames, config.frame_size * 2)[1] if chosen else []
     feeds = []
     for i in range(clips):
-        if photos and i % 2:
-            frames = photos.frames(int(rng.integers(len(photos.clips))), config.frames, config.frame_size)
+        if shown and i % 2:
+            picture = shown[i // 2 % len(shown)]
+            frames = clip_of(picture, CameraPath.random(picture.shape[1:], rng), times, config.frame_size)
+            if len(frames) < config.frames:  # a video of fewer frames than the model looks at
+                frames = frames[np.arange(config.frames) * len(frames) // config.frames]
         else:
             frames = render_frames(random_attributes(rng), int(rng.integers(2**31)), times, config.frame_size)
         # Titles are rare in use and short; random words keep the ranges of their embeddings in view.
@@ -70,7 +76,7 @@ def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users:
     worst = parity(student, graphs)
     if worst["encoder"] > ENCODER_TOLERANCE or max(worst["user"], worst["scorer"]) > OTHER_TOLERANCE:
         raise BackendError(f"the exported graphs differ from torch: {worst}")
-    feeds = calibration_feeds(config, data, run / "cache")
+    feeds = calibration_feeds(config, data)
     precisions: dict[str, dict[GraphName, onnx.ModelProto]] = {
         "int8": {**graphs, "encoder": quantise_int8(graphs["encoder"], feeds)},
         "int4": {**graphs, "encoder": quantise_int4(graphs["encoder"], feeds)},
