@@ -218,6 +218,7 @@ class UserObjective:
         pool: photos and videos; None: micro-videos alone.
         real: prompt → features of `pool`.
         top_k: see `linkedout_quant.model.fusion.fuse`.
+        gated: whether gates learn; else all layers count alike.
     """
 
     def __init__(
@@ -228,8 +229,10 @@ class UserObjective:
         pool: ClipPool | None = None,
         real: dict[str, Tensor] | None = None,
         top_k: int | None = None,
+        gated: bool = True,
     ) -> None:
-        self.student, self.micro, self.real, self.pool, self.top_k = student, micro, real or {}, pool, top_k
+        self.student, self.micro, self.real, self.pool = student, micro, real or {}, pool
+        self.top_k, self.gated = top_k, gated
         self.users = UserPool(attributes)
         self.latents = torch.from_numpy(np.stack([one_hot(a) for a in attributes]) - latent_mean())
         self.sorts: dict[bool, tuple[np.ndarray, LikedSorts]] = {}
@@ -254,6 +257,8 @@ class UserObjective:
         history, events, mask, candidates, relevant = (x.to(values.device) for x in collate(cases))
         query, bias, _ = self.student.user.from_values(values[history], events, mask)
         u, q = query[:, 0], query[:, 1]
+        if not self.gated:
+            q, bias = torch.zeros_like(q), torch.zeros_like(bias)
         if not learn_gates:
             q, bias = q.detach(), bias.detach()
         if not learn_rest:
