@@ -165,6 +165,12 @@ def _onnxruntime() -> Iterator[Check]:
         yield check
         return
     yield Check(check.name, "ok", f"{check.found}, providers: {', '.join(ort.get_available_providers())}")
+    bundle = _builtin()
+    if bundle:
+        from linkedout_edge.cli.accelerators import onnxruntime_providers
+
+        for name, well, found, mend in onnxruntime_providers(ort, bundle):
+            yield Check(name, "ok" if well else "warn", found, mend)
 
 
 def _openvino() -> Iterator[Check]:
@@ -174,6 +180,20 @@ def _openvino() -> Iterator[Check]:
         return
     devices = openvino.Core().available_devices
     yield Check(check.name, "ok", f"{check.found}, devices: {', '.join(devices) or 'none'}")
+    bundle = _builtin()
+    if bundle:
+        from linkedout_edge.cli.accelerators import openvino_devices
+
+        for name, well, found, mend in openvino_devices(devices, bundle):
+            yield Check(name, "ok" if well else "warn", found, mend)
+
+
+def _builtin() -> str:
+    """A precision of the built-in bundle to try things with; "" without one."""
+    from linkedout_edge.bundle.reader import embedded_precisions
+
+    names = embedded_precisions()
+    return "int8" if "int8" in names else "".join(names[:1])
 
 
 def _decoders() -> Iterator[Check]:
@@ -259,12 +279,9 @@ def _bundle() -> Iterator[Check]:
 
 def _ranking() -> Iterator[Check]:
     """Rank rendered clips with every backend there is, and compare."""
-    from linkedout_edge.bundle.reader import embedded_precisions
-
-    names = embedded_precisions()
-    if not names:
+    bundle = _builtin()
+    if not bundle:
         return
-    bundle = "int8" if "int8" in names else names[0]
     with tempfile.TemporaryDirectory(prefix="linkedout-edge-") as folder:
         clips = _clips(Path(folder))
         reference: dict[str, float] | None = None
