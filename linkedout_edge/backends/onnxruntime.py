@@ -10,6 +10,7 @@ after loading we ask what each graph's operations were really given to.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from linkedout_edge import _telemetry
 from linkedout_edge._version import __version__
 from linkedout_edge.backends import drivers
 from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back
@@ -101,8 +103,10 @@ class OnnxRuntimeBackend:
         first = self._providers[0][0]
         self._static = (first in STATIC or (device == "npu" and first != CPU)) if static is None else static
         disable = getattr(onnxruntime, "disable_telemetry_events", None)
-        if disable is not None:  # Windows builds have some
+        if disable is not None:  # for builds that know no variable, and for when it came too late
             disable()
+        if _telemetry.TOO_LATE:
+            notices.say(f"onnxruntime's telemetry was on before we could stop it: {_telemetry.ADVICE}", logging.WARNING)
 
     def devices(self) -> list[str]:
         """Devices that this onnxruntime lists a provider for; ``gpu`` only where it is not CUDA's."""
@@ -145,7 +149,9 @@ class OnnxRuntimeBackend:
         available = self._available()
         for name, _ in providers:
             if name not in available:
-                raise DeviceError(unknown("execution provider", name, available))
+                full = next((p for p in available if p.lower() == f"{name}ExecutionProvider".lower()), name)
+                hint = f" Did you mean {full!r}?" if full != name else ""
+                raise DeviceError(unknown("execution provider", name, available) + hint)
         return [(name, {**tuned(name, "auto"), **options}) for name, options in providers]
 
     def _choose(self, device: str, strict: bool) -> list[tuple[str, dict[str, Any]]]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linkedout_edge._telemetry import import_openvino
 from linkedout_edge._version import __version__
 from linkedout_edge.backends import drivers
 from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back
@@ -72,7 +73,7 @@ class OpenVinoBackend:
                 f"For {device} use backend='onnxruntime'"
             )
         try:
-            import openvino
+            openvino = import_openvino()
         except ImportError as e:
             raise MissingDependencyError(
                 f'the backend openvino cannot be imported ({e}): pip install "linkedout-edge[openvino]"'
