@@ -110,6 +110,7 @@ def test_a_device_that_is_not_there_warns_or_raises(backend_name: str) -> None:
         ({"providers": []}, ArgumentError, "empty"),
         ({"providers": [3]}, ArgumentTypeError, "tuple"),
         ({"providers": ["CPUExecutionProvider"], "device": "cpu"}, ArgumentError, "contradict"),
+        ({"providers": ["cpu"]}, DeviceError, "Did you mean 'CPUExecutionProvider'"),
         ({"providers": ["CPUExecutionProvidr"]}, DeviceError, "Did you mean 'CPUExecutionProvider'"),
         ({"name": "openvino", "providers": ["CPUU"]}, DeviceError, "Did you mean 'CPU'"),
         ({"name": "openvino", "providers": ["AUTO:CPUU"]}, DeviceError, "Did you mean 'CPU'"),

@@ -470,3 +470,13 @@ def test_answers_are_compared_as_they_are_used() -> None:
     assert distance(a, a) == 0
     assert distance({**a, "scales": np.array([np.nan], np.float32)}, a) == np.inf
     assert distance({**a, "scales": np.array([0.55], np.float32)}, a) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_what_the_commands_cache_is_listed_as_kept(tmp_path: Path) -> None:
+    from linkedout_edge.cli.privacy import kept_engines
+
+    assert list(kept_engines(tmp_path / "none")) == []
+    EngineCache(tmp_path, Notices()).engines("openvino-GPU-encoder-0", {"driver": "1"})
+    (file,) = kept_engines(tmp_path)
+    assert file.path.endswith("key.json")
+    assert "nothing of yours" in file.holds

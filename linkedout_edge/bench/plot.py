@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from linkedout_edge.bench.results import Report
 from linkedout_edge.errors import ArgumentError, MissingDependencyError
 
 SUFFIXES = (".png", ".svg", ".pdf")
+LEAST_RANGE = 0.05
+"""Of NDCG, up: else the picture would make much of nothing."""
 _COLOURS = {"onnxruntime": "#0068b5", "openvino": "#d95f02"}
 
 
@@ -47,12 +50,21 @@ def plot(report: Report, target: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     largest = max(c.bytes for c, *_ in points)
-    for c, ms, quality in points:
+    heights = cycle((28, -28, 42, -42))  # neighbours often lie at the same height
+    for c, ms, quality in sorted(points, key=lambda p: p[1]):
         axes.scatter(
             ms, quality, 900 * c.bytes / largest, color=_COLOURS.get(c.backend, "#555"), alpha=0.55, linewidth=0
         )
+        near = next(heights)
         axes.annotate(
-            f"{c.precision} {c.device}\n{c.bytes / 1e6:.1f} MB", (ms, quality), ha="center", va="center", fontsize=8
+            f"{c.precision} {c.device}, {c.bytes / 1e6:.1f} MB",
+            (ms, quality),
+            (0, near),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=7,
+            arrowprops={"arrowstyle": "-", "color": "#999", "linewidth": 0.5},
         )
     for contender in report.against:
         if contender.encode is not None:
@@ -70,4 +82,7 @@ def plot(report: Report, target: Path) -> None:
     )
     axes.margins(0.2)
     axes.set_xlim(left=0)
+    low, high = axes.get_ylim()
+    spare = max(0.0, LEAST_RANGE - (high - low)) / 2
+    axes.set_ylim(low - spare, high + spare)
     figure.savefig(target, dpi=150)

@@ -187,6 +187,7 @@ class Report(msgspec.Struct, kw_only=True):
         command: What makes it again.
         bundle: Name of the bundle.
         token_space: Of the bundle.
+        cached: Whether compiled engines were kept from an earlier run, so that load shows a later start.
         set: Name of the set of rankings; "" if none was taken.
         energy: Where energy was read, or why it was not.
     """
@@ -196,6 +197,7 @@ class Report(msgspec.Struct, kw_only=True):
     command: str
     bundle: str
     token_space: str
+    cached: bool = False
     set: str = ""
     energy: str = ""
     machine: Machine

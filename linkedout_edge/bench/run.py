@@ -47,7 +47,7 @@ class Settings:
         bundle: Folder or .zip; None is the built-in one.
         precisions, backends, devices: Of each, all that there are if left empty.
         threads: CPU threads; None is what this process may use.
-        cache_dir: Where engines are kept between runs.
+        cache_dir: Where engines are kept between runs; None compiles them anew, which load and warm-up then show.
         seconds: How long each cell and contender is timed.
         rankings: How many of the set are compared; 0 takes none.
         set: Name of the set, see `exam.SETS`.
@@ -127,6 +127,7 @@ def measure(settings: Settings, progress: Progress = _silent) -> Report:
         command=settings.command,
         bundle=manifest.name,
         token_space=manifest.token_space,
+        cached=settings.cache_dir is not None,
         machine=machine,
         cells=cells,
         against=[c for c, _ in contenders],
@@ -170,9 +171,10 @@ def _open(bundle: str | None) -> Bundle:
 
 def _fill_page_cache(settings: Settings, config: ModelConfig, cells: Sequence[Cell]) -> None:
     """Load once with each backend, so that the first row does not pay for reading its libraries from disk."""
-    for cell in {c.backend: c for c in cells}.values():
+    for backend in {c.backend for c in cells}:
+        cell = Cell(precision=cells[0].precision, backend=backend, device="cpu")
         with Worker(_cell_spec(settings, cell, config)) as worker:
-            _start_cell(worker, msgspec.structs.replace(cell), {})
+            _start_cell(worker, cell, {})
 
 
 def _cell_spec(settings: Settings, cell: Cell, config: ModelConfig) -> dict[str, Any]:

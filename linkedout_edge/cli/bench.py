@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from linkedout_edge.cli.options import SeveralValues, default_cache_dir
+from linkedout_edge.cli.options import SeveralValues
 from linkedout_edge.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--device", multiple=True, metavar="NAME...", help="auto, cpu, cuda, tensorrt, gpu, npu. [default: those found]"
 )
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: what this process may use]")
-@click.option("--cache-dir", type=click.Path(file_okay=False, path_type=Path), help="Where compiled engines are kept.")
+@click.option(
+    "--cache-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep engines there; else compile anew."
+)
 @click.option(
     "--seconds", default=6.0, show_default=True, type=click.FloatRange(0.1), help="How long each row is timed."
 )
@@ -102,7 +104,7 @@ def bench(
                 backends=backend,
                 devices=device,
                 threads=threads,
-                cache_dir=str(cache_dir or default_cache_dir()),
+                cache_dir=None if cache_dir is None else str(cache_dir),
                 seconds=seconds,
                 rankings=rankings,
                 set=set_name,
