@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import tempfile
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -27,6 +29,7 @@ from linkedout_edge.backends.cache import MAX_ENGINES, Choice, EngineCache
 from linkedout_edge.backends.examples import distance, example_feeds
 from linkedout_edge.backends.fixed import SIZES
 from linkedout_edge.backends.notices import Notices
+from linkedout_edge.backends.placement import described
 from linkedout_edge.bundle import open_bundle, reader
 from linkedout_edge.cli.accelerators import onnxruntime_providers, openvino_devices
 from linkedout_edge.config import ModelConfig
@@ -151,6 +154,25 @@ def test_a_provider_that_takes_nothing_is_not_said_to_run_anything(tiny_bundle: 
     assert set(info.devices.values()) == {CPU}
     assert len(info.notices) == 3  # one for each graph
     assert all("running on the CPU" in n for n in info.notices)
+
+
+def test_what_runs_a_graph_is_read_from_a_profile_where_the_library_does_not_tell(
+    graphs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As with the onnxruntime of a Jetson."""
+    if AZURE not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no provider that is listed and runs nothing")
+    monkeypatch.delattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(DeviceError, match="takes none of the user graph's operations"):
+        create_backend(providers=[AZURE], threads=1).load("user", graphs["user"], CONFIG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_in_parts_says_how_large_they_are() -> None:
+    assert described(Counter()) == ""
+    assert described(Counter({CPU: 3})) == CPU
+    assert described(Counter({CPU: 12, CUDA: 640})) == f"{CUDA} (640 of 652 operations), {CPU} (12)"
 
 
 @pytest.mark.usefixtures("cuda_is_listed")

@@ -23,8 +23,10 @@ from linkedout_edge._version import __version__
 from linkedout_edge.backends import drivers
 from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back
 from linkedout_edge.backends.cache import EngineCache, digest
+from linkedout_edge.backends.examples import example_feeds
 from linkedout_edge.backends.fixed import FREE, FixedSession
 from linkedout_edge.backends.notices import Notices, announced
+from linkedout_edge.backends.placement import Record, described
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import (
     BackendError,
@@ -173,14 +175,13 @@ class OnnxRuntimeBackend:
         first = self._providers[0][0]
         if first == CPU:
             try:
-                session = self._create(model, [(CPU, {})], graph, size)
+                session, placed = self._create(model, [(CPU, {})], graph, size), Counter({CPU: 1})
             except Exception as e:
                 raise BundleCorruptError(f"onnxruntime {self.version} cannot load the {graph} graph: {e}") from e
         else:
-            session = self._accelerated(graph, model, precision, size)
+            session, placed = self._accelerated(graph, model, config, precision, size)
         ports = [_port(p) for p in session.get_inputs()], [_port(p) for p in session.get_outputs()]
         check_contract(graph, *ports, config)
-        placed = _placement(session)
         running: Sequence[str] = session.get_providers()
         if first not in running:
             why = f"onnxruntime could not start it: {drivers.diagnose(self._ort, first)}"
@@ -188,10 +189,12 @@ class OnnxRuntimeBackend:
         elif placed and first not in placed:
             why = f"it takes none of the {graph} graph's operations"
             fall_back(first, list(running), self._strict, why, self.notices)
-        return OnnxRuntimeSession(session, graph, _described(placed) or str(running[0]))
+        return OnnxRuntimeSession(session, graph, described(placed) or str(running[0]))
 
-    def _accelerated(self, graph: str, model: bytes, precision: str, size: int | None) -> Any:
-        """A session on the chosen providers, or on the CPU where they fail and that is allowed."""
+    def _accelerated(
+        self, graph: str, model: bytes, config: ModelConfig, precision: str, size: int | None
+    ) -> tuple[Any, Counter[str]]:
+        """A session on the chosen providers, or on the CPU where they fail and that is allowed, and what runs it."""
         first = self._providers[0][0]
         name = f"onnxruntime-{self._device if self._device != 'auto' else first}-{graph}-{digest(model)}"
         name = name if size is None else f"{name}-{size}"
@@ -204,7 +207,7 @@ class OnnxRuntimeBackend:
             ]
             try:
                 with announced(graph, first, slow=first in SLOW, cached=folder is not None):
-                    return self._create(model, providers, graph, size)
+                    return self._recorded(model, providers, graph, config, size)
             except Exception as e:
                 error = e
             if attempt or folder is None or not self._cache.discard(name, folder):
@@ -215,11 +218,34 @@ class OnnxRuntimeBackend:
             raise BundleCorruptError(f"onnxruntime {self.version} cannot load the {graph} graph: {e}") from e
         why = f"it failed to load the {graph} graph ({' '.join(str(error).split())})"
         fall_back(first, [CPU], self._strict, why, self.notices)
-        return session
+        return session, Counter({CPU: 1})
 
-    def _create(self, model: bytes, providers: list[tuple[str, dict[str, Any]]], graph: str, size: int | None) -> Any:
+    def _recorded(
+        self,
+        model: bytes,
+        providers: list[tuple[str, dict[str, Any]]],
+        graph: str,
+        config: ModelConfig,
+        size: int | None,
+    ) -> tuple[Any, Counter[str]]:
+        options = self._ort.SessionOptions()
+        record = Record(self._ort, options)
+        try:
+            session = self._create(model, providers, graph, size, options)
+            return session, record.read(session, example_feeds(graph, config, size))
+        finally:
+            record.close()
+
+    def _create(
+        self,
+        model: bytes,
+        providers: list[tuple[str, dict[str, Any]]],
+        graph: str,
+        size: int | None,
+        options: Any = None,
+    ) -> Any:
         ort = self._ort
-        options = ort.SessionOptions()
+        options = options or ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -228,8 +254,6 @@ class OnnxRuntimeBackend:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if size is not None:
             options.add_free_dimension_override_by_name(FREE[graph], size)
-        if providers[0][0] != CPU:
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # older ones ignore it
         built_in = ort.get_available_providers()
         if any(p not in built_in for p, _ in providers):  # a plug-in: it is chosen by its devices
             for name, given in providers:
@@ -307,30 +331,6 @@ def _engine_options(provider: str, precision: str, folder: str | None) -> dict[s
         "trt_engine_cache_path": folder,
         "trt_timing_cache_path": folder,
     }
-
-
-def _placement(session: Any) -> Counter[str]:
-    """Provider → operations that it was given; empty where the library does not say."""
-    found: Counter[str] = Counter()
-    ask = getattr(session, "get_provider_graph_assignment_info", None)
-    if ask is None:
-        return found
-    try:
-        for part in ask():
-            found[str(part.ep_name)] += len(part.get_nodes())
-    except Exception:  # it was not recorded
-        return Counter()
-    return found
-
-
-def _described(placed: Counter[str]) -> str:
-    """``A``, or ``A (90 of 100 operations), B (10)``; "" if nothing is known."""
-    ranked = placed.most_common()
-    if len(ranked) < 2:
-        return ranked[0][0] if ranked else ""
-    (first, most), *rest = ranked
-    others = ", ".join(f"{name} ({count})" for name, count in rest)
-    return f"{first} ({most} of {placed.total()} operations), {others}"
 
 
 def _port(node: Any) -> Port:
