@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= ../shared/data
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all lint type check train bundle golden exam bench clean help
+.PHONY: demo test test-all lint type check train bundle golden exam bench table readme-table clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -53,6 +53,12 @@ exam: .venv/installed  ## the micro-video exam of the built-in bundle, beside it
 
 bench: .venv/installed  ## how long ranking takes, beside eager torch, NumPy and one pass over the same bytes
 	.venv/bin/python benchmarks/latency.py --videos $(DATA)/videos
+
+table: .venv/installed  ## every precision, backend and device of this machine, beside eager torch and MobileNetV2
+	.venv/bin/linkedout-edge bench $(if $(BUNDLE),--bundle $(BUNDLE)) --against torch mobilenet --data $(DATA)
+
+readme-table: .venv/installed  ## the same, pasted into README.md (BUNDLE=folder: one that has fp32 beside int8 and int4)
+	.venv/bin/linkedout-edge bench $(if $(BUNDLE),--bundle $(BUNDLE)) --against torch mobilenet --data $(DATA) --update README.md
 
 clean:
 	rm -rf .venv .venv-demo build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
