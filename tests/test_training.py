@@ -111,7 +111,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_said(tmp_path, capsys):
     assert json.loads((tmp_path / "toy.jsonl").read_text())["batch"] == 2
 
     def insatiable(draw, batch):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     with pytest.raises(TrainingError, match="batch of one does not fit"):
         train_stage(tmp_path / "never", RECIPE, modules, insatiable)
