@@ -44,7 +44,7 @@ import click
     help="The last stage to run.",
 )
 @click.option("--layers", default=None, help="Layers of the teacher to learn from, as 4,8,12; by default spread evenly.")
-@click.option("--prompt", default=None, help="What the teacher is asked; by default what the student is asked.")
+@click.option("--prompt", default=None, help="What a video LLM is asked; by default what the student is.")
 @click.option("--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes.")
 @click.option("--dtype", default=None, help="Precision of the teacher's weights, as float16.")
 @click.option("--device", default=None, help="Where the teacher runs, as cuda:0.")
@@ -71,7 +71,6 @@ def distill(
     """
     from linkedout_edge.errors import ArgumentError
     from linkedout_quant.distil import distil, read_texts
-    from linkedout_quant.master import PROMPT
     from linkedout_quant.media import find_media
     from linkedout_quant.recipes import load_recipe
     from linkedout_quant.teachers import load_teacher
@@ -89,7 +88,7 @@ def distill(
             teacher_name,
             data=data,
             layers=[int(x) for x in layers.split(",")] if layers else None,
-            prompt=prompt or PROMPT,
+            prompt=prompt,
             load_in=load_in,
             dtype=dtype,
             device=device,
