@@ -26,6 +26,7 @@ from linkedout_quant.training.crops import CropCache  # noqa: E402
 from linkedout_quant.training.loop import TrainingError  # noqa: E402
 from linkedout_quant.training.users import LikedSorts  # noqa: E402
 
+from linkedout_edge import Recommender, Video  # noqa: E402
 from linkedout_edge.errors import ArgumentError  # noqa: E402
 
 
@@ -77,7 +78,7 @@ def run(photos, tmp_path_factory):
 
 def test_a_run_leaves_a_student_metrics_plots_and_what_it_was(run):
     assert load_student(run).config == load_recipe("smoke").model
-    for stage in ("tower", "refine", "language", "clips", "users"):
+    for stage in ("tower", "language", "clips", "users"):
         row = json.loads((run / f"{stage}.jsonl").read_text().splitlines()[-1])
         assert row["step"] == 2
         assert (run / f"{stage}.png").stat().st_size > 1000
@@ -177,6 +178,27 @@ def test_the_command_tells_what_to_do(tmp_path, photos):
     assert "leave --videos out" in said("--teacher", "none", "--videos", str(photos))
     (tmp_path / "empty").mkdir()
     assert "no videos or photos found" in said("--teacher", "x", "--videos", str(tmp_path / "empty"))
+
+
+def test_a_video_llms_folder_becomes_a_bundle_that_ranks(tmp_path, photos):
+    """The whole way: a SmolVLM checkpoint (the real class, random weights) in, a ranking bundle out."""
+    pytest.importorskip("transformers", reason="the workstation half is not installed")
+    from linkedout_export.build import build
+    from vlm_checkpoints import make_smolvlm
+
+    teacher, run = make_smolvlm(tmp_path / "smolvlm"), tmp_path / "run"
+    arguments = ["--teacher", str(teacher), "--videos", str(photos / "index.csv"), "--recipe", "smoke", "--out", str(run)]
+    result = CliRunner().invoke(distill, [*arguments, "--json"], catch_exceptions=False)
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert said["master"] == str(run / "master.safetensors")
+    assert [s["file"] for s in said["skipped"]] == [str(photos / "broken.png")]
+    build(run, photos, tmp_path / "bundle", name="from-smolvlm", users=2)
+    pictures = sorted(photos.glob("1*.png"))
+    with Recommender.load(tmp_path / "bundle") as rec:
+        videos = [Video(frames=cv2.imread(str(p))[None, ..., ::-1], id=p.name) for p in pictures]
+        ranking = rec.rank([str(photos / "film.mp4")], videos)
+    assert len(ranking) == len(pictures)
+    assert not ranking.failed
 
 
 @pytest.mark.slow
