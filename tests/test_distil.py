@@ -187,7 +187,16 @@ def test_a_video_llms_folder_becomes_a_bundle_that_ranks(tmp_path, photos):
     from vlm_checkpoints import make_smolvlm
 
     teacher, run = make_smolvlm(tmp_path / "smolvlm"), tmp_path / "run"
-    arguments = ["--teacher", str(teacher), "--videos", str(photos / "index.csv"), "--recipe", "smoke", "--out", str(run)]
+    arguments = [
+        "--teacher",
+        str(teacher),
+        "--videos",
+        str(photos / "index.csv"),
+        "--recipe",
+        "smoke",
+        "--out",
+        str(run),
+    ]
     result = CliRunner().invoke(distill, [*arguments, "--json"], catch_exceptions=False)
     said = json.loads(result.stdout.splitlines()[-1])
     assert said["master"] == str(run / "master.safetensors")
@@ -218,5 +227,8 @@ def test_two_processes_train_one_student(tmp_path):
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert sorted(line for line in done.stdout.splitlines() if line.startswith("master")) == ["master False", "master True"]
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("master")) == [
+        "master False",
+        "master True",
+    ]
     assert load_student(tmp_path / "run").config == load_recipe("smoke").model

@@ -28,7 +28,9 @@ import click
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with teacher/ for the composite teacher and, where --videos is not given, images/*.csv.",
 )
-@click.option("--texts", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="More captions for the LM, .csv.")
+@click.option(
+    "--texts", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="More captions for the LM, .csv."
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -43,9 +45,13 @@ import click
     show_default=True,
     help="The last stage to run.",
 )
-@click.option("--layers", default=None, help="Layers of the teacher to learn from, as 4,8,12; by default spread evenly.")
+@click.option(
+    "--layers", default=None, help="Layers of the teacher to learn from, as 4,8,12; by default spread evenly."
+)
 @click.option("--prompt", default=None, help="What a video LLM is asked; by default what the student is.")
-@click.option("--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes.")
+@click.option(
+    "--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes."
+)
 @click.option("--dtype", default=None, help="Precision of the teacher's weights, as float16.")
 @click.option("--device", default=None, help="Where the teacher runs, as cuda:0.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -106,7 +112,9 @@ def distill(
     )
     if as_json:
         skipped = [{"file": str(s.path), "reason": s.reason} for s in done.skipped]
-        click.echo(json.dumps({"run": str(out), "master": str(done.master) if done.master else None, "skipped": skipped}))
+        click.echo(
+            json.dumps({"run": str(out), "master": str(done.master) if done.master else None, "skipped": skipped})
+        )
         return
     for s in done.skipped:
         click.echo(f"skipped: {s.path}: {s.reason}", err=True)

@@ -129,7 +129,9 @@ def distil(
     with accelerator.main_process_first():
         tokenizer = _tokenizer(run, config, caption_texts([*texts, *captions]))
     images, owners = material.images() if material.media else ([], [])
-    cache = run / "cache" / f"crops-{cache_key(teacher, images, recipe.crops.count, config.frame_size)}" if teacher else run
+    cache = (
+        run / "cache" / f"crops-{cache_key(teacher, images, recipe.crops.count, config.frame_size)}" if teacher else run
+    )
     if teacher is not None and accelerator.is_main_process:
         crops = recipe.crops
         write_shards(teacher, images, cache, crops.shards, crops.count, config.frame_size, default_workers(teacher))

@@ -71,7 +71,9 @@ def find_media(sources: Iterable[Path], *, split: str | None = None) -> list[Med
             for path, text in _index_rows(source, split):
                 found.setdefault(path, []).extend([text] if text else [])
         else:
-            raise ArgumentError(f"{source} is neither a folder nor a .csv index: give a folder of videos, or an index of them")
+            raise ArgumentError(
+                f"{source} is neither a folder nor a .csv index: give a folder of videos, or an index of them"
+            )
     if not found:
         raise ArgumentError(
             "no videos or photos found: expected files that end in " + ", ".join(sorted(VIDEOS | STILLS))
@@ -138,7 +140,9 @@ def load_frames(media: Sequence[Media], frames: int, size: int) -> tuple[list[Me
     decode = get_decoder()
     for item in media:
         try:
-            arrays.append(load_still(item.path)[None] if item.still else decode(item.path, frames, size, DEFAULT_LIMITS))
+            arrays.append(
+                load_still(item.path)[None] if item.still else decode(item.path, frames, size, DEFAULT_LIMITS)
+            )
             good.append(item)
         except (LinkedOutError, OSError) as e:
             skipped.append(Skipped(item.path, str(e)))

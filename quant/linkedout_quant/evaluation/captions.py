@@ -39,9 +39,7 @@ def caption_perplexity(
     return float(np.exp(total / int(mask.sum())))
 
 
-def trigram_perplexity(
-    tokenizer: Tokenizer, training: Sequence[str], captions: Sequence[str], length: int
-) -> float:
+def trigram_perplexity(tokenizer: Tokenizer, training: Sequence[str], captions: Sequence[str], length: int) -> float:
     """The same measure for a trigram model with Witten-Bell smoothing (NLTK), trained on `training`.
 
     Raises:

@@ -97,7 +97,8 @@ class _Trunk(nn.Module):
         """Hidden states [B, LM layers + 1, S, W] → [B, L, M, W]."""
         valid = torch.ones(states.shape[0], states.shape[2], dtype=torch.bool)
         return torch.stack(
-            [c.features(states[:, tap].float(), valid) for c, tap in zip(self.compressors, taps, strict=True)], 1  # type: ignore[operator]
+            [c.features(states[:, tap].float(), valid) for c, tap in zip(self.compressors, taps, strict=True)],
+            1,  # type: ignore[operator]
         )
 
     def tokens(self, features: Tensor) -> Tensor:
@@ -170,7 +171,11 @@ def train_variant(
     torch.manual_seed(1)
     head = _Head(config, trunk)
     objective = UserObjective(
-        head, {"general": features}, attributes, top_k=variant.top_k, gated=variant.gated  # type: ignore[arg-type]
+        head,
+        {"general": features},
+        attributes,
+        top_k=variant.top_k,
+        gated=variant.gated,  # type: ignore[arg-type]
     )
     projections, user = objective.modules["projections"], objective.modules["user"]
     optimiser = torch.optim.AdamW(
@@ -221,15 +226,14 @@ def compare_parts(student: Student, pool: int = 1200, users_per_length: int = 60
             trunk = train_compressors(shape, variant, states, attributes)
             with torch.no_grad():
                 read = [
-                    torch.cat([trunk.features(part, variant.states) for part in s.split(64)]) for s in (states, exam_states)
+                    torch.cat([trunk.features(part, variant.states) for part in s.split(64)])
+                    for s in (states, exam_states)
                 ]
             trained[whole] = trunk, read[0], read[1]
         trunk, features, exam_features = trained[whole]
         fresh = _Trunk(shape, len(variant.states))  # variants share compressors, but not what users teach them
         fresh.load_state_dict(trunk.state_dict())
-        results.append(
-            (variant, train_variant(shape, variant, fresh, features, attributes, exam_features, exam.users))
-        )
+        results.append((variant, train_variant(shape, variant, fresh, features, attributes, exam_features, exam.users)))
     reference = results[0][1]
     return [
         PartRow(

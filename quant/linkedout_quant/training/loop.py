@@ -227,7 +227,9 @@ def _backward(
             total = torch.stack(list(terms.values())).sum()
             values = {k: float(v.detach()) for k, v in terms.items()}
             if not math.isfinite(sum(values.values())):
-                last = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+                last = (
+                    f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+                )
                 raise TrainingError(f"loss is not finite at step {step} of stage {recipe.name} ({values}); {last}")
             accelerator.backward(total)
             return values, batch

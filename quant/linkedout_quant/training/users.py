@@ -288,9 +288,7 @@ class UserObjective:
         for held_back, (chosen, sorts) in self.sorts.items():
             name = "unseen" if held_back else "seen"
             cases = [self._within(chosen, sorts.case(rng)) for _ in range(batch)]
-            scores, gates, relevant = self.scores(
-                shown, cases, learn_gates=held_back, learn_rest=not held_back
-            )
+            scores, gates, relevant = self.scores(shown, cases, learn_gates=held_back, learn_rest=not held_back)
             terms[name] = listwise_loss(scores, relevant)
             if held_back:
                 # Layers err in different ways, so their mean errs less than the best of them: gates stay soft.
