@@ -10,7 +10,8 @@ import onnx
 from linkedout_quant.evaluation.exam import pool_videos, product_scores, take_exam
 from linkedout_quant.evaluation.metrics import rank_agreement
 from linkedout_quant.master import PROMPT, load_student
-from linkedout_quant.training.photo_clips import PhotoClips
+from linkedout_quant.training.photo_cache import load_rgb, training_photos
+from linkedout_quant.training.photo_clips import PhotoClip
 
 from linkedout_edge import Recommender, Video
 from linkedout_edge.bundle.manifest import Calibration, Manifest
@@ -19,7 +20,7 @@ from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.errors import BackendError
 from linkedout_edge.microworld import make_exam, random_attributes, render_frames
 from linkedout_export.graphs import GraphName, export_graphs, parity
-from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8
+from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8, quantise_user
 from linkedout_export.writer import write_bundle
 
 PROVENANCE_WORLD = "Trained on clips of the micro-video world, rendered by linkedout_edge.microworld."
@@ -31,15 +32,16 @@ ENCODER_TOLERANCE = 1.5  # in int8 steps: a value on the edge between two may fa
 OTHER_TOLERANCE = 1e-3
 
 
-def calibration_feeds(config: ModelConfig, data: Path | None, cache: Path, clips: int = 96) -> list[Feeds]:
-    """Encoder inputs for calibration: micro-videos and, where there is data, photo clips, one each."""
-    rng = np.random.default_rng(77)
+def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, seed: int = 77) -> list[Feeds]:
+    """Encoder inputs for calibration: micro-videos and, where there is data, photo clips, in turn."""
+    rng = np.random.default_rng(seed)
     times = np.array(slot_centres(config.frames, 1.0))
-    photos = PhotoClips(data, cache) if data else None
+    photos = training_photos(data) if data else None
     feeds = []
     for i in range(clips):
         if photos and i % 2:
-            frames = photos.frames(int(rng.integers(len(photos.clips))), config.frames, config.frame_size)
+            image = load_rgb(photos[int(rng.integers(len(photos)))])
+            frames = PhotoClip.random(0, image, rng).frames(image, times, config.frame_size)
         else:
             frames = render_frames(random_attributes(rng), int(rng.integers(2**31)), times, config.frame_size)
         # Titles are rare in use and short; random words keep the ranges of their embeddings in view.
@@ -70,10 +72,11 @@ def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users:
     worst = parity(student, graphs)
     if worst["encoder"] > ENCODER_TOLERANCE or max(worst["user"], worst["scorer"]) > OTHER_TOLERANCE:
         raise BackendError(f"the exported graphs differ from torch: {worst}")
-    feeds = calibration_feeds(config, data, run / "cache")
+    feeds = calibration_feeds(config, data)
+    user = quantise_user(graphs["user"])
     precisions: dict[str, dict[GraphName, onnx.ModelProto]] = {
-        "int8": {**graphs, "encoder": quantise_int8(graphs["encoder"], feeds)},
-        "int4": {**graphs, "encoder": quantise_int4(graphs["encoder"], feeds)},
+        "int8": {**graphs, "user": user, "encoder": quantise_int8(graphs["encoder"], feeds)},
+        "int4": {**graphs, "user": user, "encoder": quantise_int4(graphs["encoder"], feeds)},
         "fp32": graphs,
     }
 
