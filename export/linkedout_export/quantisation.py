@@ -5,8 +5,8 @@ calibrated on real clips; attention's own products, norms and softmax stay in fl
 (`reduce_range`): the sums of two products then fit the 16-bit step that x86 CPUs without VNNI take, so that the same
 graph gives the same answer there.
 
-int4: weights of matrix products in symmetric blocks of 32 (MatMulNBits), on top of float; convolutions and the
-embedding table as in int8.
+int4: weights of matrix products in symmetric blocks of 32 (MatMulNBits), on top of float; convolutions as in int8 with
+their weights in 4 bits in the file; the embedding table in 4 bits; see `linkedout_export.packing`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -28,6 +29,15 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from linkedout_edge.errors import ArgumentError
+from linkedout_export.packing import (
+    BLOCK,
+    fold_lookups,
+    halve_constants,
+    initializers,
+    pack_convolutions,
+    pack_matrices_int8,
+    pack_tables,
+)
 
 Feeds = dict[str, np.ndarray]
 MIN_CALIBRATION = 8
@@ -69,19 +79,34 @@ def fused_nodes(model: onnx.ModelProto) -> list[str]:
     return names
 
 
+def _prepared(encoder: onnx.ModelProto) -> onnx.ModelProto:
+    """The float graph as the quantisers want it: batch norms folded, shapes inferred, the prompt looked up."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw, prepared = Path(folder) / "raw.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(encoder, raw)
+        quant_pre_process(raw, prepared, skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+    fold_lookups(model)
+    return model
+
+
 def _static(
-    encoder: onnx.ModelProto, calibration: list[Feeds], kinds: tuple[str, ...], reduce_range: bool
+    encoder: onnx.ModelProto,
+    calibration: list[Feeds],
+    kinds: tuple[str, ...],
+    *,
+    reduce_range: bool,
+    tables: bool = True,
 ) -> onnx.ModelProto:
-    """Static QDQ int8 of the weighted nodes of the given operator kinds, and of the embedding table."""
+    """Static QDQ int8 of the weighted nodes of the given operator kinds and, with `tables`, of the embedding table."""
     if len(calibration) < MIN_CALIBRATION:
         raise ArgumentError(
             f"{len(calibration)} calibration batches are too few: give at least {MIN_CALIBRATION}, better 64"
         )
     with tempfile.TemporaryDirectory() as folder:
-        raw, prepared, done = (Path(folder) / f"{n}.onnx" for n in ("raw", "prepared", "int8"))
-        onnx.save(encoder, raw)
-        quant_pre_process(raw, prepared, skip_symbolic_shape=True)
-        loaded = onnx.load(prepared)
+        prepared, done = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
+        loaded = _prepared(encoder)
+        onnx.save(loaded, prepared)
         quantize_static(
             prepared,
             done,
@@ -93,7 +118,9 @@ def _static(
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
             op_types_to_quantize=[*kinds, "Gather", "Add", "Relu"],
-            nodes_to_quantize=weighted_nodes(loaded, kinds) + embedding_nodes(loaded) + fused_nodes(loaded),
+            nodes_to_quantize=weighted_nodes(loaded, kinds)
+            + (embedding_nodes(loaded) if tables else [])
+            + fused_nodes(loaded),
             extra_options={
                 "ActivationSymmetric": False,
                 "WeightSymmetric": True,
@@ -117,16 +144,19 @@ def quantise_int8(encoder: onnx.ModelProto, calibration: list[Feeds], *, reduce_
     Raises:
         ArgumentError: too little calibration data.
     """
-    return _static(encoder, calibration, ("Conv", "MatMul", "Gemm"), reduce_range)
+    return _static(encoder, calibration, ("Conv", "MatMul", "Gemm"), reduce_range=reduce_range)
 
 
-def quantise_int4(encoder: onnx.ModelProto, calibration: list[Feeds], *, block: int = 32) -> onnx.ModelProto:
-    """Weight-only int4 of the matrix products; convolutions and the embedding table as in int8.
+def quantise_int4(encoder: onnx.ModelProto, calibration: list[Feeds], *, block: int = BLOCK) -> onnx.ModelProto:
+    """Int4 weights of matrix products, convolutions and the embedding table; the rest that is float in float16.
+
+    Matrix products are weight-only (MatMulNBits). Convolutions compute in int8 as in `quantise_int8`, from weights that
+    are unpacked when the graph is loaded; the smallest ones stay 8 bit.
 
     Args:
         encoder: the float32 graph.
         calibration: as for `quantise_int8`.
-        block: weights that share a scale.
+        block: weights of a matrix product that share a scale.
 
     Raises:
         ArgumentError: too little calibration data.
@@ -134,10 +164,31 @@ def quantise_int4(encoder: onnx.ModelProto, calibration: list[Feeds], *, block: 
     from onnxruntime.quantization import matmul_nbits_quantizer
 
     logging.getLogger(matmul_nbits_quantizer.__name__).setLevel(logging.WARNING)  # it reports every node
-    convolutions = _static(encoder, calibration, ("Conv",), reduce_range=True)
-    quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(convolutions, block_size=block, is_symmetric=True)
+    model = _static(encoder, calibration, ("Conv",), reduce_range=True, tables=False)
+    pack_convolutions(model, _convolution_weights(_prepared(encoder)))
+    quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(model, block_size=block, is_symmetric=True)
     quantizer.process()
-    return _cleaned(quantizer.model.model)
+    model = quantizer.model.model
+    pack_tables(model)
+    halve_constants(model)
+    return _cleaned(model)
+
+
+def quantise_user(user: onnx.ModelProto) -> onnx.ModelProto:
+    """The user graph with its large matrices stored in int8; it computes in float32, being small and rarely run."""
+    model = onnx.ModelProto()
+    model.CopyFrom(user)
+    pack_matrices_int8(model)
+    return model
+
+
+def _convolution_weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    constants = initializers(model)
+    return {
+        n.name: numpy_helper.to_array(constants[n.input[1]])
+        for n in model.graph.node
+        if n.op_type == "Conv" and n.input[1] in constants
+    }
 
 
 def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -50,6 +50,9 @@ import click
 )
 @click.option("--prompt", default=None, help="What a video LLM is asked; by default what the student is.")
 @click.option(
+    "--sources", "sources_text", default=None, help="What the media are and under which licence; stands in the bundle."
+)
+@click.option(
     "--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes."
 )
 @click.option("--dtype", default=None, help="Precision of the teacher's weights, as float16.")
@@ -66,6 +69,7 @@ def distill(
     until: str,
     layers: str | None,
     prompt: str | None,
+    sources_text: str | None,
     load_in: str | None,
     dtype: str | None,
     device: str | None,
@@ -95,7 +99,7 @@ def distill(
             data=data,
             layers=[int(x) for x in layers.split(",")] if layers else None,
             prompt=prompt,
-            load_in=load_in,
+            load_in=load_in,  # type: ignore[arg-type]  # click has checked it
             dtype=dtype,
             device=device,
         )
@@ -108,6 +112,7 @@ def distill(
         teacher=teacher,
         media=media,
         texts=read_texts(texts, held_back) if texts else (),
+        sources=sources_text or "the user's own",
         until=until,
     )
     if as_json:

@@ -99,6 +99,7 @@ def distil(
     teacher: Teacher | None = None,
     media: Sequence[Media] = (),
     texts: Sequence[str] = (),
+    sources: str = "the user's own",
     until: str = "users",
     accelerator: Accelerator | None = None,
 ) -> Distilled:
@@ -110,6 +111,7 @@ def distil(
         teacher: whose features photos and videos are learned by; None: the micro-video world alone.
         media: photos and videos; a teacher needs some.
         texts: more sentences for tokenizer and LM than the media's captions.
+        sources: what the media are, for the provenance in the bundle.
         until: one of `STAGES`, the last to run.
         accelerator: where to train; by default as `linkedout_quant.training.loop.new_accelerator`.
 
@@ -123,7 +125,7 @@ def distil(
     run.mkdir(parents=True, exist_ok=True)
     material = Material.load(media, config) if teacher is not None else Material([], [], [])
     if accelerator.is_main_process:
-        _remember(run, recipe, teacher, material)
+        _remember(run, recipe, teacher, material, sources)
     done = Distilled(run, None, material.skipped)
     captions = [text for item in material.media if not item.held_back for text in item.captions]
     with accelerator.main_process_first():
@@ -155,7 +157,7 @@ def distil(
     return done
 
 
-def _remember(run: Path, recipe: Recipe, teacher: Teacher | None, material: Material) -> None:
+def _remember(run: Path, recipe: Recipe, teacher: Teacher | None, material: Material, sources: str) -> None:
     """Write what decides the run; refuse to go on with anything else."""
     listing = hashlib.sha256(repr([(m.path.name, m.captions) for m in material.media]).encode()).hexdigest()
     now = {
@@ -163,6 +165,7 @@ def _remember(run: Path, recipe: Recipe, teacher: Teacher | None, material: Mate
         "teacher": teacher.name if teacher else None,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
         "media": len(material.media),
+        "sources": sources,
         "media_listing": listing,
         "skipped": [{"file": s.path.name, "reason": s.reason} for s in material.skipped],
     }
@@ -186,7 +189,7 @@ def _differences(before: dict, now: dict, path: str = "") -> list[str]:
         a, b, name = before.get(key), now[key], f"{path}{key}"
         if isinstance(a, dict) and isinstance(b, dict):
             out += _differences(a, b, name + ".")
-        elif a != b and key not in ("skipped",):
+        elif a != b and key not in ("skipped", "sources"):
             out.append(f"{name}: {a} → {b}")
     return out
 

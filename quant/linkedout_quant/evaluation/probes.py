@@ -1,4 +1,4 @@
-"""What a finished student does with prompts, with time and with items that nobody has watched; and what its gates look at.
+"""What a finished student does with prompts, with time, with new items; and what its gates look at.
 
 All in torch, on clips of the exam (combinations that no training saw), with users drawn for the question at hand.
 """
@@ -77,7 +77,7 @@ def ndcg_of(student: Student, values: Tensor, users: Sequence[PoolUser]) -> np.n
 
 
 def _measured(what: str, users: str, ndcg: np.ndarray) -> Measured:
-    return Measured(what, users, float(ndcg.mean()), bootstrap_interval(ndcg))
+    return Measured(what, users, float(ndcg.mean()), bootstrap_interval(ndcg.tolist()))
 
 
 def prompt_effect(student: Student, tokenizer: Tokenizer, users: int = 100) -> list[Measured]:
@@ -88,8 +88,10 @@ def prompt_effect(student: Student, tokenizer: Tokenizer, users: int = 100) -> l
     for name, text in PROMPTS.items():
         asked = prompt_ids(tokenizer, text, student.config.prompt_tokens)
         values = clip_values(student, clips, f"clips, asked for {name}", asked)
-        for kind in ("object", "palette"):
-            rows.append(_measured(name, kind, ndcg_of(student, values, drawn_users(pool, kind, users, 1))))
+        rows += [
+            _measured(name, kind, ndcg_of(student, values, drawn_users(pool, kind, users, 1)))
+            for kind in ("object", "palette")
+        ]
     return rows
 
 
@@ -107,8 +109,10 @@ def time_effect(student: Student, users: int = 100) -> list[Measured]:
     rows = []
     for what, made in seen.items():
         values = clip_values(student, made, f"clips, {what}")
-        for kind in ("motion", "cuts", "object"):
-            rows.append(_measured(what, kind, ndcg_of(student, values, drawn_users(pool, kind, users, 2))))
+        rows += [
+            _measured(what, kind, ndcg_of(student, values, drawn_users(pool, kind, users, 2)))
+            for kind in ("motion", "cuts", "object")
+        ]
     return rows
 
 
@@ -122,7 +126,7 @@ def new_item_effect(
     rng = np.random.default_rng(13)
     watched = UserPool(attributes[:known])
     histories = [
-        watched.draw(rng, n_events=int(rng.integers(4, 33)), n_candidates=10).history
+        watched.draw(rng, n_events=int(rng.integers(4, 33)), n_candidates=10).history.tolist()
         for _ in track(range(watchers), "watchers")
     ]
     ids = train_sasrec(histories, known + new)
@@ -131,7 +135,7 @@ def new_item_effect(
     rows = []
     for what, drawn in (("watched by others", old_users), ("watched by nobody yet", new_users)):
         rows.append(_measured("product", what, ndcg_of(student, values, drawn)))
-        by_id = [user_metrics(ids.scores(u.history, u.candidates), u.relevant)["ndcg@10"] for u in drawn]
+        by_id = [user_metrics(ids.scores(u.history.tolist(), u.candidates), u.relevant)["ndcg@10"] for u in drawn]
         rows.append(_measured("SASRec by ids", what, np.array(by_id)))
         chance = [user_metrics(rng.random(len(u.candidates)), u.relevant)["ndcg@10"] for u in drawn]
         rows.append(_measured("random", what, np.array(chance)))

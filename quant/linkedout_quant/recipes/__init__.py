@@ -26,10 +26,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     model: ModelConfig = ModelConfig()
     crops: Crops = Crops()
-    tower: StageRecipe = StageRecipe("tower", 3400, 64, 2e-3, warmup=150)  # noqa: RUF009 - frozen
-    language: StageRecipe = StageRecipe("language", 700, 128, 1.5e-3, warmup=50)  # noqa: RUF009
-    clips: StageRecipe = StageRecipe("clips", 1000, 16, 1.5e-3, warmup=60)  # noqa: RUF009
-    users: StageRecipe = StageRecipe("users", 1200, 32, 2e-3, warmup=100)  # noqa: RUF009
+    tower: StageRecipe = StageRecipe("tower", 3400, 64, 2e-3, warmup=150)
+    language: StageRecipe = StageRecipe("language", 700, 128, 1.5e-3, warmup=50)
+    clips: StageRecipe = StageRecipe("clips", 1000, 16, 1.5e-3, warmup=60)
+    users: StageRecipe = StageRecipe("users", 1200, 32, 2e-3, warmup=100)
     pool: int = 3000
     """Micro-videos that simulated users choose from."""
 

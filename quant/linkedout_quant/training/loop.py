@@ -1,8 +1,8 @@
 """One training loop for all stages: seeded, resumable, with progress, metrics, plots and guards.
 
-Hugging Face Accelerate places it on one CPU, one GPU or many (``accelerate launch``): every process draws batches of its
-own, and gradients are averaged. What a stage computes is a function of the step's number alone, so a training that was
-cut off goes on as if it had not been.
+Hugging Face Accelerate places it on one CPU, one GPU or many (``accelerate launch``): every process draws batches of
+its own, and gradients are averaged. What a stage computes is a function of the step's number alone, so a training that
+was cut off goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -238,7 +238,8 @@ def _backward(
                 raise
             if batch <= 1:
                 raise TrainingError(
-                    f"stage {recipe.name}: a batch of one does not fit into memory at step {step}: choose a smaller model"
+                    f"stage {recipe.name}: a batch of one does not fit into memory at step {step}: "
+                    "choose a smaller model"
                 ) from e
         # Outside of the handler, whose traceback keeps the failed step's tensors alive.
         batch //= 2
