@@ -77,7 +77,7 @@ def distill(
 ) -> None:
     """Distil a teacher into a student: crops, tower, language, clips, users.
 
-    On several GPUs, or as one process a core: accelerate launch -m linkedout_edge distill …
+    On several GPUs, or as one process a core: accelerate launch -m linkedout_edge.cli.main distill …
     """
     from linkedout_edge.errors import ArgumentError
     from linkedout_quant.distil import distil, read_texts
@@ -115,6 +115,8 @@ def distill(
         sources=sources_text or "the user's own",
         until=until,
     )
+    if not done.told_here:  # one of several processes, and not the first
+        return
     if as_json:
         skipped = [{"file": str(s.path), "reason": s.reason} for s in done.skipped]
         click.echo(

@@ -78,6 +78,8 @@ class Distilled:
     master: Path | None
     """None where it was asked to stop before the last stage."""
     skipped: list[Skipped]
+    told_here: bool = True
+    """Whether this is the process, of perhaps several, that tells of the result."""
 
 
 def caption_texts(texts: Sequence[str], micro: int = 5000) -> list[str]:
@@ -126,7 +128,7 @@ def distil(
     material = Material.load(media, config) if teacher is not None else Material([], [], [])
     if accelerator.is_main_process:
         _remember(run, recipe, teacher, material, sources)
-    done = Distilled(run, None, material.skipped)
+    done = Distilled(run, None, material.skipped, accelerator.is_main_process)
     captions = [text for item in material.media if not item.held_back for text in item.captions]
     with accelerator.main_process_first():
         tokenizer = _tokenizer(run, config, caption_texts([*texts, *captions]))
