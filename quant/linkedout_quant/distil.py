@@ -143,8 +143,8 @@ def distil(
     torch.manual_seed(recipe.tower.seed)
     student = new_student(config, tokenizer)
     if last >= 1 and teacher is not None:
-        tower = train_tower(run, cache, config, recipe.tower, accelerator)
-        student.encoder.tower.load_state_dict(tower["tower"].state_dict())
+        tower = train_tower(run, cache, config, recipe.tower, recipe.refine, accelerator)
+        student.encoder.tower.load_state_dict(tower.state_dict())
     if last >= 2:
         sentences = caption_texts([*texts, *captions])
         train_language(run, config, recipe.language, tokenizer, student.encoder.lm, sentences, accelerator)
