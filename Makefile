@@ -40,8 +40,8 @@ check: lint type test  ## what CI runs
 
 # One process a CPU, each in one thread: they wait for each other once a step and not at every operator.
 PROCESSES ?= $(shell nproc)
-LAUNCH = OMP_NUM_THREADS=1 .venv/bin/accelerate launch --cpu --num_processes $(PROCESSES) --num_machines 1 \
-	--mixed_precision no --dynamo_backend no -m linkedout_edge.cli.main
+LAUNCH = OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/torchrun --nproc_per_node $(PROCESSES) \
+	-m linkedout_edge.cli.main
 DISTIL = --teacher composite --data $(DATA) --recipe base --out runs/base \
 	--sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample images, split train; research use"
 

@@ -26,7 +26,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from linkedout_edge.errors import LinkedOutError
 from linkedout_quant.progress import console
@@ -102,8 +101,9 @@ def _average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator)
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     gradients = [p.grad for p in parameters if p.grad is not None]
-    mean = accelerator.reduce(parameters_to_vector(gradients), "mean")
-    vector_to_parameters(mean, gradients)
+    mean = accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), "mean")
+    for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.reshape(gradient.shape))
 
 
 def train_stage(
@@ -137,7 +137,7 @@ def train_stage(
     modules.to(accelerator.device)
     optimiser = torch.optim.AdamW(parameter_groups(modules, recipe, slow), betas=(0.9, 0.98))
     parameters = [p for g in optimiser.param_groups for p in g["params"]]
-    start, batch = _restore(checkpoint, recipe, modules, optimiser, accelerator)
+    start, batch = _restore(checkpoint, recipe, modules, optimiser)
     if start >= recipe.steps:
         modules.eval()
         return
@@ -188,12 +188,12 @@ def train_stage(
 
 
 def _restore(
-    checkpoint: Path, recipe: StageRecipe, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer, acc: Accelerator
+    checkpoint: Path, recipe: StageRecipe, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer
 ) -> tuple[int, int]:
     """Step to go on from and the batch that fitted into memory."""
     if not checkpoint.exists():
         return 0, recipe.batch
-    state = torch.load(checkpoint, weights_only=True, map_location=acc.device)
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")  # loading copies to where the weights are
     if state["recipe"] != asdict(recipe):
         changed = [
             f"{k}: {state['recipe'].get(k)} → {v}" for k, v in asdict(recipe).items() if state["recipe"].get(k) != v

@@ -51,9 +51,7 @@ class TeacherHeads(nn.Module):
         return layers, self.pooled(whole), self.language(whole)
 
 
-def tower_losses(
-    heads: TeacherHeads, tower: VisionTower, batch: CropBatch, inner: float = 0.4
-) -> dict[str, Tensor]:
+def tower_losses(heads: TeacherHeads, tower: VisionTower, batch: CropBatch, inner: float = 0.4) -> dict[str, Tensor]:
     """Weighted loss terms of one batch of crops; `inner` is the weight of each of the teacher's layers."""
     middle, visual = tower.middle_and_tokens(batch.crops)
     layers, pooled, language = heads(middle, visual)
