@@ -77,7 +77,7 @@ def distill(
 ) -> None:
     """Distil a teacher into a student: crops, tower, language, clips, users.
 
-    On several GPUs, or as one process a core: accelerate launch -m linkedout_edge.cli.main distill …
+    On several GPUs: accelerate launch -m linkedout_edge.cli.main distill … On CPUs, one process each: make train.
     """
     from linkedout_edge.errors import ArgumentError
     from linkedout_quant.distil import distil, read_texts
