@@ -39,6 +39,12 @@ import click
 )
 @click.option("--recipe", default="base", show_default=True, help="base, clean, smoke, or the path of a .yaml.")
 @click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Where the teacher's features are kept; shared by several runs, it spares looking twice. [default: OUT/cache]",
+)
+@click.option(
     "--until",
     type=click.Choice(["crops", "tower", "language", "clips", "users"]),
     default="users",
@@ -66,6 +72,7 @@ def distill(
     texts: Path | None,
     out: Path,
     recipe: str,
+    cache: Path | None,
     until: str,
     layers: str | None,
     prompt: str | None,
@@ -113,6 +120,7 @@ def distill(
         media=media,
         texts=read_texts(texts, held_back) if texts else (),
         sources=sources_text or "the user's own",
+        cache=cache,
         until=until,
     )
     if not done.told_here:  # one of several processes, and not the first

@@ -24,7 +24,7 @@ from linkedout_quant.master import new_student, save_master
 from linkedout_quant.media import Media, Skipped, load_frames
 from linkedout_quant.progress import track
 from linkedout_quant.recipes import Recipe
-from linkedout_quant.teachers.base import Teacher, TeacherFeatures
+from linkedout_quant.teachers import CachedTeacher, Teacher, TeacherFeatures
 from linkedout_quant.teachers.sentences import embed_sentences
 from linkedout_quant.tokenizer import from_portable, portable, train_tokenizer
 from linkedout_quant.training.clips import RealVideos, Views, train_clips
@@ -102,6 +102,7 @@ def distil(
     media: Sequence[Media] = (),
     texts: Sequence[str] = (),
     sources: str = "the user's own",
+    cache: Path | None = None,
     until: str = "users",
     accelerator: Accelerator | None = None,
 ) -> Distilled:
@@ -114,6 +115,8 @@ def distil(
         media: photos and videos; a teacher needs some.
         texts: more sentences for tokenizer and LM than the media's captions.
         sources: what the media are, for the provenance in the bundle.
+        cache: where the teacher's features are kept; by default in the run folder. Shared by several runs, it spares
+            the second student's teacher everything that the first one's saw.
         until: one of `STAGES`, the last to run.
         accelerator: where to train; by default as `linkedout_quant.training.loop.new_accelerator`.
 
@@ -133,26 +136,29 @@ def distil(
     with accelerator.main_process_first():
         tokenizer = _tokenizer(run, config, caption_texts([*texts, *captions]))
     images, owners = material.images() if material.media else ([], [])
-    cache = (
-        run / "cache" / f"crops-{cache_key(teacher, images, recipe.crops.count, config.frame_size)}" if teacher else run
-    )
+    cache = cache or run / "cache"
+    crop_cache = cache
+    if teacher is not None:
+        crop_cache = cache / f"crops-{cache_key(teacher, images, recipe.crops.count, config.frame_size)}"
     if teacher is not None and accelerator.is_main_process:
         crops = recipe.crops
-        write_shards(teacher, images, cache, crops.shards, crops.count, config.frame_size, default_workers(teacher))
+        write_shards(
+            teacher, images, crop_cache, crops.shards, crops.count, config.frame_size, default_workers(teacher)
+        )
     accelerator.wait_for_everyone()
     torch.manual_seed(recipe.tower.seed)
     student = new_student(config, tokenizer)
     if last >= 1 and teacher is not None:
-        tower = train_tower(run, cache, config, recipe.tower, recipe.refine, accelerator)
+        tower = train_tower(run, crop_cache, config, recipe.tower, recipe.refine, accelerator)
         student.encoder.tower.load_state_dict(tower.state_dict())
     if last >= 2:
         sentences = caption_texts([*texts, *captions])
         train_language(run, config, recipe.language, tokenizer, student.encoder.lm, sentences, accelerator)
     if last >= 3:
-        views = _views(cache, material, owners, teacher) if teacher is not None else None
+        views = _views(cache, crop_cache, material, owners, teacher) if teacher is not None else None
         train_clips(run, config, recipe.clips, tokenizer, student.encoder, views, accelerator)
     if last >= 4:
-        pool = _pool(cache, material, teacher, config) if teacher is not None else None
+        pool = _pool(cache, crop_cache, material, teacher, config) if teacher is not None else None
         train_users(run, config, recipe.users, tokenizer, student, pool, recipe.pool, accelerator)
         if accelerator.is_main_process:
             return Distilled(run, save_master(run, student.cpu()), material.skipped)
@@ -206,12 +212,15 @@ def _tokenizer(run: Path, config: ModelConfig, texts: Sequence[str]) -> Tokenize
     return from_portable(target.read_bytes())
 
 
-def _looked(teacher: Teacher, clips: Sequence[np.ndarray], titles: Sequence[str | None], what: str) -> TeacherFeatures:
-    """Features of many clips, a few at a time."""
-    rows = [
-        teacher.look(clips[i : i + 8], titles[i : i + 8])
-        for i in track(range(0, len(clips), 8), f"teacher looks at {what}")
-    ]
+def _looked(
+    cache: Path, teacher: Teacher, clips: Sequence[np.ndarray], titles: Sequence[str | None], what: str
+) -> TeacherFeatures:
+    """Features of many clips, a few at a time, kept on disk."""
+    with CachedTeacher(teacher, cache / "clips") as cached:
+        rows = [
+            cached.look(clips[i : i + 8], titles[i : i + 8])
+            for i in track(range(0, len(clips), 8), f"teacher looks at {what}")
+        ]
     return TeacherFeatures(
         tuple(np.concatenate(layer) for layer in zip(*(r.layers for r in rows), strict=True)),
         np.concatenate([r.pooled for r in rows]),
@@ -219,7 +228,7 @@ def _looked(teacher: Teacher, clips: Sequence[np.ndarray], titles: Sequence[str 
     )
 
 
-def _views(cache: Path, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
+def _views(cache: Path, crop_cache: Path, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
     """What the clips stage draws from; owners: the item of each picture that crops were cut from."""
     texts = [material.media[i].captions for i in owners]
     sentences = None
@@ -232,13 +241,13 @@ def _views(cache: Path, material: Material, owners: Sequence[int], teacher: Teac
     if real:
         frames = [material.frames[i] for i in real]
         titles = [next(iter(material.media[i].captions), None) for i in real]
-        features = _looked(teacher, [f[:: max(1, len(f) // 4)] for f in frames], titles, "videos")
+        features = _looked(cache, teacher, [f[:: max(1, len(f) // 4)] for f in frames], titles, "videos")
         videos = RealVideos(frames, features, [material.media[i].captions for i in real])
-    return Views(CropCache(cache), texts, sentences, videos)
+    return Views(CropCache(crop_cache), texts, sentences, videos)
 
 
-def _pool(cache: Path, material: Material, teacher: Teacher, config: ModelConfig) -> ClipPool:
-    """One clip of each item for the users stage; the teacher's view of it is cached beside the crops."""
+def _pool(cache: Path, crop_cache: Path, material: Material, teacher: Teacher, config: ModelConfig) -> ClipPool:
+    """One clip of each item for the users stage, with the teacher's view of it."""
     rng = np.random.default_rng(7)
     times, seen_at = np.array(slot_centres(config.frames, 1.0)), np.linspace(0, 1, TEACHER_FRAMES)
     clips: list[Callable[[], np.ndarray]] = []
@@ -247,17 +256,11 @@ def _pool(cache: Path, material: Material, teacher: Teacher, config: ModelConfig
         path = CameraPath.random(frames.shape[1:], rng)
         clips.append(partial(clip_of, frames, path, times, config.frame_size))
         shown.append(clip_of(frames, path, seen_at, 224))
-    target = cache / "pool.npz"
-    if not target.exists():
-        titles = [next(iter(m.captions), None) for m in material.media]
-        features = _looked(teacher, shown, titles, "clips")
-        partial_file = target.with_suffix(".partial.npz")
-        np.savez(partial_file, pooled=features.pooled, language=features.language)
-        partial_file.replace(target)
-    saved, crops = np.load(target), CropCache(cache)
+    titles = [next(iter(m.captions), None) for m in material.media]
+    features, crops = _looked(cache, teacher, shown, titles, "clips"), CropCache(crop_cache)
     return ClipPool(
         clips,
-        crops.standardised("pooled", saved["pooled"]),
-        crops.standardised("language", saved["language"]),
+        crops.standardised("pooled", features.pooled),
+        crops.standardised("language", features.language),
         np.array([m.held_back for m in material.media]),
     )
