@@ -149,7 +149,7 @@ def distil(
     torch.manual_seed(recipe.tower.seed)
     student = new_student(config, tokenizer)
     if last >= 1 and teacher is not None:
-        tower = train_tower(run, crop_cache, config, recipe.tower, recipe.refine, accelerator)
+        tower = train_tower(run, crop_cache, config, recipe.tower, accelerator)
         student.encoder.tower.load_state_dict(tower.state_dict())
     if last >= 2:
         sentences = caption_texts([*texts, *captions])

@@ -27,7 +27,6 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     model: ModelConfig = ModelConfig()
     crops: Crops = Crops()
     tower: StageRecipe = StageRecipe("tower", 3400, 64, 2e-3, warmup=150)
-    refine: StageRecipe = StageRecipe("refine", 850, 64, 1e-3, warmup=50)
     language: StageRecipe = StageRecipe("language", 700, 128, 1.5e-3, warmup=50)
     clips: StageRecipe = StageRecipe("clips", 550, 16, 1.5e-3, warmup=60)
     users: StageRecipe = StageRecipe("users", 1000, 32, 2e-3, warmup=100)
