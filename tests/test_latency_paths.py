@@ -18,8 +18,9 @@ from linkedout_edge import Event, Recommender, Video
 from linkedout_edge import ranker as ranker_module
 from linkedout_edge import ranking as ranking_module
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.scoring import MAX_CANDIDATES_SHAPE, UserCache
-from linkedout_edge.store import Fingerprint
+from linkedout_edge.scorers import MAX_CANDIDATES_SHAPE, GraphScorer
+from linkedout_edge.scoring import UserCache
+from linkedout_edge.store import Fingerprint, View
 
 
 class Counting:
@@ -50,7 +51,7 @@ def user(rec: Recommender) -> Counting:
 def scorer(rec: Recommender) -> Counting:
     """The scorer graph, counted."""
     counting = Counting(rec._sessions["scorer"])
-    rec._ranker._scorer = counting
+    rec._ranker._scorer = GraphScorer(counting)
     return counting
 
 
@@ -199,15 +200,15 @@ def test_candidates_side_by_side_are_not_copied(rec: Recommender, monkeypatch: p
     monkeypatch.setattr(ranker_module, "KEPT_FOR_EXPLAINING", 50)
     fill(rec, 400)
     seen: list[bool] = []
-    original = type(rec.store).gather
+    original = View.read
 
-    def gather(self: Any, rows: Any) -> Any:
-        found = original(self, rows)
-        if len(rows) > 50:
+    def read(self: Any, where: Any) -> Any:
+        found = original(self, where)
+        if len(found.tokens) > 50:
             seen.append(np.shares_memory(found.tokens, rec.store._tokens))
         return found
 
-    monkeypatch.setattr(type(rec.store), "gather", gather)
+    monkeypatch.setattr(View, "read", read)
     rec.rank(["v0"], rec.store.select(), top_k=3)
     assert seen
     assert all(seen)
