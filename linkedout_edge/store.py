@@ -337,7 +337,7 @@ class TokenStore:
         self._private_depth = self._batches = self._tolerant = 0
         self._pending_since = 0.0
         self._warned = False
-        self._position = self._data_version = 0
+        self._position = self._data_version = self._generation = 0
         if database is not None:
             from linkedout_edge.storage.tables import VideoTable
 
@@ -837,8 +837,8 @@ class TokenStore:
         """Fill the arrays; `_position` is read first, so that what is written meanwhile is followed."""
         assert self._db is not None
         self._position = self._table.position()
-        with self._db.reading() as con:
-            self._data_version = con.execute("PRAGMA data_version").fetchone()[0]
+        with self._db.reading():
+            self._data_version, self._generation = self._db.data_version(), self._db.generation
         with self.lock:
             self._grow(self._table.count())  # at once: growing by doubling would hold everything twice
         videos = self._table.load()
@@ -869,9 +869,13 @@ class TokenStore:
 
     def _follow(self, con: sqlite3.Connection) -> None:
         """Bring the arrays up to what is committed. The database's lock is held."""
-        self._data_version = con.execute("PRAGMA data_version").fetchone()[0]
-        found = self._table.changes(con, self._position)
+        assert self._db is not None
+        self._data_version = self._db.data_version()
+        rebuilt = self._generation != self._db.generation
+        found = None if rebuilt else self._table.changes(con, self._position)
         if found is None:
+            if rebuilt:
+                self._hold_on()
             self._reload()
             return
         position, changed = found
@@ -929,6 +933,14 @@ class TokenStore:
                 self._set(i, tokens, scales)
                 if known_as is not None:
                     self._fingerprints[i] = known_as
+
+    def _hold_on(self) -> None:
+        """After the database was rebuilt: what it may have lost is still here, and is written again."""
+        with self.lock:
+            self._leaving.clear()  # numbers of rows that are not there any more
+            for i in self._row:
+                if i not in self._private and i not in self._unsaved:
+                    self._pending[i] = None
 
     def _record(self, id: str) -> VideoRecord:
         from linkedout_edge.storage.encryption import id_bytes

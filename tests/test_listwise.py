@@ -231,6 +231,9 @@ def test_a_sequence_needs_candidates_and_a_weight_a_number(rec: Recommender) -> 
     assert rec.rank([], prior={"v2": 1.0, "v1": 0.0, "v0": -1.0}).ids == ["v2", "v1", "v0"]
     with pytest.raises(ArgumentTypeError, match="weight must be a number"):
         Prior({}, weight="much")  # type: ignore[arg-type]
+    for values in ("abc", b"abc", 3, None):
+        with pytest.raises(ArgumentTypeError, match="prior must map ids to numbers"):
+            Prior(values)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="finite"):
         Prior({}, weight=math.nan)
     for name in ("fold_duplicates", "exclude_watched"):
