@@ -265,9 +265,10 @@ def test_numpy_scores_what_the_graph_scores(rec: Recommender, count: int) -> Non
     ours = rec.rank(history, ids)
     rec._ranker._scorer = GraphScorer(rec._sessions["scorer"])
     theirs = {r.id: r for r in rec.rank(history, ids)}
+    close = 1e-5 * max(1.0, float(ours.scores.std()))  # the graph itself is exact to half of that
     for r in ours:
-        assert math.isclose(r.score, theirs[r.id].score, rel_tol=1e-5, abs_tol=1e-5)
-        np.testing.assert_allclose(r.layers, theirs[r.id].layers, rtol=1e-5, atol=1e-5)
+        assert math.isclose(r.score, theirs[r.id].score, abs_tol=close)
+        np.testing.assert_allclose(r.layers, theirs[r.id].layers, atol=close)
 
 
 def test_equal_videos_get_equal_scores_wherever_they_stand(rec: Recommender) -> None:
