@@ -121,7 +121,7 @@ class Recommender:
         manifest = bundle.manifest
         self._config = manifest.config
         self._sessions = sessions
-        self._scorer = choose(sessions["scorer"], self._config)
+        self._scorer = choose(sessions["scorer"], self._config, backend.threads)
         self._layer_names = tuple(manifest.layer_names) or tuple(f"layer {t}" for t in self._config.taps)
         self._info = Info(
             bundle=manifest.name,
@@ -215,6 +215,11 @@ class Recommender:
             try:
                 for graph in GRAPHS:
                     sessions[graph] = library.load(graph, opened.graph(graph), config)
+                    if graph != "encoder" and count > 1 and sessions[graph].device.startswith("CPU"):
+                        # So little work that waking a second thread costs more than it does.
+                        sessions.pop(graph).close()
+                        alone = create_backend(backend, device="cpu", threads=1, cache_dir=cache_dir)
+                        sessions[graph] = alone.load(graph, opened.graph(graph), config)
                 if data_dir is not None:
                     from linkedout_edge.storage import Database
 
@@ -481,6 +486,7 @@ class Recommender:
             self.store.close()
             if self._database is not None:
                 self._database.close()
+            self._scorer.close()
             for session in self._sessions.values():
                 session.close()
 

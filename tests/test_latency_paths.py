@@ -257,7 +257,7 @@ def test_top_k_is_the_head_of_the_whole(rec: Recommender) -> None:
     assert whole[::-3].scores.tolist() == whole.scores[::-3].tolist()
 
 
-@pytest.mark.parametrize("count", [1, 15, 256, 257, 1024, 2500])
+@pytest.mark.parametrize("count", [1, 15, 256, 257, 1024, 2500, 9000])
 def test_numpy_scores_what_the_graph_scores(rec: Recommender, count: int) -> None:
     assert isinstance(rec._ranker._scorer, HostScorer)
     ids = fill(rec, count)
