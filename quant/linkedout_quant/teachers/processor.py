@@ -53,7 +53,7 @@ class ClipProcessor:
         self.frames_as: FramesAs = frames_as or ("video" if video else "images")
         self.tokenizer = self._processor.tokenizer
         images = self._processor.image_processor
-        self.backend = type(images).__name__
+        self.backend = type(self._processor.video_processor if self.frames_as == "video" else images).__name__
         self._images_kwargs = {option: False for option in TILING if hasattr(images, option)}
         # LLaVA-OneVision tiles an image that stands alone, whatever it is told; one of several it does not.
         self._least_images = 2 if hasattr(images, "image_grid_pinpoints") else 1
