@@ -12,7 +12,7 @@ Example::
 import logging
 from typing import TYPE_CHECKING, Any
 
-from linkedout_edge import errors
+from linkedout_edge import _telemetry, errors  # noqa: F401 (quiets onnxruntime before anything imports it)
 from linkedout_edge._version import __version__
 from linkedout_edge.inputs import Event, Video
 from linkedout_edge.prior import Prior

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -76,12 +76,14 @@ class Info:
         precision: Which of its precisions.
         token_space: Tokens are interchangeable within one.
         backend: Inference library.
-        devices: Graph → what really runs it.
+        devices: Graph → what really runs it, whatever was asked for.
         threads: Threads on the CPU.
         decoder: What decodes files.
         layer_names: Names of the L layers.
         versions: Library → version.
         agreement: Measure → value against fp32, from the manifest.
+        notices: What was worth saying about devices: what could not be used and why, what ``auto`` measured, which
+            compiled engines were built again.
     """
 
     bundle: str
@@ -94,6 +96,7 @@ class Info:
     layer_names: tuple[str, ...]
     versions: dict[str, str]
     agreement: dict[str, float]
+    notices: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -120,6 +123,7 @@ class Recommender:
         manifest = bundle.manifest
         self._config = manifest.config
         self._sessions = sessions
+        self._notices = backend.notices
         self._layer_names = tuple(manifest.layer_names) or tuple(f"layer {t}" for t in self._config.taps)
         self._info = Info(
             bundle=manifest.name,
@@ -171,11 +175,14 @@ class Recommender:
             bundle: A precision of the embedded bundle (``"int8"``), else an existing folder or .zip.
             precision: Which of the folder's or .zip's precisions; its first, if left out.
             backend: ``"onnxruntime"`` or ``"openvino"``.
-            device: ``auto``, ``cpu``, ``cuda``, ``tensorrt``, ``gpu`` or ``npu``.
-            providers: ONNX Runtime execution providers, instead of `device`.
+            device: ``cpu``, ``cuda``, ``tensorrt``, ``gpu``, ``npu``, or ``auto``: each graph where it was measured to
+                be the fastest, once for a model, library and driver. `info` says what really runs each graph.
+            providers: Execution providers of ONNX Runtime, or device names of OpenVINO, instead of `device`; each a
+                name or a (name, options) tuple, such as ``[("CUDAExecutionProvider", {"device_id": 1})]``.
             threads: CPU threads; left out, what affinity and cgroup quota allow.
             data_dir: Folder that keeps history and store, of this app alone. Without it both live in memory.
-            cache_dir: Folder for compiled engines only.
+            cache_dir: Folder for compiled engines, and for what ``auto`` measured; nothing else. Damaged or foreign
+                entries are ignored and made again.
             key: Encrypts what lies in `data_dir`: a passphrase, or random bytes from the platform's key store.
             strict_device: A device that is not there is an error, not a warning.
             decoder: ``auto``, ``pyav``, ``opencv``, or a callable ``(path, count, size, limits)`` that gives uint8
@@ -211,7 +218,7 @@ class Recommender:
             database: Database | None = None
             try:
                 for graph in GRAPHS:
-                    sessions[graph] = library.load(graph, opened.graph(graph), config)
+                    sessions[graph] = library.load(graph, opened.graph(graph), config, opened.precision)
                 if data_dir is not None:
                     from linkedout_edge.storage import Database
 
@@ -433,8 +440,12 @@ class Recommender:
         return bool(self.store.remove(id)) or events > 0
 
     def warmup(self) -> dict[str, float]:
-        """Run each graph once, so that the first ranking does not pay for planning; seconds by graph."""
+        """Run each graph once, so that the first ranking does not pay for planning; seconds by graph.
+
+        Start and end are logged at INFO, by graph and device.
+        """
         self._check_open()
+        logger.info("warming up: %s", ", ".join(f"{g} on {s.device}" for g, s in self._sessions.items()))
         c = self._config
         tokens = np.zeros((1, c.layers, c.tokens_per_layer, c.token_width), np.int8)
         scales = np.zeros((1, c.layers, c.tokens_per_layer), np.float32)
@@ -449,12 +460,14 @@ class Recommender:
         start = time.perf_counter()
         score(self._sessions["scorer"], user, 1, lambda part: (tokens[part], scales[part]))
         seconds["scorer"] = time.perf_counter() - start
+        logger.info("warm: %s", ", ".join(f"{g} {t:.2f} s" for g, t in seconds.items()))
         return seconds
 
     def info(self) -> Info:
         """What runs, and on which device each graph really runs."""
         self._check_open()
-        return self._info
+        devices = {g: s.device for g, s in self._sessions.items()}  # anew: OpenVINO's AUTO moves to what is ready
+        return replace(self._info, devices=devices, notices=tuple(self._notices))
 
     def close(self) -> None:
         """Release models, history and store; twice is fine. Any later call raises `ClosedError`."""

@@ -110,9 +110,13 @@ def test_a_device_that_is_not_there_warns_or_raises(backend_name: str) -> None:
         ({"providers": []}, ArgumentError, "empty"),
         ({"providers": [3]}, ArgumentTypeError, "tuple"),
         ({"providers": ["CPUExecutionProvider"], "device": "cpu"}, ArgumentError, "contradict"),
+        ({"providers": ["cpu"]}, DeviceError, "Did you mean 'CPUExecutionProvider'"),
         ({"providers": ["CPUExecutionProvidr"]}, DeviceError, "Did you mean 'CPUExecutionProvider'"),
-        ({"name": "openvino", "providers": ["CPU"]}, ArgumentError, "use device="),
-        ({"name": "openvino", "device": "cuda"}, ArgumentError, "has no device 'cuda'"),
+        ({"name": "openvino", "providers": ["CPUU"]}, DeviceError, "Did you mean 'CPU'"),
+        ({"name": "openvino", "providers": ["AUTO:CPUU"]}, DeviceError, "Did you mean 'CPU'"),
+        ({"name": "openvino", "providers": ["AUTO:CPU", "CPU"]}, ArgumentError, "joins devices"),
+        ({"name": "openvino", "providers": ["CPU"], "device": "cpu"}, ArgumentError, "contradict"),
+        ({"name": "openvino", "device": "cuda"}, ArgumentError, "has no device 'cuda'.*backend='onnxruntime'"),
     ],
 )
 def test_wrong_arguments_list_what_would_be_right(arguments: dict, error: type[Exception], words: str) -> None:  # type: ignore[type-arg]

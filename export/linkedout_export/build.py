@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import onnx
 from linkedout_quant.evaluation.exam import pool_videos, product_scores, take_exam
 from linkedout_quant.evaluation.metrics import rank_agreement
 from linkedout_quant.master import PROMPT, load_student
-from linkedout_quant.training.photo_cache import load_rgb, training_photos
-from linkedout_quant.training.photo_clips import PhotoClip
+from linkedout_quant.media import find_media, load_frames
+from linkedout_quant.training.stills import CameraPath, clip_of
 
 from linkedout_edge import Recommender, Video
 from linkedout_edge.bundle.manifest import Calibration, Manifest
@@ -23,25 +24,22 @@ from linkedout_export.graphs import GraphName, export_graphs, parity
 from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8, quantise_user
 from linkedout_export.writer import write_bundle
 
-PROVENANCE_WORLD = "Trained on clips of the micro-video world, rendered by linkedout_edge.microworld."
-PROVENANCE_PHOTOS = (
-    " And on clips made of 1,000 photos with captions (Flickr8k) and 256 photos (ImageNet sample images, split train), "
-    "with MobileNetV2 (ImageNet, Apache-2.0) as teacher; the photos are licensed for research use."
-)
 ENCODER_TOLERANCE = 1.5  # in int8 steps: a value on the edge between two may fall to either side
 OTHER_TOLERANCE = 1e-3
 
 
 def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, seed: int = 77) -> list[Feeds]:
-    """Encoder inputs for calibration: micro-videos and, where there is data, photo clips, in turn."""
+    """Encoder inputs for calibration: micro-videos and, where there is data, its photos and videos, in turn."""
     rng = np.random.default_rng(seed)
     times = np.array(slot_centres(config.frames, 1.0))
-    photos = training_photos(data) if data else None
+    media = find_media([data]) if data else []
+    chosen = [media[i] for i in rng.permutation(len(media))[: clips // 2]]
+    shown = load_frames(chosen, config.frames, config.frame_size * 2)[1] if chosen else []
     feeds = []
     for i in range(clips):
-        if photos and i % 2:
-            image = load_rgb(photos[int(rng.integers(len(photos)))])
-            frames = PhotoClip.random(0, image, rng).frames(image, times, config.frame_size)
+        if shown and i % 2:
+            picture = shown[i // 2 % len(shown)]
+            frames = clip_of(picture, CameraPath.random(picture.shape[1:], rng), times, config.frame_size)
         else:
             frames = render_frames(random_attributes(rng), int(rng.integers(2**31)), times, config.frame_size)
         # Titles are rare in use and short; random words keep the ranges of their embeddings in view.
@@ -59,6 +57,19 @@ def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, s
     return feeds
 
 
+def origin(run: Path) -> tuple[str, str]:
+    """Licence and provenance of a run's weights, from what it remembers of its teacher and media."""
+    told = json.loads((run / "run.json").read_text()) if (run / "run.json").exists() else {}
+    provenance = "Trained on clips of the micro-video world, rendered by linkedout_edge.microworld."
+    if not told.get("teacher"):
+        return "Apache-2.0", provenance
+    return (
+        "Apache-2.0; trained on photos or videos whose own licences apply, see provenance",
+        f"{provenance} And on {told['media']} photos and videos ({told['sources']}), "
+        f"with {told['teacher']} as teacher.",
+    )
+
+
 def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users: int = 120) -> Manifest:
     """Export a run to a bundle with int8, int4 and fp32, its agreement measured on the micro-video exam.
 
@@ -67,6 +78,7 @@ def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users:
         BackendError: a graph does not compute what torch computes.
     """
     student = load_student(run)
+    licence, provenance = origin(run)
     config = student.config
     graphs = export_graphs(student)
     worst = parity(student, graphs)
@@ -89,12 +101,12 @@ def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users:
             name=name,
             prompt=PROMPT,
             calibration=Calibration(
-                description="micro-videos" + (" and photo clips of the training set, in turn" if data else ""),
+                description="micro-videos" + (" and clips of photos and videos, in turn" if data else ""),
                 videos=len(feeds),
                 score_std=1.0,
             ),
-            licence="Apache-2.0" + ("; trained on photos for research use, see provenance" if data else ""),
-            provenance=PROVENANCE_WORLD + (PROVENANCE_PHOTOS if data else ""),
+            licence=licence,
+            provenance=provenance,
             agreement=agreement,
         )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from linkedout_edge.backends.notices import Notices
 from linkedout_edge.config import EVENT_FEATURES, ModelConfig
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, BundleCorruptError, DeviceError, unknown
 
@@ -33,7 +36,7 @@ class Session(Protocol):
 
     @property
     def device(self) -> str:
-        """What really runs the graph, such as ``CPUExecutionProvider`` or ``CPU``."""
+        """What really runs the graph, such as ``CPUExecutionProvider`` or ``CPU``, the one with most of it first."""
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Outputs by name, as arrays that the caller owns."""
@@ -57,8 +60,22 @@ class Backend(Protocol):
     def threads(self) -> int:
         """Threads that a graph may use on the CPU."""
 
-    def load(self, graph: str, model: bytes, config: ModelConfig) -> Session:
-        """Load a graph from ONNX bytes and check it against the contract."""
+    @property
+    def notices(self) -> Notices:
+        """What was worth saying about devices and caches."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """All that a compiled engine or a measured time depends on, apart from the model: library, device, driver."""
+
+    def load(self, graph: str, model: bytes, config: ModelConfig, precision: str = "") -> Session:
+        """Load a graph from ONNX bytes and check it against the contract.
+
+        Args:
+            graph: ``encoder``, ``user`` or ``scorer``.
+            model: The ONNX bytes.
+            config: The model's shapes.
+            precision: The bundle's precision; some devices must be told.
+        """
 
 
 _Dims: TypeAlias = "tuple[str | int, ...]"
@@ -137,20 +154,32 @@ def check_contract(graph: str, inputs: Sequence[Port], outputs: Sequence[Port], 
                 )
 
 
-def fall_back(wanted: str, available: Sequence[str], strict: bool, why: str = "") -> None:
+class Unusable(DeviceError):
+    """A device that was asked for cannot be used; `reason` is why, without advice."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def fall_back(
+    wanted: str, available: Sequence[str], strict: bool, why: str = "", notices: Notices | None = None
+) -> None:
     """Say that `wanted` is not there and the CPU takes over; with `strict`, raise instead.
 
     Raises:
-        DeviceError: In strict mode.
+        Unusable: In strict mode.
     """
-    reason = f": {why}" if why else ""
+    reason = f"{wanted} cannot be used" + (f": {why}" if why else "")
     have = f"available here: {', '.join(available)}"
     if strict:
-        raise DeviceError(f"{wanted} cannot be used{reason}; {have}. Leave strict_device out to fall back to the CPU.")
+        raise Unusable(f"{reason}; {have}. Leave strict_device out to fall back to the CPU.", reason)
+    if notices is not None:
+        if f"{reason}; running on the CPU" in notices:
+            return  # said for another graph
+        notices.say(f"{reason}; running on the CPU", logging.WARNING)
     warnings.warn(
-        f"{wanted} cannot be used{reason}; {have}. Running on the CPU; strict_device=True makes this an error.",
-        RuntimeWarning,
-        stacklevel=2,
+        f"{reason}; {have}. Running on the CPU; strict_device=True makes this an error.", RuntimeWarning, stacklevel=2
     )
 
 
@@ -162,8 +191,18 @@ def create_backend(
     threads: int,
     cache_dir: str | os.PathLike[str] | None = None,
     strict: bool = False,
+    static: bool | None = None,
 ) -> Backend:
     """The backend of that name on that device.
+
+    Args:
+        name: One of `BACKENDS`.
+        device: One of `DEVICES`; ``auto`` measures each graph on what is there, if that is more than the CPU.
+        providers: Execution providers of ONNX Runtime, or device names of OpenVINO, instead of `device`.
+        threads: Of the CPU.
+        cache_dir: Where engines and measurements are kept.
+        strict: Raise where otherwise the CPU would take over.
+        static: Fix the graphs' dimensions; None does where the device needs it. True on a CPU stands in for an NPU.
 
     Raises:
         ArgumentError: An unknown name or device, or `providers` together with something that contradicts them.
@@ -175,22 +214,51 @@ def create_backend(
         raise ArgumentError(unknown("backend", name, BACKENDS))
     if device not in DEVICES:
         raise ArgumentError(unknown("device", device, DEVICES))
-    if providers is not None:
-        if isinstance(providers, str | bytes) or not isinstance(providers, Sequence):
-            raise ArgumentTypeError("providers must be a list, such as ['CPUExecutionProvider']")
-        if name != "onnxruntime":
-            raise ArgumentError(f"providers belong to the backend 'onnxruntime': with {name!r} use device=")
-        if device != "auto":
-            raise ArgumentError(f"providers and device={device!r} contradict each other: leave one out")
-        if not providers:
-            raise ArgumentError("providers is empty: leave it out, or name at least one")
+    chosen = None if providers is None else _pairs(providers)
+    if chosen is not None and device != "auto":
+        raise ArgumentError(f"providers and device={device!r} contradict each other: leave one out")
+    kind = _backend_class(name)
+
+    def create(on: str, strictly: bool, notices: Notices) -> Any:
+        return kind(on, chosen, threads, cache_dir, strictly, static, notices)
+
+    notices = Notices()
+    if device != "auto" or chosen is not None:
+        backend: Backend = create(device, strict, notices)
+        return backend
+    cpu = create("cpu", strict, notices)
+    others = [d for d in cpu.devices() if d != "cpu"]
+    if not others:
+        return cast("Backend", cpu)
+    from linkedout_edge.backends.auto import AutoBackend
+
+    return AutoBackend(cpu, {d: partial(create, d, True, notices) for d in others}, cache_dir, notices)
+
+
+def _backend_class(name: str) -> Any:
     if name == "onnxruntime":
         from linkedout_edge.backends.onnxruntime import OnnxRuntimeBackend
 
-        return OnnxRuntimeBackend(device, providers, threads, cache_dir, strict)
+        return OnnxRuntimeBackend
     from linkedout_edge.backends.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(device, threads, cache_dir, strict)
+    return OpenVinoBackend
+
+
+def _pairs(providers: Providers) -> list[tuple[str, dict[str, Any]]]:
+    """Each provider with its options."""
+    if isinstance(providers, str | bytes) or not isinstance(providers, Sequence):
+        raise ArgumentTypeError("providers must be a list, such as ['CPUExecutionProvider']")
+    if not providers:
+        raise ArgumentError("providers is empty: leave it out, or name at least one")
+    pairs: list[tuple[str, dict[str, Any]]] = []
+    for entry in providers:
+        pair: Any = (entry, {}) if isinstance(entry, str) else entry
+        fits = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], dict)
+        if not fits:
+            raise ArgumentTypeError(f"each of providers must be a name or a (name, options) tuple, not {entry!r}")
+        pairs.append((pair[0], dict(pair[1])))
+    return pairs
 
 
 def contiguous(feeds: Mapping[str, NDArray[Any]]) -> Arrays:

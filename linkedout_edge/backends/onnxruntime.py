@@ -2,21 +2,33 @@
 
 Chosen so that memory stays flat on a device: no arena that keeps the largest request for ever, no memory patterns for
 every shape; and no spinning, because threads that burn power while they wait have no place on a phone.
+
+The library would fall back to the CPU by itself, with no more than a line on stderr. Here that is switched off, and
+after loading we ask what each graph's operations were really given to.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from linkedout_edge.backends.base import Arrays, Port, Providers, check_contract, contiguous, fall_back
+from linkedout_edge import _telemetry
+from linkedout_edge._version import __version__
+from linkedout_edge.backends import drivers
+from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back
+from linkedout_edge.backends.cache import EngineCache, digest
+from linkedout_edge.backends.examples import example_feeds
+from linkedout_edge.backends.fixed import FREE, FixedSession
+from linkedout_edge.backends.notices import Notices, announced
+from linkedout_edge.backends.placement import Record, described
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import (
-    ArgumentTypeError,
     BackendError,
     BundleCorruptError,
     ClosedError,
@@ -26,13 +38,14 @@ from linkedout_edge.errors import (
 )
 
 CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+TENSORRT = "TensorrtExecutionProvider"
 EXECUTION_PROVIDERS: dict[str, tuple[str, ...]] = {
-    "auto": (CPU,),
     "cpu": (CPU,),
-    "cuda": ("CUDAExecutionProvider",),
-    "tensorrt": ("TensorrtExecutionProvider",),
+    "cuda": (CUDA,),
+    "tensorrt": (TENSORRT, "NvTensorRTRTXExecutionProvider"),
     "gpu": (
-        "CUDAExecutionProvider",
+        CUDA,
         "MIGraphXExecutionProvider",
         "ROCMExecutionProvider",
         "DmlExecutionProvider",
@@ -42,6 +55,10 @@ EXECUTION_PROVIDERS: dict[str, tuple[str, ...]] = {
     "npu": ("QNNExecutionProvider", "VitisAIExecutionProvider", "CoreMLExecutionProvider", "OpenVINOExecutionProvider"),
 }
 """Device → execution providers that serve it, best first."""
+STATIC = (*EXECUTION_PROVIDERS["tensorrt"], "QNNExecutionProvider", "VitisAIExecutionProvider")
+"""Providers that get graphs of fixed dimensions, however they were asked for."""
+SLOW = STATIC
+"""Providers that may compile for minutes."""
 
 _DTYPES = {
     "tensor(uint8)": "uint8",
@@ -56,17 +73,19 @@ _DTYPES = {
 
 
 class OnnxRuntimeBackend:
-    """See `linkedout_edge.backends.base.Backend`."""
+    """See `linkedout_edge.backends.base.Backend`, and `create_backend` for the arguments."""
 
     name = "onnxruntime"
 
     def __init__(
         self,
         device: str,
-        providers: Providers | None,
+        providers: list[tuple[str, dict[str, Any]]] | None,
         threads: int,
         cache_dir: str | os.PathLike[str] | None,
         strict: bool,
+        static: bool | None,
+        notices: Notices,
     ) -> None:
         try:
             import onnxruntime
@@ -77,73 +96,177 @@ class OnnxRuntimeBackend:
         self._ort = onnxruntime
         self.version = str(onnxruntime.__version__)
         self.threads = threads
-        self._strict = strict or providers is not None
-        self._warned = False
-        self._providers = self._choose(device, providers, cache_dir, strict)
+        self.notices = notices
+        self._device = device
+        self._cache = EngineCache(cache_dir, notices)
+        # Who names providers without the CPU does not want it; with it, it is a fall-back like any other.
+        self._strict = strict or (providers is not None and CPU not in {p for p, _ in providers})
+        self._providers = self._choose(device, strict) if providers is None else self._check(providers)
+        first = self._providers[0][0]
+        self._static = (first in STATIC or (device == "npu" and first != CPU)) if static is None else static
         disable = getattr(onnxruntime, "disable_telemetry_events", None)
-        if disable is not None:  # Windows builds have some
+        if disable is not None:  # for builds that know no variable, and for when it came too late
             disable()
+        if _telemetry.TOO_LATE:
+            notices.say(f"onnxruntime's telemetry was on before we could stop it: {_telemetry.ADVICE}", logging.WARNING)
 
-    def _choose(
-        self, device: str, providers: Providers | None, cache_dir: str | os.PathLike[str] | None, strict: bool
-    ) -> list[tuple[str, dict[str, Any]]]:
-        available: list[str] = self._ort.get_available_providers()
-        if providers is not None:
-            chosen = []
-            for entry in providers:
-                name, options = (entry, {}) if isinstance(entry, str) else _pair(entry)
-                if name not in available:
-                    raise DeviceError(unknown("execution provider", name, available))
-                chosen.append((name, dict(options)))
-            return chosen
-        wanted = [p for p in EXECUTION_PROVIDERS[device] if p in available]
-        if not wanted:
-            fall_back(
-                f"device {device!r}", available, strict, f"this onnxruntime has no {EXECUTION_PROVIDERS[device][0]}"
-            )
-        chosen = [(p, _options(p, cache_dir)) for p in wanted[:1]]
-        if device == "tensorrt" and wanted and "CUDAExecutionProvider" in available:
-            chosen.append(("CUDAExecutionProvider", _options("CUDAExecutionProvider", cache_dir)))
-        return chosen if any(p == CPU for p, _ in chosen) else [*chosen, (CPU, {})]
+    def devices(self) -> list[str]:
+        """Devices that this onnxruntime lists a provider for; ``gpu`` only where it is not CUDA's."""
+        available = self._available()
+        found = {d: next((p for p in ps if p in available), "") for d, ps in EXECUTION_PROVIDERS.items()}
+        return [d for d, p in found.items() if p and not (d == "gpu" and p == CUDA)]
 
-    def load(self, graph: str, model: bytes, config: ModelConfig) -> OnnxRuntimeSession:
+    def fingerprint(self) -> dict[str, str]:
+        """Library, provider, options and, for NVIDIA's, what lies below."""
+        found = {
+            "linkedout-edge": __version__,
+            "onnxruntime": self.version,
+            "providers": json.dumps(self._providers, sort_keys=True, default=str),
+        }
+        names = {p for p, _ in self._providers}
+        if names & {CUDA, *EXECUTION_PROVIDERS["tensorrt"]}:
+            found |= drivers.nvidia()
+        if TENSORRT in names:
+            found["tensorrt"] = drivers.tensorrt() or "unknown"
+        return found
+
+    def load(self, graph: str, model: bytes, config: ModelConfig, precision: str = "") -> Session:
         """Load a graph from ONNX bytes.
 
         Raises:
             BundleCorruptError: The bytes are no graph of the contract.
             DeviceError: In strict mode, when another provider than the chosen one would run it.
         """
+        if self._static:
+            return FixedSession(graph, lambda size: self._load(graph, model, config, precision, size))
+        return self._load(graph, model, config, precision, None)
+
+    def _available(self) -> list[str]:
+        """What is built in, and what an app has registered as a plug-in."""
+        built_in: list[str] = self._ort.get_available_providers()
+        plugins = (d.ep_name for d in getattr(self._ort, "get_ep_devices", list)())
+        return list(dict.fromkeys([*built_in, *plugins]))
+
+    def _check(self, providers: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+        available = self._available()
+        for name, _ in providers:
+            if name not in available:
+                full = next((p for p in available if p.lower() == f"{name}ExecutionProvider".lower()), name)
+                hint = f" Did you mean {full!r}?" if full != name else ""
+                raise DeviceError(unknown("execution provider", name, available) + hint)
+        return [(name, {**tuned(name, "auto"), **options}) for name, options in providers]
+
+    def _choose(self, device: str, strict: bool) -> list[tuple[str, dict[str, Any]]]:
+        available = self._available()
+        wanted = next((p for p in EXECUTION_PROVIDERS[device] if p in available), None)
+        if wanted is None:
+            names = " or ".join(EXECUTION_PROVIDERS[device])
+            why = f"this onnxruntime has no {names}"
+            fall_back(f"device {device!r}", available, strict, why, self.notices)
+            return [(CPU, {})]
+        chosen = [wanted]
+        if device == "tensorrt" and CUDA in available:  # for what TensorRT does not take
+            chosen.append(CUDA)
+        return [(p, tuned(p, device)) for p in dict.fromkeys([*chosen, CPU])]
+
+    def _load(
+        self, graph: str, model: bytes, config: ModelConfig, precision: str, size: int | None
+    ) -> OnnxRuntimeSession:
+        first = self._providers[0][0]
+        if first == CPU:
+            try:
+                session, placed = self._create(model, [(CPU, {})], graph, size), Counter({CPU: 1})
+            except Exception as e:
+                raise BundleCorruptError(f"onnxruntime {self.version} cannot load the {graph} graph: {e}") from e
+        else:
+            session, placed = self._accelerated(graph, model, config, precision, size)
+        ports = [_port(p) for p in session.get_inputs()], [_port(p) for p in session.get_outputs()]
+        check_contract(graph, *ports, config)
+        running: Sequence[str] = session.get_providers()
+        if first not in running:
+            why = f"onnxruntime could not start it: {drivers.diagnose(self._ort, first)}"
+            fall_back(first, list(running), self._strict, why, self.notices)
+        elif placed and first not in placed:
+            why = f"it takes none of the {graph} graph's operations"
+            fall_back(first, list(running), self._strict, why, self.notices)
+        return OnnxRuntimeSession(session, graph, described(placed) or str(running[0]))
+
+    def _accelerated(
+        self, graph: str, model: bytes, config: ModelConfig, precision: str, size: int | None
+    ) -> tuple[Any, Counter[str]]:
+        """A session on the chosen providers, or on the CPU where they fail and that is allowed, and what runs it."""
+        first = self._providers[0][0]
+        name = f"onnxruntime-{self._device if self._device != 'auto' else first}-{graph}-{digest(model)}"
+        name = name if size is None else f"{name}-{size}"
+        caches = first in EXECUTION_PROVIDERS["tensorrt"] and self._cache.keeps
+        for attempt in range(2):
+            folder = self._cache.engines(name, {**self.fingerprint(), "precision": precision}) if caches else None
+            providers = [
+                (p, {**_engine_options(p, precision, None if folder is None else str(folder)), **options})
+                for p, options in self._providers
+            ]
+            try:
+                with announced(graph, first, slow=first in SLOW, cached=folder is not None):
+                    return self._recorded(model, providers, graph, config, size)
+            except Exception as e:
+                error = e
+            if attempt or folder is None or not self._cache.discard(name, folder):
+                break
+        try:
+            session = self._create(model, [(CPU, {})], graph, size)
+        except Exception as e:
+            raise BundleCorruptError(f"onnxruntime {self.version} cannot load the {graph} graph: {e}") from e
+        why = f"it failed to load the {graph} graph ({' '.join(str(error).split())})"
+        fall_back(first, [CPU], self._strict, why, self.notices)
+        return session, Counter({CPU: 1})
+
+    def _recorded(
+        self,
+        model: bytes,
+        providers: list[tuple[str, dict[str, Any]]],
+        graph: str,
+        config: ModelConfig,
+        size: int | None,
+    ) -> tuple[Any, Counter[str]]:
+        options = self._ort.SessionOptions()
+        record = Record(self._ort, options)
+        try:
+            session = self._create(model, providers, graph, size, options)
+            return session, record.read(session, example_feeds(graph, config, size))
+        finally:
+            record.close()
+
+    def _create(
+        self,
+        model: bytes,
+        providers: list[tuple[str, dict[str, Any]]],
+        graph: str,
+        size: int | None,
+        options: Any = None,
+    ) -> Any:
         ort = self._ort
-        options = ort.SessionOptions()
+        options = options or ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_mem_pattern = False
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        names = [p for p, _ in self._providers]
-        try:
-            session = ort.InferenceSession(
-                model, options, providers=names, provider_options=[o for _, o in self._providers]
-            )
-        except Exception as e:
-            if names != [CPU]:
-                raise DeviceError(f"{names[0]} failed to load the {graph} graph: {e}") from e
-            raise BundleCorruptError(f"onnxruntime {self.version} cannot load the {graph} graph: {e}") from e
-        running: Sequence[str] = session.get_providers()
-        if names[0] not in running:  # onnxruntime itself falls back with no more than a line on stderr
-            if not self._warned:
-                fall_back(
-                    names[0],
-                    list(running),
-                    self._strict,
-                    "onnxruntime could not start it (drivers or libraries missing?)",
-                )
-            self._warned = True
-        check_contract(
-            graph, [_port(p) for p in session.get_inputs()], [_port(p) for p in session.get_outputs()], config
+        if size is not None:
+            options.add_free_dimension_override_by_name(FREE[graph], size)
+        built_in = ort.get_available_providers()
+        if any(p not in built_in for p, _ in providers):  # a plug-in: it is chosen by its devices
+            for name, given in providers:
+                found = [d for d in ort.get_ep_devices() if d.ep_name == name]
+                options.add_provider_for_devices(found, {k: str(v) for k, v in given.items()})
+            return ort.InferenceSession(model, options, enable_fallback=0)
+        return ort.InferenceSession(
+            model,
+            options,
+            providers=[p for p, _ in providers],
+            provider_options=[o for _, o in providers],
+            enable_fallback=0,
         )
-        return OnnxRuntimeSession(session, graph, str(running[0]))
 
 
 class OnnxRuntimeSession:
@@ -174,18 +297,40 @@ class OnnxRuntimeSession:
         self._session = None
 
 
-def _pair(entry: Any) -> tuple[str, dict[str, Any]]:
-    if not (isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], dict)):
-        raise ArgumentTypeError(f"each of providers must be a name or a (name, options) tuple, not {entry!r}")
-    return entry
-
-
-def _options(provider: str, cache_dir: str | os.PathLike[str] | None) -> dict[str, Any]:
-    if provider == "TensorrtExecutionProvider" and cache_dir is not None:
-        return {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(Path(cache_dir))}
-    if provider == "CUDAExecutionProvider":
-        return {"arena_extend_strategy": "kSameAsRequested"}
+def tuned(provider: str, device: str) -> dict[str, Any]:
+    """Options that suit one small model that is asked now and then; `providers` of the caller override them."""
+    if provider == CUDA:
+        return {
+            "arena_extend_strategy": "kSameAsRequested",  # doubling would hold twice of what is needed
+            "cudnn_conv_algo_search": "HEURISTIC",  # trying all takes seconds at the first run
+            "use_tf32": "0",  # scores agree with the other backends
+        }
+    if provider == TENSORRT:
+        return {"trt_timing_cache_enable": "1", "trt_context_memory_sharing_enable": "1"}
+    if provider == "QNNExecutionProvider":
+        return {"backend_path": "QnnHtp.dll" if os.name == "nt" else "libQnnHtp.so"}
+    if provider == "CoreMLExecutionProvider" and device in ("gpu", "npu"):
+        return {"MLComputeUnits": "CPUAndGPU" if device == "gpu" else "CPUAndNeuralEngine", "ModelFormat": "MLProgram"}
+    if provider == "OpenVINOExecutionProvider" and device == "npu":
+        return {"device_type": "NPU"}
     return {}
+
+
+def _engine_options(provider: str, precision: str, folder: str | None) -> dict[str, Any]:
+    """What TensorRT must be told of a model, and where it keeps its engines."""
+    if provider != TENSORRT:
+        return {}
+    options = (
+        {"trt_int8_enable": "1"} if precision == "int8" else {"trt_fp16_enable": "1"} if precision == "fp16" else {}
+    )
+    if folder is None:
+        return options
+    return {
+        **options,
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": folder,
+        "trt_timing_cache_path": folder,
+    }
 
 
 def _port(node: Any) -> Port:

@@ -5,17 +5,41 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge.backends.base import Arrays, Port, check_contract, contiguous, fall_back
+from linkedout_edge._telemetry import import_openvino
+from linkedout_edge._version import __version__
+from linkedout_edge.backends import drivers
+from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back
+from linkedout_edge.backends.cache import EngineCache, digest
+from linkedout_edge.backends.fixed import FixedSession, free_axes
+from linkedout_edge.backends.notices import Notices, announced
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.errors import ArgumentError, BackendError, BundleCorruptError, ClosedError, MissingDependencyError
+from linkedout_edge.errors import (
+    ArgumentError,
+    BackendError,
+    BundleCorruptError,
+    ClosedError,
+    DeviceError,
+    MissingDependencyError,
+    unknown,
+)
 
 DEVICES = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
+VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
+"""OpenVINO's own ways to join devices: ``AUTO:GPU,CPU``."""
+DESCRIBES = (
+    "FULL_DEVICE_NAME",
+    "DEVICE_ARCHITECTURE",
+    "NPU_DRIVER_VERSION",
+    "NPU_COMPILER_VERSION",
+    "GPU_UARCH_VERSION",
+)
+"""Properties of a device that its compiled engines depend on; each device has some of them."""
 
 _DTYPES = {
     "u8": "uint8",
@@ -29,17 +53,27 @@ _DTYPES = {
 
 
 class OpenVinoBackend:
-    """See `linkedout_edge.backends.base.Backend`."""
+    """See `linkedout_edge.backends.base.Backend`, and `create_backend` for the arguments."""
 
     name = "openvino"
 
-    def __init__(self, device: str, threads: int, cache_dir: str | os.PathLike[str] | None, strict: bool) -> None:
+    def __init__(
+        self,
+        device: str,
+        providers: list[tuple[str, dict[str, Any]]] | None,
+        threads: int,
+        cache_dir: str | os.PathLike[str] | None,
+        strict: bool,
+        static: bool | None,
+        notices: Notices,
+    ) -> None:
         if device not in DEVICES:
             raise ArgumentError(
-                f"the backend 'openvino' has no device {device!r}: expected one of {', '.join(DEVICES)}"
+                f"the backend 'openvino' has no device {device!r}: expected one of {', '.join(DEVICES)}. "
+                f"For {device} use backend='onnxruntime'"
             )
         try:
-            import openvino
+            openvino = import_openvino()
         except ImportError as e:
             raise MissingDependencyError(
                 f'the backend openvino cannot be imported ({e}): pip install "linkedout-edge[openvino]"'
@@ -47,60 +81,133 @@ class OpenVinoBackend:
         self._ov = openvino
         self.version = str(openvino.__version__)
         self.threads = threads
-        self._strict = strict
+        self.notices = notices
+        self._strict = strict or providers is not None
+        self._cache = EngineCache(cache_dir, notices)
         self._core = openvino.Core()
-        if cache_dir is not None:
-            self._core.set_property({"CACHE_DIR": str(Path(cache_dir))})
+        self._given: dict[str, Any] = {}
         available: list[str] = list(self._core.available_devices)
-        self._device = DEVICES[device]
-        if self._device not in {d.split(".")[0] for d in available}:
-            fall_back(f"device {device!r}", available, strict, f"OpenVINO finds no {self._device}")
-            self._device = "CPU"
+        if providers is not None:
+            self._device, self._given = _joined(providers, available)
+        else:
+            self._device = DEVICES[device]
+            if self._device not in {d.split(".")[0] for d in available}:
+                fall_back(f"device {device!r}", available, strict, f"OpenVINO finds no {self._device}", notices)
+                self._device = "CPU"
+        self._static = "NPU" in self._device if static is None else static
 
-    def load(self, graph: str, model: bytes, config: ModelConfig) -> OpenVinoSession:
+    def devices(self) -> list[str]:
+        """Devices that OpenVINO finds here."""
+        found = {d.split(".")[0] for d in self._core.available_devices}
+        return [name for name, kind in DEVICES.items() if name != "auto" and kind in found]
+
+    def fingerprint(self) -> dict[str, str]:
+        """Library, device, options and what lies below."""
+        found = {
+            "linkedout-edge": __version__,
+            "openvino": self.version,
+            "device": self._device,
+            "options": repr(sorted(self._options().items())),
+        }
+        for part in _parts(self._device):
+            if part in VIRTUAL:
+                continue
+            for name in DESCRIBES:
+                try:
+                    found[f"{part} {name}"] = str(self._core.get_property(part, name))
+                except Exception:  # noqa: PERF203 (OpenVINO has its own, and each device other properties)
+                    continue
+        if self._device != "CPU":
+            found["kernel"] = drivers.kernel()
+        return found
+
+    def load(self, graph: str, model: bytes, config: ModelConfig, precision: str = "") -> Session:
         """Load a graph from ONNX bytes.
 
         Raises:
             BundleCorruptError: The bytes are no graph of the contract.
             DeviceError: In strict mode, when the device cannot run it.
         """
+        if self._static:
+            return FixedSession(graph, lambda size: self._load(graph, model, config, size))
+        return self._load(graph, model, config, None)
+
+    def _load(self, graph: str, model: bytes, config: ModelConfig, size: int | None) -> OpenVinoSession:
         try:
             network = self._core.read_model(model, b"")
         except Exception as e:
             raise BundleCorruptError(f"OpenVINO {self.version} cannot read the {graph} graph: {_first_line(e)}") from e
         check_contract(graph, [_port(p) for p in network.inputs], [_port(p) for p in network.outputs], config)
+        if size is not None:
+            _fix(network, graph, size)
+        name = f"openvino-{self._device}-{graph}-{digest(model)}{'' if size is None else f'-{size}'}"
         try:
-            return self._compile(network, graph, self._device)
+            return self._kept(network, graph, name.replace(":", "_").replace(",", "_"))
         except Exception as e:
             if self._device == "CPU":
                 raise BackendError(f"OpenVINO cannot compile the {graph} graph: {_first_line(e)}") from e
-            fall_back(
-                self._device, ["CPU"], self._strict, f"the {graph} graph does not compile there ({_first_line(e)})"
-            )
-            return self._compile(network, graph, "CPU")
+            why = f"the {graph} graph does not compile there ({_first_line(e)})"
+            fall_back(self._device, ["CPU"], self._strict, why, self.notices)
+            return self._compile(network, graph, "CPU", {**self._cpu_options()})
 
-    def _compile(self, network: Any, graph: str, device: str) -> OpenVinoSession:
+    def _kept(self, network: Any, graph: str, name: str) -> OpenVinoSession:
+        """Compile, or take what was compiled from the cache; a damaged engine is removed and built again."""
+        folder = self._cache.engines(name, self.fingerprint()) if self._cache.keeps else None
+        options = self._options()
+        if folder is None:
+            return self._compile(network, graph, self._device, options)
+        try:
+            return self._compile(network, graph, self._device, {**options, "CACHE_DIR": str(folder)})
+        except Exception:
+            if not self._cache.discard(name, folder):
+                raise
+            return self._compile(network, graph, self._device, options)
+
+    def _options(self) -> dict[str, Any]:
+        if self._device == "CPU":
+            return {**self._cpu_options(), **self._given}
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if device != "NPU":
+        if "NPU" not in self._device:  # an NPU has no float32
             options["INFERENCE_PRECISION_HINT"] = "f32"
-        if device == "CPU":
-            options["INFERENCE_NUM_THREADS"] = self.threads
-        compiled = self._core.compile_model(network, device, options)
-        running = compiled.get_property("EXECUTION_DEVICES")
-        name = ",".join(running) if isinstance(running, list | tuple) else str(running)
-        return OpenVinoSession(compiled, graph, name)
+        return {**options, **self._given}
+
+    def _cpu_options(self) -> dict[str, Any]:
+        return {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": self.threads,
+        }
+
+    def _compile(self, network: Any, graph: str, device: str, options: dict[str, Any]) -> OpenVinoSession:
+        quiet = (
+            nullcontext()
+            if device == "CPU"
+            else announced(graph, device, slow="NPU" in device, cached="CACHE_DIR" in options)
+        )
+        with quiet:
+            return OpenVinoSession(self._core.compile_model(network, device, options), graph)
 
 
 class OpenVinoSession:
     """See `linkedout_edge.backends.base.Session`. One request at a time: a request keeps its own buffers."""
 
-    def __init__(self, compiled: Any, graph: str, device: str) -> None:
+    def __init__(self, compiled: Any, graph: str) -> None:
+        self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._graph = graph
         self._inputs = {i.get_any_name() for i in compiled.inputs}
         self._names = [o.get_any_name() for o in compiled.outputs]
         self._lock = threading.Lock()
-        self.device = device
+        self._ran_on = ""
+
+    @property
+    def device(self) -> str:
+        """What runs the graph at present: with ``AUTO`` that changes when an accelerator is ready."""
+        compiled = self._compiled
+        if compiled is not None:
+            running = compiled.get_property("EXECUTION_DEVICES")
+            self._ran_on = ", ".join(map(str, running)) if isinstance(running, list | tuple) else str(running)
+        return self._ran_on
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Outputs by name.
@@ -125,7 +232,41 @@ class OpenVinoSession:
     def close(self) -> None:
         """Release the graph's memory."""
         with self._lock:
-            self._request = None
+            self._request = self._compiled = None
+
+
+def _joined(providers: list[tuple[str, dict[str, Any]]], available: list[str]) -> tuple[str, dict[str, Any]]:
+    """One device text for OpenVINO, several joined in order of preference, and its options."""
+    known = [*available, *VIRTUAL, *{d.split(".")[0] for d in available}]
+    for name, _ in providers:
+        for part in _parts(name):
+            if part not in known:
+                raise DeviceError(unknown("device of OpenVINO", part, dict.fromkeys(known)))
+    names = [name for name, _ in providers]
+    if len(names) == 1:
+        return providers[0]
+    if any(part in VIRTUAL for name in names for part in _parts(name)) or any(options for _, options in providers):
+        raise ArgumentError(
+            f"providers={names}: name one that joins devices, such as 'AUTO:{','.join(available)}', or plain devices"
+        )
+    return f"AUTO:{','.join(names)}", {}
+
+
+def _parts(device: str) -> list[str]:
+    """``AUTO:GPU.1,CPU`` → AUTO, GPU.1, CPU."""
+    return [p for p in device.replace(":", ",").split(",") if p]
+
+
+def _fix(network: Any, graph: str, size: int) -> None:
+    """Give the free dimension of every input that has it a size."""
+    shapes = {}
+    for port in network.inputs:
+        name, shape = port.get_any_name(), port.get_partial_shape()
+        axis = free_axes(graph, 0).get(name)
+        if axis is not None:
+            shape[axis] = size
+        shapes[name] = shape
+    network.reshape(shapes)
 
 
 def _port(port: Any) -> Port:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from linkedout_edge.cli.options import SeveralValues, expand_videos, model_arguments, model_options, parse_watched
+from linkedout_edge.cli.options import SeveralValues, expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -76,11 +76,7 @@ def demo(
     history: tuple[str, ...],
     seed: int,
     open_page: bool,
-    bundle: str | None,
-    precision: str | None,
-    backend: str,
-    device: str,
-    threads: int | None,
+    model: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Rank 24 little videos by six that were watched, or those in FOLDER, and write a page about it.
@@ -97,7 +93,7 @@ def demo(
     if folder is None and history:
         raise ArgumentError("--history needs a FOLDER: the rendered clips come with a history of their own")
     # The bundle first: a mistake in the call should not show after a minute of rendering.
-    with Recommender.load(**model_arguments(bundle, precision, backend, device, threads)) as rec:
+    with Recommender.load(**model) as rec:
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as e:

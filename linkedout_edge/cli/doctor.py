@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeAlias
 
 import click
 
+from linkedout_edge._telemetry import ADVICE, TOO_LATE, import_openvino
+
 Status: TypeAlias = Literal["ok", "warn", "fail"]
 
 _CPU_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
@@ -142,7 +144,7 @@ def _libraries() -> Iterator[Check]:
 def _import(module: str, package: str, needed: Status = "fail") -> tuple[Check, Any]:
     """The library's version and module, or how to install it; a native library that is missing counts as well."""
     try:
-        loaded = importlib.import_module(module)
+        loaded = import_openvino() if module == "openvino" else importlib.import_module(module)
     except ImportError as e:
         absent = isinstance(e, ModuleNotFoundError) and e.name == module
         found = "not installed" if absent else f"installed, but cannot be loaded: {e}"
@@ -165,6 +167,13 @@ def _onnxruntime() -> Iterator[Check]:
         yield check
         return
     yield Check(check.name, "ok", f"{check.found}, providers: {', '.join(ort.get_available_providers())}")
+    yield Check("telemetry of onnxruntime", *(("warn", "on", ADVICE) if TOO_LATE else ("ok", "off")))
+    bundle = _builtin()
+    if bundle:
+        from linkedout_edge.cli.accelerators import onnxruntime_providers
+
+        for name, well, found, mend in onnxruntime_providers(ort, bundle):
+            yield Check(name, "ok" if well else "warn", found, mend)
 
 
 def _openvino() -> Iterator[Check]:
@@ -174,6 +183,20 @@ def _openvino() -> Iterator[Check]:
         return
     devices = openvino.Core().available_devices
     yield Check(check.name, "ok", f"{check.found}, devices: {', '.join(devices) or 'none'}")
+    bundle = _builtin()
+    if bundle:
+        from linkedout_edge.cli.accelerators import openvino_devices
+
+        for name, well, found, mend in openvino_devices(devices, bundle):
+            yield Check(name, "ok" if well else "warn", found, mend)
+
+
+def _builtin() -> str:
+    """A precision of the built-in bundle to try things with; "" without one."""
+    from linkedout_edge.bundle.reader import embedded_precisions
+
+    names = embedded_precisions()
+    return "int8" if "int8" in names else "".join(names[:1])
 
 
 def _decoders() -> Iterator[Check]:
@@ -259,12 +282,9 @@ def _bundle() -> Iterator[Check]:
 
 def _ranking() -> Iterator[Check]:
     """Rank rendered clips with every backend there is, and compare."""
-    from linkedout_edge.bundle.reader import embedded_precisions
-
-    names = embedded_precisions()
-    if not names:
+    bundle = _builtin()
+    if not bundle:
         return
-    bundle = "int8" if "int8" in names else names[0]
     with tempfile.TemporaryDirectory(prefix="linkedout-edge-") as folder:
         clips = _clips(Path(folder))
         reference: dict[str, float] | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options
-from linkedout_edge.cli.options import expand_videos, model_arguments, model_options
+from linkedout_edge.cli.options import expand_videos, model_options
 
 
 @click.command()
@@ -25,11 +26,7 @@ def encode(
     videos: tuple[str, ...],
     data_dir: Path | None,
     key_file: Path | None,
-    bundle: str | None,
-    precision: str | None,
-    backend: str,
-    device: str,
-    threads: int | None,
+    model: dict[str, Any],
     decoder: str,
     export_pack: str | None,
     as_json: bool,
@@ -47,7 +44,7 @@ def encode(
     paths = absolute(expand_videos(videos))
     start = time.perf_counter()
     with Recommender.load(
-        **model_arguments(bundle, precision, backend, device, threads),
+        **model,
         **data_arguments(data_dir, key_file),
         decoder=decoder,
     ) as rec:

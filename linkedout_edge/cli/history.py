@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept
-from linkedout_edge.cli.options import expand_videos, model_arguments, model_options, parse_watched
+from linkedout_edge.cli.options import expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -67,11 +67,7 @@ def add(
     liked: bool | None,
     data_dir: Path | None,
     key_file: Path | None,
-    bundle: str | None,
-    precision: str | None,
-    backend: str,
-    device: str,
-    threads: int | None,
+    model: dict[str, Any],
     decoder: str,
     as_json: bool,
 ) -> None:
@@ -92,7 +88,7 @@ def add(
         wanted += [(p, 1.0 if watched is None else watched) for p in absolute(expand_videos([path]))]
     added, failed = [], []
     with Recommender.load(
-        **model_arguments(bundle, precision, backend, device, threads),
+        **model,
         **data_arguments(data_dir, key_file),
         decoder=decoder,
     ) as rec:

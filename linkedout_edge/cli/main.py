@@ -24,6 +24,7 @@ COMMANDS = {
     "rank": "Rank videos by what was watched.",
     "encode": "Look at videos once, so that ranking them later costs next to nothing.",
     "history": "What was watched: list, add, forget, clear, export.",
+    "bench": "Measure precision × backend × device: size, time, memory, agreement.",
     "inspect": "Show what is in a bundle, or what the model sees of a video.",
     "doctor": "Check this machine and installation, and say how to mend it.",
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -16,8 +17,6 @@ VIDEO_SUFFIXES = frozenset(
     | {".mpg", ".mpeg", ".3gp", ".3g2", ".flv", ".wmv", ".ogv", ".gif"}
 )
 """What counts as a video in a folder; a file that is named by itself may be called anything."""
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class SeveralValues(click.Command):
@@ -98,8 +97,48 @@ def parse_watched(value: str) -> tuple[str, float | None]:
     return path, watched
 
 
-def model_options(command: F) -> F:
-    """`--bundle --precision --backend --device --threads`."""
+def default_cache_dir() -> Path:
+    """The platform's folder for what can be made again, such as ``~/.cache/linkedout-edge``; it need not exist."""
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("linkedout-edge", appauthor=False))
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--bundle --precision --backend --device --provider --threads --strict-device --cache-dir`.
+
+    The command gets them as one argument `model`: the keywords of `Recommender.load`. Without ``--bundle`` it is the
+    built-in one. While the command runs, what is worth saying about devices is shown on stderr.
+    """
+
+    @functools.wraps(command)
+    def with_model(
+        *args: Any,
+        bundle: str | None,
+        precision: str | None,
+        backend: str,
+        device: str,
+        provider: tuple[str, ...],
+        threads: int | None,
+        strict_device: bool,
+        cache_dir: Path | None,
+        **rest: Any,
+    ) -> Any:
+        from linkedout_edge.cli.output import announcements
+
+        named = {"bundle": precision or "int8"} if bundle is None else {"bundle": bundle, "precision": precision}
+        model = {
+            **named,
+            "backend": backend,
+            "device": device,
+            "providers": list(provider) or None,
+            "threads": threads,
+            "strict_device": strict_device,
+            "cache_dir": cache_dir or default_cache_dir(),
+        }
+        with announcements():
+            return command(*args, model=model, **rest)
+
     options = [
         click.option(
             "--bundle", help="Precision of the built-in bundle, or a bundle's folder or .zip. [default: int8]"
@@ -107,16 +146,20 @@ def model_options(command: F) -> F:
         click.option("--precision", help="One of the bundle's precisions, such as int8 or int4."),
         click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or openvino."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, tensorrt, gpu or npu."),
+        click.option(
+            "--provider",
+            multiple=True,
+            metavar="NAME...",
+            help="Execution provider of ONNX Runtime or device of OpenVINO, instead of --device; best first.",
+        ),
         click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: what this process may use]"),
+        click.option("--strict-device", is_flag=True, help="A device that cannot be used is an error."),
+        click.option(
+            "--cache-dir",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Where compiled engines are kept. [default: this user's cache folder]",
+        ),
     ]
     for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def model_arguments(
-    bundle: str | None, precision: str | None, backend: str, device: str, threads: int | None
-) -> dict[str, Any]:
-    """`Recommender.load`'s arguments for `model_options`; without ``--bundle``, the built-in one."""
-    named = {"bundle": precision or "int8"} if bundle is None else {"bundle": bundle, "precision": precision}
-    return {**named, "backend": backend, "device": device, "threads": threads}
+        with_model = option(with_model)
+    return with_model

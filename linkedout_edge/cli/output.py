@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +28,27 @@ def console() -> Console:
 def note(message: str) -> None:
     """One line for people, beside the result: on stderr."""
     click.echo(printable(message), err=True)
+
+
+@contextmanager
+def announcements() -> Iterator[None]:
+    """Show what the backends say: that a graph is being compiled, that a device cannot be used, what runs instead."""
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(record.getMessage())
+
+    logger, handler = logging.getLogger("linkedout_edge.backends"), Notes()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*cannot be used", RuntimeWarning)  # the same in the log
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def print_json(value: Any) -> None:

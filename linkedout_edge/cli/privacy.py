@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from linkedout_edge.cli.data import default_data_dir
+from linkedout_edge.cli.options import default_cache_dir
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def privacy(data_dir: Path | None, as_json: bool) -> None:
     from linkedout_edge.cli.output import console, plain, print_json, size
 
     folder = data_dir or default_data_dir()
-    files = list(kept_files(folder))
+    files = [*kept_files(folder), *([] if data_dir else kept_engines(default_cache_dir()))]
     if as_json:
         print_json({"data_dir": str(folder), "files": [asdict(f) for f in files]})
         return
@@ -79,6 +80,15 @@ def kept_files(folder: Path) -> Iterator[KeptFile]:
         else:
             holds, remove = "not ours", "see who wrote it"
         yield KeptFile(str(path), length, holds, remove)
+
+
+def kept_engines(folder: Path) -> Iterator[KeptFile]:
+    """What the commands keep in the cache folder."""
+    if not folder.is_dir():
+        return
+    holds = "the model as compiled for a device of this machine, or how fast each device was; nothing of yours"
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        yield KeptFile(str(path), path.stat().st_size, holds, "remove it at any time: it is made again")
 
 
 def describe(path: Path) -> str:

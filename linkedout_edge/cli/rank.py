@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir
-from linkedout_edge.cli.options import SeveralValues, expand_videos, model_arguments, model_options, parse_watched
+from linkedout_edge.cli.options import SeveralValues, expand_videos, model_options, parse_watched
 
 if TYPE_CHECKING:
     from linkedout_edge import Event, Failed, Ranking, Recommender
@@ -56,11 +56,7 @@ def rank(
     ctx: click.Context,
     history: tuple[str, ...],
     candidates: tuple[str, ...],
-    bundle: str | None,
-    precision: str | None,
-    backend: str,
-    device: str,
-    threads: int | None,
+    model: dict[str, Any],
     decoder: str,
     top_k: int | None,
     explain: bool,
@@ -88,9 +84,7 @@ def rank(
         kept = data_arguments(data_dir, key_file)
         videos = absolute(videos)
         events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
-    with Recommender.load(
-        **model_arguments(bundle, precision, backend, device, threads), **kept, decoder=decoder
-    ) as rec:
+    with Recommender.load(**model, **kept, decoder=decoder) as rec:
         if not history:
             events = list(rec.history)
         outcome = prepare_and_rank(rec, events, videos, top_k, quiet=as_json)

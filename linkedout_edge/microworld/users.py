@@ -83,14 +83,18 @@ def _standardised(taste: np.ndarray) -> np.ndarray:
 def draw_taste(rng: np.random.Generator, kind: str | None = None) -> Taste:
     """A taste of the kind, or of any.
 
+    Args:
+        rng: Source of chance.
+        kind: One of `KINDS`, or a single facet that alone matters; None draws a kind.
+
     Raises:
         ArgumentError: An unknown kind.
     """
     if kind is None:
         kind = list(KINDS)[int(rng.integers(len(KINDS)))]
-    elif kind not in KINDS:
-        raise ArgumentError(unknown("kind of user", kind, KINDS))
-    facets = KINDS[kind]
+    elif kind not in KINDS and kind not in FACETS:
+        raise ArgumentError(unknown("kind of user", kind, [*KINDS, *FACETS]))
+    facets = KINDS.get(kind, (kind,))
     if kind == "mixed":
         facets = tuple(rng.choice(facets, 3, replace=False))
 
@@ -166,12 +170,25 @@ class UserPool:
         self.latents = np.stack([one_hot(a) for a in attributes])  # float32 [P, K]
 
     def draw(
-        self, rng: np.random.Generator, *, n_events: int, n_candidates: int = 100, kind: str | None = None
+        self,
+        rng: np.random.Generator,
+        *,
+        n_events: int,
+        n_candidates: int = 100,
+        kind: str | None = None,
+        new: np.ndarray | None = None,
     ) -> PoolUser:
         """A user with a history and candidates, a tenth of them relevant.
 
         Relevant are those of highest utility today. Where the pool is large enough, clips that come next in utility are
         no candidates, so that there is a clear margin.
+
+        Args:
+            rng: Source of chance.
+            n_events: Length of the history.
+            n_candidates: Candidates.
+            kind: As for `draw_taste`.
+            new: bool [P], clips that nobody has watched yet: candidates are of these, the history of the others.
 
         Raises:
             ArgumentError: The pool is too small for that many events and candidates, or the kind is unknown.
@@ -184,7 +201,7 @@ class UserPool:
             )
         taste = draw_taste(rng, kind)
         skips, ages = _skips(rng, n_events), _ages(rng, n_events)
-        free = np.ones(size, bool)
+        free = np.ones(size, bool) if new is None else ~new
         history, watched = np.zeros(n_events, np.int64), np.zeros(n_events)
         for i in range(n_events):
             unseen = np.flatnonzero(free)
@@ -193,7 +210,8 @@ class UserPool:
             pick = 0 if skips[i] else _choose(rng, utilities)
             history[i], watched[i] = feed[pick], _watched(rng, utilities[pick])
             free[feed[pick]] = False
-        candidates, relevant = self._candidates(rng, taste, np.flatnonzero(free), n_candidates)
+        unseen = np.flatnonzero(free if new is None else new)
+        candidates, relevant = self._candidates(rng, taste, unseen, n_candidates)
         return PoolUser(taste.kind, history, watched, ages, candidates, relevant)
 
     def _candidates(

@@ -10,9 +10,26 @@ import click
 
 @click.command()
 @click.option(
+    "--teacher",
+    "teacher_name",
+    required=True,
+    help="composite (offline, needs --data), a Hugging Face video LLM by name or folder, or none: micro-videos alone.",
+)
+@click.option(
+    "--videos",
+    "sources",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Folder of videos and photos, or a .csv index of them with captions; may be given several times.",
+)
+@click.option("--split", default=None, help="Take only the rows of an index with this value in its column split.")
+@click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with images/ and teacher/.",
+    help="Folder with teacher/ for the composite teacher and, where --videos is not given, images/*.csv.",
+)
+@click.option(
+    "--texts", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="More captions for the LM, .csv."
 )
 @click.option(
     "--out",
@@ -20,21 +37,99 @@ import click
     required=True,
     help="Run folder; an interrupted run goes on.",
 )
+@click.option("--recipe", default="base", show_default=True, help="base, clean, smoke, or the path of a .yaml.")
 @click.option(
-    "--smoke",
-    is_flag=True,
-    help="Seconds long, on a tiny model: shows that every stage runs, teaches nothing.",
+    "--until",
+    type=click.Choice(["crops", "tower", "language", "clips", "users"]),
+    default="users",
+    show_default=True,
+    help="The last stage to run.",
 )
+@click.option(
+    "--layers", default=None, help="Layers of the teacher to learn from, as 4,8,12; by default spread evenly."
+)
+@click.option("--prompt", default=None, help="What a video LLM is asked; by default what the student is.")
+@click.option(
+    "--sources", "sources_text", default=None, help="What the media are and under which licence; stands in the bundle."
+)
+@click.option(
+    "--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes."
+)
+@click.option("--dtype", default=None, help="Precision of the teacher's weights, as float16.")
+@click.option("--device", default=None, help="Where the teacher runs, as cuda:0.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def train(data: Path | None, out: Path, smoke: bool, as_json: bool) -> None:
-    """Train a student: tower, clips, users. Without --data, on the micro-video world alone."""
-    from linkedout_edge.config import ModelConfig
-    from linkedout_quant.training.recipe import Recipe
-    from linkedout_quant.training.recipe import train as run_all
+def distill(
+    teacher_name: str,
+    sources: tuple[Path, ...],
+    split: str | None,
+    data: Path | None,
+    texts: Path | None,
+    out: Path,
+    recipe: str,
+    until: str,
+    layers: str | None,
+    prompt: str | None,
+    sources_text: str | None,
+    load_in: str | None,
+    dtype: str | None,
+    device: str | None,
+    as_json: bool,
+) -> None:
+    """Distil a teacher into a student: crops, tower, language, clips, users.
 
-    config = ModelConfig.tiny() if smoke else ModelConfig()
-    master = run_all(out, data, config, Recipe.smoke() if smoke else Recipe())
-    click.echo(json.dumps({"master": str(master)}) if as_json else f"trained: {master}")
+    On several GPUs, or as one process a core: accelerate launch -m linkedout_edge.cli.main distill …
+    """
+    from linkedout_edge.errors import ArgumentError
+    from linkedout_quant.distil import distil, read_texts
+    from linkedout_quant.media import find_media
+    from linkedout_quant.recipes import load_recipe
+    from linkedout_quant.teachers import load_teacher
+
+    plan = load_recipe(recipe)
+    teacher, media = None, []
+    if teacher_name == "none":
+        if sources:
+            raise ArgumentError("--teacher none learns from micro-videos alone: leave --videos out, or name a teacher")
+    else:
+        if data is not None and not sources:
+            sources, split = tuple(sorted((data / "images").glob("*s.csv"))), split or "train"
+        media = find_media(sources, split=split)
+        teacher = load_teacher(
+            teacher_name,
+            data=data,
+            layers=[int(x) for x in layers.split(",")] if layers else None,
+            prompt=prompt,
+            load_in=load_in,  # type: ignore[arg-type]  # click has checked it
+            dtype=dtype,
+            device=device,
+        )
+    if texts is None and data is not None and (data / "images" / "captions_text_only.csv").exists():
+        texts = data / "images" / "captions_text_only.csv"
+    held_back = {m.path.name for m in media if m.held_back}
+    done = distil(
+        out,
+        plan,
+        teacher=teacher,
+        media=media,
+        texts=read_texts(texts, held_back) if texts else (),
+        sources=sources_text or "the user's own",
+        until=until,
+    )
+    if not done.told_here:  # one of several processes, and not the first
+        return
+    if as_json:
+        skipped = [{"file": str(s.path), "reason": s.reason} for s in done.skipped]
+        click.echo(
+            json.dumps({"run": str(out), "master": str(done.master) if done.master else None, "skipped": skipped})
+        )
+        return
+    for s in done.skipped:
+        click.echo(f"skipped: {s.path}: {s.reason}", err=True)
+    if done.master:
+        click.echo(f"distilled: {done.master}")
+        click.echo(f"next: linkedout-edge export {out} --out {out / 'bundle'}")
+    else:
+        click.echo(f"stopped after {until}; the same command without --until goes on")
 
 
 @click.command()

@@ -14,14 +14,32 @@ from linkedout_edge.errors import ArgumentError
 from linkedout_quant.model import Student
 
 MASTER = "master.safetensors"
-PROMPT = "what is shown, how does it look and how does it move?"
+PROMPTS = {
+    "general": "what is shown, how does it look and how does it move?",
+    "objects": "which object is shown?",
+    "looks": "which colours does it have?",
+}
+"""The promptable queries that a student is trained with; exporting bakes one in."""
+PROMPT = PROMPTS["general"]
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str, length: int) -> torch.Tensor:
+    """A prompt's token ids int64 [length], cut or padded with 0."""
+    ids = torch.zeros(length, dtype=torch.long)
+    got = tokenizer.encode(prompt).ids[:length]
+    ids[: len(got)] = torch.tensor(got)
+    return ids
+
+
+def set_prompt(student: Student, tokenizer: Tokenizer, prompt: str) -> None:
+    """Make `prompt` the student's promptable query; layer tokens of different prompts are different token spaces."""
+    student.encoder.prompt_ids.copy_(prompt_ids(tokenizer, prompt, student.config.prompt_tokens))
 
 
 def new_student(config: ModelConfig, tokenizer: Tokenizer) -> Student:
-    """A student with the prompt's tokens in place."""
+    """A student with the general prompt in place."""
     student = Student(config)
-    ids = tokenizer.encode(PROMPT).ids[: config.prompt_tokens]
-    student.encoder.prompt_ids[: len(ids)] = torch.tensor(ids)
+    set_prompt(student, tokenizer, PROMPT)
     return student
 
 

@@ -13,6 +13,6 @@ T = TypeVar("T")
 console = Console(stderr=True)
 
 
-def track(steps: Iterable[T], description: str) -> Iterable[T]:
-    """Show a bar while going through `steps`."""
-    return _track(steps, description=description, console=console)
+def track(steps: Iterable[T], description: str, total: int | None = None) -> Iterable[T]:
+    """Show a bar while going through `steps`; `total` where they have no length of their own."""
+    return _track(steps, description=description, console=console, total=total)

@@ -12,20 +12,30 @@ from torch import Tensor
 from linkedout_quant.model.tokens import dequantise
 
 
-def fuse(query: Tensor, bias: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+def fuse(query: Tensor, bias: Tensor, values: Tensor, top_k: int | None = None) -> tuple[Tensor, Tensor]:
     """Scores of candidates for a batch of users, from float tokens.
 
     Args:
         query: float32 [B, 2, L, M·D]; bias: float32 [B, L].
         values: float32 [B, C, L, M·D].
+        top_k: let only the k layers with the largest gates speak; None: all, as what ships does.
 
     Returns:
         score float32 [B, C] and contributions float32 [B, C, L].
     """
-    products = torch.einsum("bklf,bclf->kbcl", query, values)
-    gates = torch.softmax(products[1] + bias.unsqueeze(1), -1)
-    contributions = gates * products[0]
+    scores, gates = layer_scores(query, bias, values, top_k)
+    contributions = gates * scores
     return contributions.sum(-1), contributions
+
+
+def layer_scores(query: Tensor, bias: Tensor, values: Tensor, top_k: int | None = None) -> tuple[Tensor, Tensor]:
+    """Each layer's own score and its gate, float32 [B, C, L] each; arguments as for `fuse`."""
+    products = torch.einsum("bklf,bclf->kbcl", query, values)
+    logits = products[1] + bias.unsqueeze(1)
+    if top_k is not None and top_k < logits.shape[-1]:
+        least = logits.topk(top_k, -1).values[..., -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    return products[0], torch.softmax(logits, -1)
 
 
 def scorer_reference(

@@ -67,7 +67,7 @@ class CausalLM(nn.Module):
             visual: float32 [B, F, grid², W].
             frame_mask: bool [B, F], True where there is a frame.
             title_ids: int [B, T]; title_mask: bool [B, T].
-            prompt_ids: int [P].
+            prompt_ids: int [P], or [B, P] where each video has a prompt of its own.
 
         Returns:
             ``lm_layers + 1`` tensors, float32 [B, F·grid² + T + P, W].
@@ -77,8 +77,15 @@ class CausalLM(nn.Module):
         title = self.embedding(title_ids) + self.title_position
         prompt = (self.embedding(prompt_ids) + self.prompt_position).expand(b, -1, -1)
         x = torch.cat([seen, title, prompt], 1)
-        asked = torch.ones_like(title_mask[:, :1]).expand(b, len(prompt_ids))
+        asked = torch.ones_like(title_mask[:, :1]).expand(b, prompt_ids.shape[-1])
         valid = torch.cat([frame_mask.repeat_interleave(cells, 1), title_mask, asked], 1)
+        return self._run(x, valid)
+
+    def read_text(self, title_ids: Tensor, title_mask: Tensor) -> list[Tensor]:
+        """Hidden states of titles without video or prompt: int [B, T], bool [B, T] → float32 [B, T, W] each."""
+        return self._run(self.embedding(title_ids) + self.title_position, title_mask)
+
+    def _run(self, x: Tensor, valid: Tensor) -> list[Tensor]:
         s = x.shape[1]
         causal = torch.ones(s, s, dtype=torch.bool, device=x.device).tril()
         mask = torch.where(causal & valid[:, None, None, :], 0.0, MASKED)

@@ -42,6 +42,7 @@ class VisionTower(nn.Module):
         widths = config.tower_widths
         stages: list[nn.Module] = [conv_norm(3, widths[0], 2), nn.ReLU()]
         for width_in, width, blocks in zip(widths[:-1], widths[1:], config.tower_blocks, strict=True):
+            self.middle = len(stages)  # where the last stage begins: before it lies the map that training also reads
             stages += [conv_norm(width_in, width, 2), nn.ReLU(), *(Residual(width) for _ in range(blocks))]
         # A cheap 1×1 expansion: the last map is small, and what the LM reads should not be its bottleneck.
         self.width = 2 * widths[-1]
@@ -53,11 +54,13 @@ class VisionTower(nn.Module):
         self.pool = nn.AvgPool2d(side // config.grid)
         self.connector = nn.Linear(self.width, config.lm_width)
 
-    def features(self, frames: Tensor) -> Tensor:
-        """uint8 [B, H, W, 3] → float32 [B, W, grid, grid], before the connector."""
+    def middle_and_tokens(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 [B, H, W, 3] → the map before the last stage [B, C, h, w] and visual tokens [B, grid², lm_width]."""
         x = frames.to(torch.float32).permute(0, 3, 1, 2) * (1 / 64.0) - 2.0
-        return self.pool(self.stages(x))
+        middle = self.stages[: self.middle](x)
+        last = self.pool(self.stages[self.middle :](middle))
+        return middle, self.connector(last.flatten(2).transpose(1, 2))
 
     def forward(self, frames: Tensor) -> Tensor:
         """uint8 [B, H, W, 3] → float32 visual tokens [B, grid², lm_width]."""
-        return self.connector(self.features(frames).flatten(2).transpose(1, 2))
+        return self.middle_and_tokens(frames)[1]

@@ -1,47 +1,84 @@
-"""Stage 2: the whole encoder on clips.
+"""Stage "clips": the whole encoder, on the layer tokens that a device will store.
 
-Terms of the loss, each on the layer tokens that a device will store:
+Terms of the loss:
 
-- photo clips: predict the teacher's features from the tokens; the tokens' similarities follow the teacher's (relational
-  distillation), since ranking compares videos by inner products of tokens;
-- micro-videos: name every facet of the scene; the tokens' similarities follow those of the latent attributes;
-- captions as titles: next-token loss, which makes the LM a language model that looks at the video.
+- clips of photos and real videos: predict the teacher's features from the tokens, layer by layer and all together; the
+  tokens' similarities follow the teacher's (relational distillation), since ranking compares videos by inner products;
+- micro-videos: name every facet of the scene; similarities follow those of the latent attributes;
+- captions as titles: next-token loss, which keeps the LM a language model that looks at the video; where no title was
+  shown, the tokens are aligned with the caption's sentence embedding (contrastive).
+
+The prompt changes from step to step. Asked for objects or looks, similarities follow that facet first, so that the
+promptable query does what it says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
+from accelerate import Accelerator
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.microworld import FACETS, caption, one_hot, random_attributes, render_frames
+from linkedout_quant.master import PROMPTS, prompt_ids
 from linkedout_quant.model.student import VideoEncoder
-from linkedout_quant.teachers.mobilenet import WIDTH
-from linkedout_quant.tokenizer import EOS
+from linkedout_quant.teachers.base import TeacherFeatures
+from linkedout_quant.teachers.sentences import WIDTH as SENTENCE_WIDTH
+from linkedout_quant.training.crops import CropCache
+from linkedout_quant.training.language import title_tokens
 from linkedout_quant.training.loop import StageRecipe, train_stage
-from linkedout_quant.training.photo_clips import PhotoClips
-from linkedout_quant.training.tower import feature_loss
+from linkedout_quant.training.losses import alignment_loss, feature_loss, relational_loss
+from linkedout_quant.training.stills import CameraPath
 
-PHOTO_FRAMES = 3  # a pan over a still needs no more; the rest is masked, which teaches the model to do with less
+VIEW_FRAMES = 3  # a pan over a still needs no more; the rest is masked, which teaches the model to do with less
+PROMPT_SHARES = {"general": 0.6, "objects": 0.2, "looks": 0.2}
+FACET_WEIGHTS: dict[str, dict[str, float]] = {
+    "general": {},
+    "objects": {"object": 3.0},
+    "looks": {"palette": 3.0, "scene": 1.0},
+}
+"""Prompt → facet → weight of its similarities; facets that a prompt does not ask for count 0.3."""
+TITLED = 0.4  # share of clips that come with a title
 
 
 @dataclass
 class ClipBatch:
-    """Micro-videos first, then photo clips; shapes as in docs/architecture.md."""
+    """Micro-videos first (A), then views of photos and videos (P); shapes as in docs/architecture.md."""
 
     micro_frames: Tensor  # uint8 [A, F, H, W, 3]
-    photo_frames: Tensor  # uint8 [P, PHOTO_FRAMES, H, W, 3]
+    view_frames: Tensor  # uint8 [P, VIEW_FRAMES, H, W, 3]
     title_ids: Tensor  # int64 [A+P, T]
     title_mask: Tensor  # bool [A+P, T]
     facets: Tensor  # int64 [A, number of facets]
-    latents: Tensor  # float32 [A, K], centred
-    teacher: Tensor  # float32 [P, 1280]
+    latents: Tensor  # float32 [A, K], centred and weighted for the prompt
+    layers: tuple[Tensor, ...]  # float32 [P, W] each: the teacher's layers, mean over their tokens
+    pooled: Tensor  # float32 [P, ·], standardised
+    language: Tensor  # float32 [P, ·], standardised
+    colours: Tensor  # float32 [P, 48], a view's colours by place
+    sentences: Tensor  # float32 [P, 384], of captions
+    captioned: Tensor  # bool [P], a caption is known and was not shown as a title
+    prompt: str
+
+    def to(self, device: torch.device) -> ClipBatch:
+        """The same on another device."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = value.to(device)
+            elif isinstance(value, tuple):
+                moved[field.name] = tuple(v.to(device) for v in value)
+        return replace(self, **moved)
 
 
 def latent_mean() -> np.ndarray:
@@ -49,70 +86,11 @@ def latent_mean() -> np.ndarray:
     return np.concatenate([np.full(len(values), 1 / len(values), np.float32) for values in FACETS.values()])
 
 
-class ClipData:
-    """Draws seeded batches; the next one is made while the current one trains."""
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        tokenizer: Tokenizer,
-        photos: PhotoClips | None,
-        micro: int,
-        photo: int,
-        seed: int,
-    ) -> None:
-        self.config, self.tokenizer, self.photos = config, tokenizer, photos
-        self.micro, self.photo, self.seed = micro, photo if photos else 0, seed
-        self.mean = latent_mean()
-        self.eos = int(tokenizer.token_to_id(EOS) or 0)
-        self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[ClipBatch]] | None = None
-
-    def batch(self, step: int) -> ClipBatch:
-        """The batch of a step, whatever came before."""
-        ready = self._next[1].result() if self._next and self._next[0] == step else self._make(step)
-        self._next = (step + 1, self._pool.submit(self._make, step + 1))
-        return ready
-
-    def _title(self, text: str | None) -> tuple[np.ndarray, np.ndarray]:
-        ids = np.zeros(self.config.title_tokens, np.int64)
-        mask = np.zeros(self.config.title_tokens, bool)
-        if text is not None:
-            got = np.array([*self.tokenizer.encode(text).ids, self.eos][: self.config.title_tokens])
-            ids[: len(got)], mask[: len(got)] = got, True
-        return ids, mask
-
-    def _make(self, step: int) -> ClipBatch:
-        c, rng = self.config, np.random.default_rng([self.seed, step])
-        frames, facets, latents, titles, photo_frames, teacher = [], [], [], [], [], []
-        for _ in range(self.micro):
-            attributes = random_attributes(rng)  # never one of the combinations held out for the exam
-            seed = int(rng.integers(2**31))
-            times = np.clip((np.arange(c.frames) + 0.5 + rng.uniform(-0.3, 0.3, c.frames)) / c.frames, 0, 1)
-            frames.append(render_frames(attributes, seed, times, c.frame_size))
-            vector = one_hot(attributes)
-            facets.append(facet_indices(vector))
-            latents.append(vector - self.mean)
-            titles.append(self._title(caption(attributes, rng) if rng.random() < 0.5 else None))
-        for _ in range(self.photo):
-            assert self.photos is not None
-            index = int(rng.integers(len(self.photos.clips)))
-            photo_frames.append(self.photos.frames(index, PHOTO_FRAMES, c.frame_size))
-            teacher.append(self.photos.features[index])
-            texts = self.photos.captions.get(self.photos.clips[index].photo)
-            titles.append(self._title(texts[rng.integers(len(texts))] if texts and rng.random() < 0.5 else None))
-        side = c.frame_size
-        return ClipBatch(
-            torch.from_numpy(np.stack(frames)),
-            torch.from_numpy(
-                np.stack(photo_frames) if photo_frames else np.zeros((0, PHOTO_FRAMES, side, side, 3), np.uint8)
-            ),
-            torch.from_numpy(np.stack([t[0] for t in titles])),
-            torch.from_numpy(np.stack([t[1] for t in titles])),
-            torch.from_numpy(np.stack(facets)),
-            torch.from_numpy(np.stack(latents).astype(np.float32)),
-            torch.from_numpy(np.stack(teacher).astype(np.float32) if teacher else np.zeros((0, WIDTH), np.float32)),
-        )
+def latent_weights(prompt: str) -> np.ndarray:
+    """What each latent counts when `prompt` is asked, float32 [K]."""
+    asked = FACET_WEIGHTS[prompt]
+    weights = {facet: asked.get(facet, 0.3) if asked else 1.0 for facet in FACETS}
+    return np.concatenate([np.full(len(values), weights[f] ** 0.5, np.float32) for f, values in FACETS.items()])
 
 
 def facet_indices(vector: np.ndarray) -> np.ndarray:
@@ -121,53 +99,263 @@ def facet_indices(vector: np.ndarray) -> np.ndarray:
     return np.array([part.argmax() for part in np.split(vector, ends[:-1])], np.int64)
 
 
-class ClipHeads(nn.Module):
-    """Readers of the tokens that exist only while training."""
+def colour_layout(frames: np.ndarray) -> np.ndarray:
+    """Mean colours of a 4 × 4 grid of cells: uint8 [F, H, W, 3] → float32 [48], about unit size."""
+    cells = [cv2.resize(f, (4, 4), interpolation=cv2.INTER_AREA).astype(np.float32) for f in frames]
+    return (np.mean(cells, 0).ravel() - 118.0) / 64.0
 
-    def __init__(self, config: ModelConfig) -> None:
+
+@dataclass(frozen=True)
+class RealVideos:
+    """Decoded videos and what the teacher says of each as a whole."""
+
+    frames: Sequence[np.ndarray]  # uint8 [F, H, W, 3] each
+    features: TeacherFeatures
+    captions: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Views:
+    """Where views of photos and real videos come from."""
+
+    crops: CropCache
+    captions: Sequence[Sequence[str]]
+    """Of each photo that `CropBatch.sources` counts."""
+    sentences: Sequence[np.ndarray] | None
+    """Embeddings float32 [captions, 384] of each photo's captions; None: no alignment."""
+    videos: RealVideos | None = None
+
+
+class ClipData:
+    """Draws seeded batches; the next one is made while the current one trains.
+
+    Args:
+        config: the student's shapes.
+        tokenizer: for titles.
+        views: photos and videos; None: micro-videos alone.
+        seed: with the draw's number, all chance.
+    """
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, views: Views | None, seed: int) -> None:
+        self.config, self.tokenizer, self.views, self.seed = config, tokenizer, views, seed
+        self.mean = latent_mean()
+        self._pool = ThreadPoolExecutor(1)
+        self._next: tuple[tuple[int, int], Future[ClipBatch]] | None = None
+
+    def batch(self, draw: int, count: int) -> ClipBatch:
+        """The batch of a draw, whatever came before."""
+        ready = self._next[1].result() if self._next and self._next[0] == (draw, count) else self._make(draw, count)
+        self._next = (draw + 1, count), self._pool.submit(self._make, draw + 1, count)
+        return ready
+
+    def _make(self, draw: int, count: int) -> ClipBatch:
+        c, rng = self.config, np.random.default_rng([self.seed, draw])
+        prompt = str(rng.choice(list(PROMPT_SHARES), p=list(PROMPT_SHARES.values())))
+        views = 0 if self.views is None else max(1, round(count * 0.6))
+        micro = max(1, count - views)
+        frames, facets, latents, titles = [], [], [], []
+        for _ in range(micro):
+            attributes = random_attributes(rng)  # never one of the combinations held out for the exam
+            seed = int(rng.integers(2**31))
+            times = np.clip((np.arange(c.frames) + 0.5 + rng.uniform(-0.3, 0.3, c.frames)) / c.frames, 0, 1)
+            frames.append(render_frames(attributes, seed, times, c.frame_size))
+            vector = one_hot(attributes)
+            facets.append(facet_indices(vector))
+            latents.append((vector - self.mean) * latent_weights(prompt))
+            titles.append(caption(attributes, rng) if rng.random() < TITLED else None)
+        seen = self._views(rng, draw, views)
+        ids, mask = title_tokens(self.tokenizer, titles + seen.titles, c.title_tokens)
+        return ClipBatch(
+            torch.from_numpy(np.stack(frames)),
+            torch.from_numpy(seen.frames),
+            torch.from_numpy(ids),
+            torch.from_numpy(mask),
+            torch.from_numpy(np.stack(facets)),
+            torch.from_numpy(np.stack(latents).astype(np.float32)),
+            seen.layers,
+            seen.pooled,
+            seen.language,
+            torch.from_numpy(seen.colours),
+            torch.from_numpy(seen.sentences),
+            torch.from_numpy(seen.captioned),
+            prompt,
+        )
+
+    def _views(self, rng: np.random.Generator, draw: int, count: int) -> _Seen:
+        size = self.config.frame_size
+        if self.views is None:
+            return _Seen.none(size)
+        batch = self.views.crops.batch(self.seed + 1, draw, count)
+        crops = batch.crops.numpy()
+        features = {"pooled": batch.pooled.numpy().copy(), "language": batch.language.numpy().copy()}
+        layers = [x.numpy().mean(1) for x in batch.layers]
+        times = (np.arange(VIEW_FRAMES) + 0.5) / VIEW_FRAMES
+        frames = np.stack([CameraPath.random(x.shape, rng, 0.75).frames(x, times, size) for x in crops])
+        texts: list[str | None] = []
+        sentences, captioned = np.zeros((count, SENTENCE_WIDTH), np.float32), np.zeros(count, bool)
+        for i, (first, second) in enumerate(batch.sources):
+            known = self.views.captions[first] if second < 0 else ()
+            pick = int(rng.integers(len(known))) if known else 0
+            texts.append(known[pick] if known and rng.random() < TITLED else None)
+            if known and texts[-1] is None and self.views.sentences is not None:
+                sentences[i], captioned[i] = self.views.sentences[first][pick], True
+        for i in np.flatnonzero(
+            rng.random(count) < 0.2
+        ).tolist():  # a cut to another picture: the teacher's views average
+            other, at = int(rng.integers(count)), int(rng.integers(1, VIEW_FRAMES))
+            share = at / VIEW_FRAMES
+            frames[i, at:] = frames[other, at:]
+            for x in (*features.values(), *layers):
+                x[i] = share * x[i] + (1 - share) * x[other]
+            texts[i], captioned[i] = None, False
+        if self.views.videos is not None:
+            self._put_videos(rng, frames, features, layers, texts, captioned)
+        return _Seen(
+            frames,
+            texts,
+            tuple(torch.from_numpy(x) for x in layers),
+            torch.from_numpy(features["pooled"]),
+            torch.from_numpy(features["language"]),
+            np.stack([colour_layout(f) for f in frames]),
+            sentences,
+            captioned,
+        )
+
+    def _put_videos(
+        self,
+        rng: np.random.Generator,
+        frames: np.ndarray,
+        features: dict[str, np.ndarray],
+        layers: list[np.ndarray],
+        texts: list[str | None],
+        captioned: np.ndarray,
+    ) -> None:
+        """Real videos take the place of up to half of the views."""
+        assert self.views is not None
+        assert self.views.videos is not None
+        videos, crops = self.views.videos, self.views.crops
+        for i in range(min(len(frames) // 2, len(videos.frames))):
+            v = int(rng.integers(len(videos.frames)))
+            shown = videos.frames[v]
+            spans = np.linspace(0, len(shown), VIEW_FRAMES + 1)
+            chosen = [min(int(rng.uniform(a, b)), len(shown) - 1) for a, b in pairwise(spans)]
+            size = frames.shape[2]
+            frames[i] = [cv2.resize(shown[j], (size, size), interpolation=cv2.INTER_AREA) for j in chosen]
+            if rng.random() < 0.5:
+                frames[i] = frames[i, :, :, ::-1]
+            features["pooled"][i] = crops.standardised("pooled", videos.features.pooled[v])
+            features["language"][i] = crops.standardised("language", videos.features.language[v])
+            for place, layer in enumerate(layers):
+                layer[i] = crops.standardised(f"layer{place}", videos.features.layers[place][v].mean(0))
+            known = videos.captions[v]
+            texts[i] = known[int(rng.integers(len(known)))] if known and rng.random() < TITLED else None
+            captioned[i] = False
+
+
+@dataclass
+class _Seen:
+    """The part of a batch that is views of photos and videos."""
+
+    frames: np.ndarray
+    titles: list[str | None]
+    layers: tuple[Tensor, ...]
+    pooled: Tensor
+    language: Tensor
+    colours: np.ndarray
+    sentences: np.ndarray
+    captioned: np.ndarray
+
+    @classmethod
+    def none(cls, size: int) -> _Seen:
+        empty = torch.zeros(0, 1)
+        return cls(
+            np.zeros((0, VIEW_FRAMES, size, size, 3), np.uint8), [], (), empty, empty,
+            np.zeros((0, 48), np.float32), np.zeros((0, SENTENCE_WIDTH), np.float32), np.zeros(0, bool),
+        )  # fmt: skip
+
+
+class ClipHeads(nn.Module):
+    """Readers of the tokens that exist only while training.
+
+    Args:
+        config: the student's shapes.
+        layers: width of each of the teacher's layers; pooled, language: widths of these. Empty and 0 without a teacher.
+    """
+
+    def __init__(self, config: ModelConfig, layers: Sequence[int] = (), pooled: int = 0, language: int = 0) -> None:
         super().__init__()
         flat = config.tokens_per_layer * config.token_width
-        self.teacher_all = nn.Linear(config.layers * flat, WIDTH)
-        self.teacher_last = nn.Linear(flat, WIDTH)
         self.facets = nn.ModuleList(nn.Linear(config.layers * flat, len(v)) for v in FACETS.values())
+        if pooled:
+            self.pooled = nn.Linear(config.layers * flat, pooled)
+            self.language = nn.Linear(config.layers * flat, language)
+            self.last = nn.Linear(flat, language)
+            self.sentence = nn.Linear(config.layers * flat, SENTENCE_WIDTH)
+            # Shallow layers of the teacher are asked of shallow taps, deep ones of deep taps.
+            self.taps = [round((i + 1) / len(layers) * (config.layers - 1)) for i in range(len(layers))]
+            self.layers = nn.ModuleList(nn.Linear(flat, width) for width in layers)
 
 
-def similarity(x: Tensor) -> Tensor:
-    """Cosines [..., B, B] of rows [..., B, K]."""
-    x = nn.functional.normalize(x, dim=-1)
-    return x @ x.transpose(-1, -2)
-
-
-def relational_loss(tokens: Tensor, target: Tensor) -> Tensor:
-    """Squared error between cosines of rows of `tokens` [..., B, X] and of `target` [B, Y], off the diagonal."""
-    b = target.shape[0]
-    off = ~torch.eye(b, dtype=torch.bool)
-    return (similarity(tokens) - similarity(target))[..., off].square().mean()
-
-
-def forward_states(encoder: VideoEncoder, batch: ClipBatch) -> tuple[list[Tensor], Tensor]:
+def forward_states(encoder: VideoEncoder, batch: ClipBatch, prompt: Tensor) -> tuple[list[Tensor], Tensor]:
     """Hidden states and frame mask; frames that are masked are not computed."""
     c = encoder.config
-    a, p = len(batch.micro_frames), len(batch.photo_frames)
-    seen = encoder.tower(torch.cat([batch.micro_frames.flatten(0, 1), batch.photo_frames.flatten(0, 1)]))
+    a, p = len(batch.micro_frames), len(batch.view_frames)
+    seen = encoder.tower(torch.cat([batch.micro_frames.flatten(0, 1), batch.view_frames.flatten(0, 1)]))
     micro = seen[: a * c.frames].unflatten(0, (a, c.frames))
-    photo = (
-        seen[a * c.frames :].unflatten(0, (p, PHOTO_FRAMES)) if p else seen.new_zeros(0, PHOTO_FRAMES, *seen.shape[1:])
+    views = (
+        seen[a * c.frames :].unflatten(0, (p, VIEW_FRAMES)) if p else seen.new_zeros(0, VIEW_FRAMES, *seen.shape[1:])
     )
-    photo = nn.functional.pad(photo, (0, 0, 0, 0, 0, c.frames - PHOTO_FRAMES))
-    frame_mask = torch.ones(a + p, c.frames, dtype=torch.bool)
-    frame_mask[a:, PHOTO_FRAMES:] = False
-    visual = torch.cat([micro, photo])
-    return encoder.lm(visual, frame_mask, batch.title_ids, batch.title_mask, encoder.prompt_ids), frame_mask
+    views = nn.functional.pad(views, (0, 0, 0, 0, 0, c.frames - VIEW_FRAMES))
+    frame_mask = torch.ones(a + p, c.frames, dtype=torch.bool, device=seen.device)
+    frame_mask[a:, VIEW_FRAMES:] = False
+    return encoder.lm(torch.cat([micro, views]), frame_mask, batch.title_ids, batch.title_mask, prompt), frame_mask
 
 
-def caption_loss(encoder: VideoEncoder, last: Tensor, batch: ClipBatch) -> Tensor:
-    """Next-token loss on titles; the first word is predicted from the last visual token."""
-    c = encoder.config
-    seen = c.frames * c.grid**2
-    logits = encoder.lm.logits(last[:, seen - 1 : seen + c.title_tokens - 1])
-    # A padded frame's last position has seen nothing of its own, but all frames before it: it can start a caption too.
-    return nn.functional.cross_entropy(logits[batch.title_mask], batch.title_ids[batch.title_mask])
+def caption_logits(encoder: VideoEncoder, last: Tensor) -> Tensor:
+    """Logits [B, T, vocab] of each word of a title; the first is predicted from the last visual token.
+
+    A padded frame's last position has seen nothing of its own, but all frames before it: it can start a caption too.
+    """
+    seen = encoder.config.frames * encoder.config.grid**2
+    return encoder.lm.logits(last[:, seen - 1 : seen + encoder.config.title_tokens - 1])
+
+
+def clip_losses(
+    encoder: VideoEncoder, heads: ClipHeads, batch: ClipBatch, prompt: Tensor, accelerator: Accelerator
+) -> dict[str, Tensor]:
+    """Weighted loss terms of one batch."""
+    with accelerator.autocast():
+        states, frame_mask = forward_states(encoder, batch, prompt)
+        features = encoder.features(states, frame_mask)
+        logits = caption_logits(encoder, states[-1]).float()
+    tokens = encoder.tokens(features.float()).flatten(2)  # [B, L, M·D]
+    a = len(batch.micro_frames)
+    flat = tokens.flatten(1)
+    named = [nn.functional.cross_entropy(h(flat[:a]), batch.facets[:, i]) for i, h in enumerate(heads.facets)]
+    terms = {"facets": torch.stack(named).mean()}
+    if a > 1:
+        terms["micro_relations"] = 5 * relational_loss(flat[:a], batch.latents)
+        terms["micro_layers"] = 2 * relational_loss(tokens[:a].transpose(0, 1), batch.latents)
+    if batch.title_mask.any():
+        words = batch.title_mask
+        terms["captions"] = 0.2 * nn.functional.cross_entropy(logits[words], batch.title_ids[words])
+    if len(batch.view_frames) < 2:
+        return terms
+    views, each = flat[a:], tokens[a:]
+    if batch.prompt == "looks":
+        terms["colour_relations"] = 5 * relational_loss(views, batch.colours)
+        return terms
+    terms["pooled"] = feature_loss(heads.pooled(views), batch.pooled)
+    terms["language"] = feature_loss(heads.language(views), batch.language)
+    terms["last"] = 0.5 * feature_loss(heads.last(each[:, -1]), batch.language)
+    for i, (head, tap, want) in enumerate(zip(heads.layers, heads.taps, batch.layers, strict=True)):
+        terms[f"layer{i}"] = 0.2 * feature_loss(head(each[:, tap]), want)
+    terms["relations"] = 8 * relational_loss(views, batch.pooled, batch.language)
+    terms["layer_relations"] = 5 * relational_loss(each.transpose(0, 1), batch.pooled, batch.language)
+    if int(batch.captioned.sum()) > 1:
+        known = batch.captioned
+        terms["sentences"] = 0.1 * alignment_loss(heads.sentence(views[known]), batch.sentences[known])
+    return terms
 
 
 def train_clips(
@@ -176,40 +364,25 @@ def train_clips(
     recipe: StageRecipe,
     tokenizer: Tokenizer,
     encoder: VideoEncoder,
-    photos: PhotoClips | None,
-) -> nn.ModuleDict:
-    """Train the encoder on micro-videos and, where given, photo clips; gives ``tower``, ``rest`` and ``heads``."""
+    views: Views | None,
+    accelerator: Accelerator,
+) -> None:
+    """Train the encoder in place on micro-videos and, where given, views of photos and videos."""
     torch.manual_seed(recipe.seed)
-    heads = ClipHeads(config)
+    if views is None:
+        heads = ClipHeads(config)
+    else:
+        crops = views.crops
+        widths = [crops.width(f"layer{i}") for i in range(crops.layers)]
+        heads = ClipHeads(config, widths, crops.width("pooled"), crops.width("language"))
     rest = nn.ModuleDict({"lm": encoder.lm, "compressors": encoder.compressors})
     modules = nn.ModuleDict({"tower": encoder.tower, "rest": rest, "heads": heads})
-    micro = recipe.batch // 2
-    data = ClipData(config, tokenizer, photos, micro, recipe.batch - micro, recipe.seed)
+    data = ClipData(config, tokenizer, views, recipe.seed)
+    prompts = {name: prompt_ids(tokenizer, text, config.prompt_tokens) for name, text in PROMPTS.items()}
 
-    def losses(step: int) -> dict[str, Tensor]:
-        batch = data.batch(step)
-        with torch.autocast("cpu", torch.bfloat16):
-            states, frame_mask = forward_states(encoder, batch)
-            features = encoder.features(states, frame_mask)
-            captions = caption_loss(encoder, states[-1], batch) if batch.title_mask.any() else features.sum() * 0
-        tokens = encoder.tokens(features.float()).flatten(2)  # [B, L, M·D]
-        a = len(batch.micro_frames)
-        flat = tokens.flatten(1)
-        facets = [
-            nn.functional.cross_entropy(head(flat[:a]), batch.facets[:, i]) for i, head in enumerate(heads.facets)
-        ]
-        terms = {
-            "facets": torch.stack(facets).mean(),
-            "micro_relations": 5 * relational_loss(flat[:a], batch.latents),
-            "captions": 0.2 * captions,
-        }
-        if len(batch.teacher):
-            half = config.layers // 2
-            terms["teacher"] = feature_loss(heads.teacher_all(flat[a:]), batch.teacher)
-            terms["teacher_last"] = 0.5 * feature_loss(heads.teacher_last(tokens[a:, -1]), batch.teacher)
-            terms["relations"] = 5 * relational_loss(flat[a:], batch.teacher)
-            terms["deep_relations"] = 5 * relational_loss(tokens[a:, half:].transpose(0, 1), batch.teacher)
-        return terms
+    def losses(draw: int, batch: int) -> dict[str, Tensor]:
+        drawn = data.batch(draw, batch).to(accelerator.device)
+        return clip_losses(encoder, heads, drawn, prompts[drawn.prompt].to(accelerator.device), accelerator)
 
-    train_stage(run, recipe, modules, losses, slow=("tower",), checkpoint_every=100)
-    return modules
+    slow = () if views is None else ("tower",)  # without photos, nobody has taught the tower yet
+    train_stage(run, recipe, modules, losses, slow=slow, checkpoint_every=100, accelerator=accelerator)

@@ -1,103 +1,119 @@
-"""Stage 1: the vision tower learns to predict the teacher's features of photo crops, pooled and cell by cell."""
+"""Stage "tower": the vision tower learns to see what the teacher sees in the very same crop, layer by layer."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.tower import VisionTower
-from linkedout_quant.teachers.mobilenet import WIDTH
-from linkedout_quant.training.loop import StageRecipe, is_finished, train_stage
-from linkedout_quant.training.photo_cache import SHARD, SPATIAL_GRID, SPATIAL_WIDTH, existing_shards
+from linkedout_quant.training.crops import CropBatch, CropCache
+from linkedout_quant.training.loop import Losses, StageRecipe, train_stage
+from linkedout_quant.training.losses import feature_loss, relational_loss
+
+SMALL_SHARE = 0.65  # of the steps, on smaller crops
 
 
 class TeacherHeads(nn.Module):
-    """From visual tokens to the teacher's features; thrown away after training."""
+    """From the tower's maps and visual tokens to the teacher's features; thrown away after training.
 
-    def __init__(self, width: int, pooled: int = WIDTH, spatial: int = SPATIAL_WIDTH) -> None:
+    Args:
+        config: the student's shapes.
+        layers: tokens and width (K, W) of each of the teacher's layers, shallow first.
+        pooled: P.
+        language: Q.
+    """
+
+    def __init__(self, config: ModelConfig, layers: list[tuple[int, int]], pooled: int, language: int) -> None:
         super().__init__()
-        self.spatial = nn.Linear(width, spatial)
+        width = config.lm_width
+        self.sides = [round(k**0.5) if round(k**0.5) ** 2 == k else 1 for k, _ in layers]
+        # The deepest of the teacher's layers is asked of the visual tokens, the others of the map before the last.
+        inputs = [config.tower_widths[-2]] * (len(layers) - 1) + [width] * bool(layers)
+        self.layers = nn.ModuleList(nn.Linear(i, w) for i, (_, w) in zip(inputs, layers, strict=True))
         self.widen = nn.Linear(width, 2 * width)
         self.pooled = nn.Linear(2 * width, pooled)
+        self.language = nn.Linear(2 * width, language)
 
-    def forward(self, visual: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, cells, W] → pooled [B, 1280] and spatial [B, cells, 256]."""
-        return self.pooled(torch.relu(self.widen(visual)).mean(1)), self.spatial(visual)
-
-
-class CropCache:
-    """The shards that exist, in memory, with their features standardised by the first shard's statistics."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.paths: list[Path] = []
-        self.shards: list[dict[str, np.ndarray]] = []
-        self.refresh()
-        pooled, spatial = (self.shards[0][k].astype(np.float32) for k in ("pooled", "spatial"))
-        self.pooled_mean, self.pooled_std = pooled.mean(0), float(pooled.std(0).mean())
-        self.spatial_std = float(spatial.std())
-
-    def refresh(self) -> None:
-        """Read the shards that were written since."""
-        for path in existing_shards(self.folder):
-            if path not in self.paths:
-                with np.load(path) as f:
-                    self.shards.append({k: f[k] for k in ("crops", "pooled", "spatial")})
-                self.paths.append(path)
-
-    def batch(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Crops uint8 [B, H, W, 3], pooled float32 [B, 1280], spatial float32 [B, 16, 256]."""
-        shards, rows = rng.integers(len(self.shards), size=count), rng.integers(SHARD, size=count)
-        picked = [(self.shards[s], i) for s, i in zip(shards, rows, strict=True)]
-        crops = np.stack([s["crops"][i] for s, i in picked])
-        pooled = np.stack([s["pooled"][i] for s, i in picked]).astype(np.float32)
-        spatial = np.stack([s["spatial"][i] for s, i in picked]).astype(np.float32)
-        return (
-            torch.from_numpy(crops),
-            torch.from_numpy((pooled - self.pooled_mean) / self.pooled_std),
-            torch.from_numpy(spatial / self.spatial_std),
-        )
+    def forward(self, middle: Tensor, visual: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Middle map [B, C, h, w] and visual tokens [B, cells, W] → layers [B, K or 1, W] each, pooled, language."""
+        grid = round(visual.shape[1] ** 0.5)
+        last = visual.transpose(1, 2).unflatten(2, (grid, grid))
+        maps = [middle] * (len(self.layers) - 1) + [last]
+        layers = [
+            head(nn.functional.adaptive_avg_pool2d(m.float(), side).flatten(2).transpose(1, 2))
+            for head, m, side in zip(self.layers, maps, self.sides, strict=True)
+        ]
+        whole = torch.relu(self.widen(visual)).mean(1)
+        return layers, self.pooled(whole), self.language(whole)
 
 
-def on_grid(spatial: Tensor, grid: int) -> Tensor:
-    """Cached cells [B, 16, X] → the student's [B, grid², X], by averaging."""
-    cells = spatial.transpose(1, 2).unflatten(2, (SPATIAL_GRID, SPATIAL_GRID))
-    return nn.functional.adaptive_avg_pool2d(cells, grid).flatten(2).transpose(1, 2)
+def tower_losses(heads: TeacherHeads, tower: VisionTower, batch: CropBatch, inner: float = 0.4) -> dict[str, Tensor]:
+    """Weighted loss terms of one batch of crops; `inner` is the weight of each of the teacher's layers."""
+    middle, visual = tower.middle_and_tokens(batch.crops)
+    layers, pooled, language = heads(middle, visual)
+    terms = {
+        "pooled": feature_loss(pooled.float(), batch.pooled),
+        "language": feature_loss(language.float(), batch.language),
+        # What ranking compares are inner products, so these are taught as well, straight from the visual tokens.
+        "relations": 2 * relational_loss(visual.float().mean(1), batch.pooled, batch.language),
+    }
+    for i, (got, want) in enumerate(zip(layers, batch.layers, strict=True)):
+        if got.shape[1] != want.shape[1]:
+            want = want.mean(1, keepdim=True)
+        terms[f"layer{i}"] = inner * feature_loss(got.float(), want)
+    return terms
 
 
-def feature_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Squared error and cosine distance: the first fixes sizes, the second is what ranking by similarity uses."""
-    cosine = 1 - nn.functional.cosine_similarity(predicted, target, dim=-1).mean()
-    return 0.5 * nn.functional.mse_loss(predicted, target) + cosine
+def crop_size(config: ModelConfig, progress: float, small_share: float) -> int:
+    """Side of the crops: three quarters for the first part of a stage, which takes half the time.
+
+    Small pictures first and large ones at the end come close to large ones all along (progressive resizing), and leave
+    time for more of them.
+
+    Args:
+        config: the student's shapes.
+        progress: how much of the stage is over, in [0, 1].
+        small_share: how much of it is on smaller crops.
+    """
+    unit = 2 ** len(config.tower_widths)
+    small = config.frame_size * 3 // 4
+    return small if small % unit == 0 and progress < small_share else config.frame_size
 
 
-def train_tower(run: Path, cache: Path, config: ModelConfig, recipe: StageRecipe) -> nn.ModuleDict:
-    """Distil the teacher into a tower; the result holds ``tower`` and ``heads``."""
+def train_tower(
+    run: Path, cache: Path, config: ModelConfig, recipe: StageRecipe, refine: StageRecipe, accelerator: Accelerator
+) -> VisionTower:
+    """Distil the teacher into a tower, in two parts: first mostly on smaller crops, then at full size.
+
+    The second part weighs the teacher's inner layers higher: they generalise to photos of other kinds, while the
+    features of a whole photo are what a student learns by heart (docs/experiments.md).
+    """
     torch.manual_seed(recipe.seed)
     tower = VisionTower(config)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    heads = TeacherHeads(config.lm_width)
-    modules = nn.ModuleDict({"tower": tower, "heads": heads})
-    if is_finished(run, recipe):  # gigabytes of crops need not be read for nothing
-        train_stage(run, recipe, modules, lambda step: {})
-        return modules
     crops = CropCache(cache)
+    heads = TeacherHeads(
+        config,
+        [crops.shards[0][f"layer{i}"].shape[1:] for i in range(crops.layers)],
+        crops.width("pooled"),
+        crops.width("language"),
+    )
+    modules = nn.ModuleDict({"tower": tower, "heads": heads})
 
-    def losses(step: int) -> dict[str, Tensor]:
-        if step % 50 == 0:
-            crops.refresh()
-        images, pooled, spatial = crops.batch(np.random.default_rng([recipe.seed, step]), recipe.batch)
-        spatial = on_grid(spatial, config.grid)
-        with torch.autocast("cpu", torch.bfloat16):
-            got_pooled, got_spatial = heads(tower(images))
-        return {
-            "pooled": feature_loss(got_pooled.float(), pooled),
-            "spatial": 0.5 * feature_loss(got_spatial.float(), spatial),
-        }
+    def losses_of(stage: StageRecipe, small_share: float, inner: float) -> Losses:
+        def losses(draw: int, batch: int) -> dict[str, Tensor]:
+            processes = accelerator.num_processes
+            size = crop_size(config, draw // processes / stage.steps, small_share)
+            drawn = crops.batch(stage.seed, draw, batch, size, processes).to(accelerator.device)
+            with accelerator.autocast():
+                return tower_losses(heads, tower, drawn, inner)
 
-    train_stage(run, recipe, modules, losses)
-    return modules
+        return losses
+
+    train_stage(run, recipe, modules, losses_of(recipe, SMALL_SHARE, 0.4), accelerator=accelerator)
+    train_stage(run, refine, modules, losses_of(refine, 0.0, 0.8), accelerator=accelerator)
+    return tower

@@ -1,0 +1,351 @@
+"""Runs a whole benchmark: start the workers, let them take turns, compare their rankings."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from linkedout_edge.bench import exam
+from linkedout_edge.bench.against import CONTENDERS, contender_spec
+from linkedout_edge.bench.energy import Meter, open_meter
+from linkedout_edge.bench.machine import describe
+from linkedout_edge.bench.plan import model_arguments, plan
+from linkedout_edge.bench.results import Agreement, Cell, Contender, Report, Spread
+from linkedout_edge.bench.sustained import sustain
+from linkedout_edge.bench.workers import Worker
+from linkedout_edge.bundle import Bundle, open_bundle
+from linkedout_edge.bundle.manifest import Manifest
+from linkedout_edge.bundle.reader import embedded_precisions
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.errors import ArgumentError, BackendError, BundleNotFoundError, unknown
+
+LEAST_ROUNDS = 5
+TURN_MS = 150.0
+"""What one gets to run before the next has its turn."""
+
+Progress = Callable[[str, int, int], None]
+
+
+def _silent(label: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure.
+
+    Attributes:
+        bundle: Folder or .zip; None is the built-in one.
+        precisions, backends, devices: Of each, all that there are if left empty.
+        threads: CPU threads; None is what this process may use.
+        cache_dir: Where engines are kept between runs; None compiles them anew, which load and warm-up then show.
+        seconds: How long each cell and contender is timed.
+        rankings: How many of the set are compared; 0 takes none.
+        set: Name of the set, see `exam.SETS`.
+        against: Names of `CONTENDERS`.
+        data: Folder with the contenders' models.
+        sustained: Seconds that each cell then encodes without a pause; 0 does not.
+        command: What to say makes the report again.
+    """
+
+    bundle: str | None = None
+    precisions: Sequence[str] = ()
+    backends: Sequence[str] = ()
+    devices: Sequence[str] = ()
+    threads: int | None = None
+    cache_dir: str | None = None
+    seconds: float = 6.0
+    rankings: int = 200
+    set: str = "micro-video exam"
+    against: Sequence[str] = ()
+    data: Path | None = None
+    sustained: float = 0.0
+    command: str = "linkedout-edge bench"
+
+
+@dataclass
+class _Runner:
+    """A cell or contender, its process, and the milliseconds of each round by what was run."""
+
+    worker: Worker
+    measures: tuple[str, ...]
+    cell: Cell | None = None
+    contender: Contender | None = None
+    rounds: dict[str, list[list[float]]] = field(default_factory=dict)
+    joules: list[float] = field(default_factory=list)
+
+    def fail(self, error: BackendError) -> None:
+        """Note why it takes no further part."""
+        target: Any = self.cell or self.contender
+        target.error = str(error)
+
+    @property
+    def failed(self) -> bool:
+        target: Any = self.cell or self.contender
+        return bool(target.error)
+
+
+def measure(settings: Settings, progress: Progress = _silent) -> Report:
+    """Run a benchmark.
+
+    Args:
+        settings: What to measure.
+        progress: Called as ``(what, done, total)``.
+
+    Returns:
+        The report; a cell that could not be measured says why in its ``error``.
+
+    Raises:
+        ArgumentError: Unknown names, or arguments that contradict each other.
+        BundleError: The bundle cannot be used.
+        MissingDependencyError: A backend that was named is not installed.
+    """
+    for name in settings.against:
+        if name not in CONTENDERS:
+            raise ArgumentError(unknown("contender", name, CONTENDERS))
+    if settings.set not in exam.SETS:
+        raise ArgumentError(unknown("set", settings.set, exam.SETS))
+    with _open(settings.bundle) as bundle:
+        manifest = bundle.manifest
+    cells = plan(manifest, settings.precisions, settings.backends, settings.devices)
+    machine = describe(settings.threads, {})
+    contenders = [
+        (Contender(name=CONTENDERS[n]), contender_spec(n, manifest.config, machine.threads, settings.data))
+        for n in settings.against
+    ]
+    report = Report(
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=settings.command,
+        bundle=manifest.name,
+        token_space=manifest.token_space,
+        cached=settings.cache_dir is not None,
+        machine=machine,
+        cells=cells,
+        against=[c for c, _ in contenders],
+    )
+    with ExitStack() as stack:
+        meter, report.energy = open_meter()
+        if meter is not None:
+            stack.callback(meter.close)
+        _fill_page_cache(settings, manifest.config, cells)
+        runners = []
+        for n, cell in enumerate(cells):
+            progress("loading", n, len(cells) + len(contenders))
+            runners.append(
+                _start_cell(
+                    stack.enter_context(Worker(_cell_spec(settings, cell, manifest.config))), cell, machine.versions
+                )
+            )
+        for n, (contender, spec) in enumerate(contenders):
+            progress("loading", len(cells) + n, len(cells) + len(contenders))
+            runners.append(_start_contender(stack.enter_context(Worker(spec)), contender))
+        _take_turns(runners, settings.seconds, meter, progress)
+        for runner in runners:
+            _note(runner)
+        if settings.rankings:
+            _compare(settings, manifest, runners, report, progress)
+        if settings.sustained:
+            for runner in [r for r in runners if r.cell is not None and not r.failed]:
+                assert runner.cell is not None
+                report.sustained.append(sustain(runner.worker, runner.cell.name, settings.sustained, progress))
+    return report
+
+
+def _open(bundle: str | None) -> Bundle:
+    if bundle is not None:
+        return open_bundle(bundle)
+    names = embedded_precisions()
+    if not names:
+        raise BundleNotFoundError("this installation has no built-in bundle: name one with --bundle")
+    return open_bundle(names[0])
+
+
+def _fill_page_cache(settings: Settings, config: ModelConfig, cells: Sequence[Cell]) -> None:
+    """Load once with each backend, so that the first row does not pay for reading its libraries from disk."""
+    for backend in {c.backend for c in cells}:
+        cell = Cell(precision=cells[0].precision, backend=backend, device="cpu")
+        with Worker(_cell_spec(settings, cell, config)) as worker:
+            _start_cell(worker, cell, {})
+
+
+def _cell_spec(settings: Settings, cell: Cell, config: ModelConfig) -> dict[str, Any]:
+    model = {
+        **model_arguments(settings.bundle, cell.precision),
+        "backend": cell.backend,
+        "device": cell.device,
+        "threads": settings.threads,
+        "cache_dir": settings.cache_dir,
+        # A cell is called after its device, so nothing else may run it.
+        "strict_device": cell.device != "auto",
+    }
+    return {"kind": "cell", "model": model, "config": msgspec.to_builtins(config)}
+
+
+def _start_cell(worker: Worker, cell: Cell, versions: dict[str, str]) -> _Runner:
+    runner = _Runner(worker, ("encode", "rank", "rank_changed"), cell=cell)
+    try:
+        worker.start()
+        loaded = worker.ask("load")
+        cell.load_s = loaded["seconds"]
+        versions.update(loaded["versions"])
+        warm = worker.ask("warmup")
+        cell.warmup_s, cell.runs_on, cell.notices = warm["seconds"], warm["runs_on"], warm["notices"]
+    except BackendError as e:
+        runner.fail(e)
+    return runner
+
+
+def _start_contender(worker: Worker, contender: Contender) -> _Runner:
+    runner = _Runner(worker, ("encode",), contender=contender)
+    try:
+        worker.start()
+        worker.ask("encode", count=2)
+    except BackendError as e:
+        runner.fail(e)
+    return runner
+
+
+def _take_turns(runners: list[_Runner], seconds: float, meter: Meter | None, progress: Progress) -> None:
+    """Rounds in which each runs for a moment, until each had about its time."""
+    counts: dict[tuple[int, str], int] = {}
+    start, budget = time.perf_counter(), seconds * max(1, len(runners))
+    rounds = 0
+    while rounds <= LEAST_ROUNDS or time.perf_counter() - start < budget:
+        for n, runner in enumerate(runners):
+            for what in runner.measures:
+                if runner.failed:
+                    break
+                count = counts.get((n, what), 2)
+                before = meter.joules() if meter is not None else 0.0
+                try:
+                    took: list[float] = runner.worker.ask(what, count=count)["ms"]
+                except BackendError as e:
+                    runner.fail(e)
+                    break
+                if meter is not None and what == "encode" and rounds:
+                    runner.joules.append((meter.joules() - before) / count)
+                if rounds:  # the first finds out how long each takes
+                    runner.rounds.setdefault(what, []).append(took)
+                share = 1 if what == "encode" else 0.3
+                counts[n, what] = max(2, min(50, round(share * TURN_MS / max(1e-3, min(took)))))
+        rounds += 1
+        done = time.perf_counter() - start
+        progress("taking turns", round(min(done, budget)), round(budget))
+
+
+def _note(runner: _Runner) -> None:
+    """Sum up what was timed."""
+    if runner.failed:
+        return
+    if runner.contender is not None:
+        runner.contender.encode = Spread.of(runner.rounds["encode"])
+        return
+    cell = runner.cell
+    assert cell is not None
+    cell.encode, cell.rank, cell.rank_changed = (Spread.of(runner.rounds[m]) for m in runner.measures)
+    if runner.joules:
+        cell.energy_mj = float(np.median(runner.joules)) * 1e3
+    try:
+        memory = runner.worker.ask("memory")
+    except BackendError as e:
+        runner.fail(e)
+        return
+    cell.rss_mb, cell.peak_mb = memory["rss_mb"], memory["peak_mb"]
+
+
+def _compare(
+    settings: Settings, manifest: Manifest, runners: list[_Runner], report: Report, progress: Progress
+) -> None:
+    """Let each cell rank for the users of a set, and compare with fp32 and with ONNX Runtime."""
+    chosen = exam.SETS[settings.set](settings.rankings)
+    report.set = settings.set
+    relevant = [u.relevant for u in chosen.users]
+    config = manifest.config
+    with tempfile.TemporaryDirectory(prefix="linkedout-bench-") as scratch:
+        folder = Path(scratch)
+        clips, users = exam.write_set(
+            chosen, config.frames, config.frame_size, folder, lambda done, of: progress("rendering the set", done, of)
+        )
+
+        def scores(worker: Worker, name: str) -> np.ndarray:
+            path = folder / f"{name}.npy"
+            worker.ask("exam", frames=str(clips), users=str(users), scores=str(path))
+            found: np.ndarray = np.load(path)
+            return found
+
+        answers: dict[tuple[str, str, str], np.ndarray] = {}
+        measured = [r for r in runners if r.cell is not None and not r.failed]
+        for n, runner in enumerate(measured):
+            progress("ranking the set", n, len(measured))
+            cell = runner.cell
+            assert cell is not None
+            try:
+                answers[cell.precision, cell.backend, cell.device] = scores(runner.worker, str(n))
+            except BackendError as e:
+                runner.fail(e)
+        reference = answers.get(("fp32", "onnxruntime", "cpu"))
+        if reference is None and "fp32" in manifest.precisions and answers:
+            hidden = Cell(precision="fp32", backend="onnxruntime", device="cpu")
+            with Worker(_cell_spec(settings, hidden, config)) as worker:
+                runner = _start_cell(worker, hidden, {})
+                reference = None if runner.failed else scores(worker, "fp32")
+        progress("ranking the set", len(measured), len(measured))
+        for runner in measured:
+            cell = runner.cell
+            assert cell is not None
+            mine = answers.get((cell.precision, cell.backend, cell.device))
+            if mine is not None:
+                other = answers.get((cell.precision, "onnxruntime", "cpu"))
+                cell.agreement = agreement(cell, manifest, mine, relevant, reference, other)
+
+
+def agreement(
+    cell: Cell,
+    manifest: Manifest,
+    scores: np.ndarray,
+    relevant: Sequence[np.ndarray],
+    reference: np.ndarray | None,
+    onnxruntime: np.ndarray | None,
+) -> Agreement:
+    """What a cell's scores float64 ``[users, C]`` say beside fp32's and ONNX Runtime's.
+
+    Without fp32's, what the manifest says of the precision stands in, and is marked as such.
+    """
+    found = _mean(exam.ndcg(s, r) for s, r in zip(scores, relevant, strict=True))
+    tau = None
+    if onnxruntime is not None and (cell.backend, cell.device) != ("onnxruntime", "cpu"):
+        tau = _mean(exam.kendall_tau(a, b) for a, b in zip(scores, onnxruntime, strict=True))
+    if reference is None:
+        stated = manifest.precisions[cell.precision].agreement
+        return Agreement(
+            source="manifest",
+            ndcg=found,
+            ndcg_ratio=stated.get("exam_ndcg@10_ratio"),
+            kendall_tau=stated.get("kendall_tau"),
+            top10_overlap=stated.get("top10_overlap"),
+            onnxruntime_tau=tau,
+            rankings=len(scores),
+        )
+    wanted = _mean(exam.ndcg(s, r) for s, r in zip(reference, relevant, strict=True))
+    return Agreement(
+        source="measured",
+        ndcg=found,
+        ndcg_ratio=found / wanted if wanted else None,
+        kendall_tau=_mean(exam.kendall_tau(a, b) for a, b in zip(scores, reference, strict=True)),
+        top10_overlap=_mean(exam.top_overlap(a, b) for a, b in zip(scores, reference, strict=True)),
+        onnxruntime_tau=tau,
+        rankings=len(scores),
+    )
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(list(values)))

@@ -1,0 +1,263 @@
+"""Distillation from nothing to a master checkpoint: crops, tower, language, clips, users, each resumable by itself."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from accelerate import Accelerator
+from tokenizers import Tokenizer
+
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.decode.base import slot_centres
+from linkedout_edge.microworld import caption, random_attributes
+from linkedout_quant.master import new_student, save_master
+from linkedout_quant.media import Media, Skipped, load_frames
+from linkedout_quant.progress import track
+from linkedout_quant.recipes import Recipe
+from linkedout_quant.teachers.base import Teacher, TeacherFeatures
+from linkedout_quant.teachers.sentences import embed_sentences
+from linkedout_quant.tokenizer import from_portable, portable, train_tokenizer
+from linkedout_quant.training.clips import RealVideos, Views, train_clips
+from linkedout_quant.training.crops import CropCache, cache_key, default_workers, write_shards
+from linkedout_quant.training.language import train_language
+from linkedout_quant.training.loop import TrainingError, new_accelerator
+from linkedout_quant.training.stills import CameraPath, clip_of
+from linkedout_quant.training.tower import train_tower
+from linkedout_quant.training.users import ClipPool, train_users
+
+STAGES = ("crops", "tower", "language", "clips", "users")
+FRAME_SIZE = 256  # side of the frames that are kept of a real video, from which crops are cut
+TEACHER_FRAMES = 3
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is to learn from, decoded."""
+
+    media: list[Media]
+    frames: list[np.ndarray]  # uint8 [F or 1, H, W, 3] each
+    skipped: list[Skipped]
+
+    @classmethod
+    def load(cls, media: Sequence[Media], config: ModelConfig) -> Material:
+        """Decode all media; unreadable ones are skipped and listed.
+
+        Raises:
+            ArgumentError: none is usable.
+        """
+        return cls(*load_frames(media, config.frames, FRAME_SIZE))
+
+    def images(self) -> tuple[list[np.ndarray], list[int]]:
+        """Pictures that the encoder may learn from, and for each the place of its item."""
+        pairs = [
+            (image, i)
+            for i, (item, frames) in enumerate(zip(self.media, self.frames, strict=True))
+            if not item.held_back
+            for image in frames
+        ]
+        if not pairs:  # so few items that all of them were held back
+            pairs = [(image, i) for i, frames in enumerate(self.frames) for image in frames]
+        return [p[0] for p in pairs], [p[1] for p in pairs]
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a training left."""
+
+    run: Path
+    master: Path | None
+    """None where it was asked to stop before the last stage."""
+    skipped: list[Skipped]
+    told_here: bool = True
+    """Whether this is the process, of perhaps several, that tells of the result."""
+
+
+def caption_texts(texts: Sequence[str], micro: int = 5000) -> list[str]:
+    """Sentences for tokenizer and LM: those given and as many of micro-videos."""
+    rng = np.random.default_rng(5)
+    return [caption(random_attributes(rng), rng) for _ in range(micro)] + list(texts)
+
+
+def read_texts(index: Path, without: set[str]) -> list[str]:
+    """Captions of a CSV file with columns ``image`` and ``caption``, but for the images named in `without`."""
+    with index.open(newline="", encoding="utf-8") as f:
+        return [row["caption"] for row in csv.DictReader(f) if row.get("image") not in without]
+
+
+def distil(
+    run: Path,
+    recipe: Recipe,
+    *,
+    teacher: Teacher | None = None,
+    media: Sequence[Media] = (),
+    texts: Sequence[str] = (),
+    sources: str = "the user's own",
+    until: str = "users",
+    accelerator: Accelerator | None = None,
+) -> Distilled:
+    """Train a student; a run that was interrupted goes on where it stopped.
+
+    Args:
+        run: folder for checkpoints, metrics, plots, caches and the result.
+        recipe: shapes and lengths of the stages.
+        teacher: whose features photos and videos are learned by; None: the micro-video world alone.
+        media: photos and videos; a teacher needs some.
+        texts: more sentences for tokenizer and LM than the media's captions.
+        sources: what the media are, for the provenance in the bundle.
+        until: one of `STAGES`, the last to run.
+        accelerator: where to train; by default as `linkedout_quant.training.loop.new_accelerator`.
+
+    Raises:
+        ArgumentError: none of the media is usable.
+        TrainingError: the run folder is of another recipe, teacher or set of media; or see
+            `linkedout_quant.training.loop.train_stage`.
+    """
+    accelerator = accelerator or new_accelerator()
+    config, last = recipe.model, STAGES.index(until)
+    run.mkdir(parents=True, exist_ok=True)
+    material = Material.load(media, config) if teacher is not None else Material([], [], [])
+    if accelerator.is_main_process:
+        _remember(run, recipe, teacher, material, sources)
+    done = Distilled(run, None, material.skipped, accelerator.is_main_process)
+    captions = [text for item in material.media if not item.held_back for text in item.captions]
+    with accelerator.main_process_first():
+        tokenizer = _tokenizer(run, config, caption_texts([*texts, *captions]))
+    images, owners = material.images() if material.media else ([], [])
+    cache = (
+        run / "cache" / f"crops-{cache_key(teacher, images, recipe.crops.count, config.frame_size)}" if teacher else run
+    )
+    if teacher is not None and accelerator.is_main_process:
+        crops = recipe.crops
+        write_shards(teacher, images, cache, crops.shards, crops.count, config.frame_size, default_workers(teacher))
+    accelerator.wait_for_everyone()
+    torch.manual_seed(recipe.tower.seed)
+    student = new_student(config, tokenizer)
+    if last >= 1 and teacher is not None:
+        tower = train_tower(run, cache, config, recipe.tower, recipe.refine, accelerator)
+        student.encoder.tower.load_state_dict(tower.state_dict())
+    if last >= 2:
+        sentences = caption_texts([*texts, *captions])
+        train_language(run, config, recipe.language, tokenizer, student.encoder.lm, sentences, accelerator)
+    if last >= 3:
+        views = _views(cache, material, owners, teacher) if teacher is not None else None
+        train_clips(run, config, recipe.clips, tokenizer, student.encoder, views, accelerator)
+    if last >= 4:
+        pool = _pool(cache, material, teacher, config) if teacher is not None else None
+        train_users(run, config, recipe.users, tokenizer, student, pool, recipe.pool, accelerator)
+        if accelerator.is_main_process:
+            return Distilled(run, save_master(run, student.cpu()), material.skipped)
+    return done
+
+
+def _remember(run: Path, recipe: Recipe, teacher: Teacher | None, material: Material, sources: str) -> None:
+    """Write what decides the run; refuse to go on with anything else."""
+    listing = hashlib.sha256(repr([(m.path.name, m.captions) for m in material.media]).encode()).hexdigest()
+    now = {
+        "recipe": msgspec.to_builtins(recipe),
+        "teacher": teacher.name if teacher else None,
+        "teacher_fingerprint": teacher.fingerprint if teacher else None,
+        "media": len(material.media),
+        "sources": sources,
+        "media_listing": listing,
+        "skipped": [{"file": s.path.name, "reason": s.reason} for s in material.skipped],
+    }
+    now = json.loads(json.dumps(now))
+    target = run / "run.json"
+    if target.exists():
+        before = json.loads(target.read_text())
+        changed = _differences(before, now)
+        if changed:
+            raise TrainingError(
+                f"{run} was begun differently: {'; '.join(changed)}. Restore that, or start in a new run folder"
+            )
+    target.write_text(json.dumps(now, indent=2) + "\n")
+    (run / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(recipe.model)))
+
+
+def _differences(before: dict, now: dict, path: str = "") -> list[str]:
+    """``recipe.clips.steps: 5 → 6`` for each leaf that differs."""
+    out = []
+    for key in now:
+        a, b, name = before.get(key), now[key], f"{path}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            out += _differences(a, b, name + ".")
+        elif a != b and key not in ("skipped", "sources"):
+            out.append(f"{name}: {a} → {b}")
+    return out
+
+
+def _tokenizer(run: Path, config: ModelConfig, texts: Sequence[str]) -> Tokenizer:
+    """The run's tokenizer, trained where there is none yet."""
+    target = run / "tokenizer.json"
+    if not target.exists():
+        partial_file = target.with_suffix(".partial")
+        partial_file.write_bytes(portable(train_tokenizer(texts, config.vocab_size)))
+        shutil.move(partial_file, target)
+    return from_portable(target.read_bytes())
+
+
+def _looked(teacher: Teacher, clips: Sequence[np.ndarray], titles: Sequence[str | None], what: str) -> TeacherFeatures:
+    """Features of many clips, a few at a time."""
+    rows = [
+        teacher.look(clips[i : i + 8], titles[i : i + 8])
+        for i in track(range(0, len(clips), 8), f"teacher looks at {what}")
+    ]
+    return TeacherFeatures(
+        tuple(np.concatenate(layer) for layer in zip(*(r.layers for r in rows), strict=True)),
+        np.concatenate([r.pooled for r in rows]),
+        np.concatenate([r.language for r in rows]),
+    )
+
+
+def _views(cache: Path, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
+    """What the clips stage draws from; owners: the item of each picture that crops were cut from."""
+    texts = [material.media[i].captions for i in owners]
+    sentences = None
+    if any(texts):
+        flat = embed_sentences([t for item in texts for t in item])
+        ends = np.cumsum([len(item) for item in texts])[:-1]
+        sentences = np.split(flat, ends)
+    real = [i for i, m in enumerate(material.media) if not m.still and not m.held_back]
+    videos = None
+    if real:
+        frames = [material.frames[i] for i in real]
+        titles = [next(iter(material.media[i].captions), None) for i in real]
+        features = _looked(teacher, [f[:: max(1, len(f) // 4)] for f in frames], titles, "videos")
+        videos = RealVideos(frames, features, [material.media[i].captions for i in real])
+    return Views(CropCache(cache), texts, sentences, videos)
+
+
+def _pool(cache: Path, material: Material, teacher: Teacher, config: ModelConfig) -> ClipPool:
+    """One clip of each item for the users stage; the teacher's view of it is cached beside the crops."""
+    rng = np.random.default_rng(7)
+    times, seen_at = np.array(slot_centres(config.frames, 1.0)), np.linspace(0, 1, TEACHER_FRAMES)
+    clips: list[Callable[[], np.ndarray]] = []
+    shown: list[np.ndarray] = []
+    for frames in material.frames:
+        path = CameraPath.random(frames.shape[1:], rng)
+        clips.append(partial(clip_of, frames, path, times, config.frame_size))
+        shown.append(clip_of(frames, path, seen_at, 224))
+    target = cache / "pool.npz"
+    if not target.exists():
+        titles = [next(iter(m.captions), None) for m in material.media]
+        features = _looked(teacher, shown, titles, "clips")
+        partial_file = target.with_suffix(".partial.npz")
+        np.savez(partial_file, pooled=features.pooled, language=features.language)
+        partial_file.replace(target)
+    saved, crops = np.load(target), CropCache(cache)
+    return ClipPool(
+        clips,
+        crops.standardised("pooled", saved["pooled"]),
+        crops.standardised("language", saved["language"]),
+        np.array([m.held_back for m in material.media]),
+    )

@@ -1,0 +1,154 @@
+"""What there is to learn from: videos and photos of folders and index files, with their captions."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from linkedout_edge.decode import DEFAULT_LIMITS, get_decoder
+from linkedout_edge.errors import ArgumentError, LinkedOutError
+
+log = logging.getLogger(__name__)
+
+STILLS = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+VIDEOS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v"}
+FILE_COLUMNS, TEXT_COLUMNS = ("video", "image", "path", "file"), ("caption", "title", "label")
+HELD_BACK = 10  # one item in so many
+
+
+@dataclass(frozen=True)
+class Media:
+    """A video or a photo."""
+
+    path: Path
+    captions: tuple[str, ...] = ()
+
+    @property
+    def still(self) -> bool:
+        """Whether it is a photo, from which augmentation makes video."""
+        return self.path.suffix.lower() in STILLS
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the encoder may not learn from it, so that gates learn how far it can be trusted on the unseen."""
+        digest = hashlib.blake2b(self.path.name.encode(), digest_size=4).digest()
+        return int.from_bytes(digest, "big") % HELD_BACK == 0
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that could not be used, and why."""
+
+    path: Path
+    reason: str
+
+
+def find_media(sources: Iterable[Path], *, split: str | None = None) -> list[Media]:
+    """Media of folders and index files, each once, in a fixed order.
+
+    Args:
+        sources: folders, searched with their subfolders, and CSV files. An index has a column ``video``, ``image``,
+            ``path`` or ``file`` (relative to the index, or the name of a file somewhere below its folder), and may have
+            ``caption``, ``title`` or ``label`` (several rows of one file are several captions) and ``split``.
+        split: take only the rows of an index that have this value in ``split``; rows without one are taken.
+
+    Raises:
+        ArgumentError: a source is missing, an index lacks its columns or names files that do not exist, or nothing is
+            found.
+    """
+    found: dict[Path, list[str]] = {}
+    for source in sources:
+        if source.is_dir():
+            for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in STILLS | VIDEOS):
+                found.setdefault(path, [])
+        elif source.is_file() and source.suffix.lower() == ".csv":
+            for path, text in _index_rows(source, split):
+                found.setdefault(path, []).extend([text] if text else [])
+        else:
+            raise ArgumentError(
+                f"{source} is neither a folder nor a .csv index: give a folder of videos, or an index of them"
+            )
+    if not found:
+        raise ArgumentError(
+            "no videos or photos found: expected files that end in " + ", ".join(sorted(VIDEOS | STILLS))
+        )
+    return [Media(path, tuple(dict.fromkeys(texts))) for path, texts in found.items()]
+
+
+def _index_rows(index: Path, split: str | None) -> Iterable[tuple[Path, str]]:
+    by_name: dict[str, Path] | None = None
+    with index.open(newline="", encoding="utf-8") as f:
+        reader = csv.DictReader(f)
+        columns = reader.fieldnames or ()
+        file_column = next((c for c in FILE_COLUMNS if c in columns), None)
+        text_column = next((c for c in TEXT_COLUMNS if c in columns), None)
+        if file_column is None:
+            raise ArgumentError(
+                f"{index} has the columns {', '.join(columns) or '(none)'}: "
+                f"one of {', '.join(FILE_COLUMNS)} must name the files"
+            )
+        for row in reader:
+            if split is not None and row.get("split") not in (None, "", split):
+                continue
+            path = index.parent / row[file_column]
+            if not path.exists():
+                if by_name is None:
+                    by_name = {p.name: p for p in index.parent.rglob("*") if p.is_file()}
+                if Path(row[file_column]).name not in by_name:
+                    raise ArgumentError(
+                        f"{index}, line {reader.line_num}: there is no {row[file_column]} below {index.parent}: "
+                        "correct the index, or put the file there"
+                    )
+                path = by_name[Path(row[file_column]).name]
+            yield path, (row[text_column] or "").strip() if text_column else ""
+
+
+def load_still(path: Path) -> np.ndarray:
+    """One photo as uint8 [H, W, 3] RGB.
+
+    Raises:
+        ArgumentError: the file is no photo that OpenCV reads.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ArgumentError(f"{path} is not a readable image")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def load_frames(media: Sequence[Media], frames: int, size: int) -> tuple[list[Media], list[np.ndarray], list[Skipped]]:
+    """Decode all media: photos whole, videos as well-spread frames.
+
+    Args:
+        media: what to read.
+        frames: F, frames a video.
+        size: side of a video's frames, which are squashed to squares as on the device.
+
+    Returns:
+        The usable media, for each of them uint8 [F or 1, H, W, 3] RGB, and the files that were skipped.
+
+    Raises:
+        ArgumentError: none is usable.
+    """
+    good: list[Media] = []
+    arrays: list[np.ndarray] = []
+    skipped: list[Skipped] = []
+    decode = get_decoder()
+    for item in media:
+        try:
+            arrays.append(
+                load_still(item.path)[None] if item.still else decode(item.path, frames, size, DEFAULT_LIMITS)
+            )
+            good.append(item)
+        except (LinkedOutError, OSError) as e:  # noqa: PERF203 - one bad file must not end the rest
+            skipped.append(Skipped(item.path, str(e)))
+            log.warning("skipped: %s", e)
+    if not good:
+        raise ArgumentError(f"none of the {len(skipped)} files can be read; the first: {skipped[0].reason}")
+    return good, arrays, skipped

@@ -1,0 +1,54 @@
+"""Recipes of trainings, as small YAML files: `base`, `clean` and `smoke`; an own file is named by its path."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.errors import ArgumentError, unknown
+from linkedout_quant.training.loop import StageRecipe
+
+NAMES = ("base", "clean", "smoke")
+
+
+class Crops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many augmented crops the teacher looks at: `shards` files of `count` crops."""
+
+    shards: int = 51
+    count: int = 2000
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that decides a training, but its data and its teacher."""
+
+    model: ModelConfig = ModelConfig()
+    crops: Crops = Crops()
+    tower: StageRecipe = StageRecipe("tower", 3400, 64, 2e-3, warmup=150)
+    refine: StageRecipe = StageRecipe("refine", 850, 64, 1e-3, warmup=50)
+    language: StageRecipe = StageRecipe("language", 700, 128, 1.5e-3, warmup=50)
+    clips: StageRecipe = StageRecipe("clips", 700, 16, 1.5e-3, warmup=60)
+    users: StageRecipe = StageRecipe("users", 1200, 32, 2e-3, warmup=100)
+    pool: int = 3000
+    """Micro-videos that simulated users choose from."""
+
+
+def load_recipe(name: str) -> Recipe:
+    """A recipe by name, or from a YAML file.
+
+    Raises:
+        ArgumentError: there is no such recipe, or the file is none; the message names the field.
+    """
+    path = Path(name)
+    if name in NAMES:
+        text = files(__package__).joinpath(f"{name}.yaml").read_text()
+    elif path.suffix in (".yaml", ".yml") and path.is_file():
+        text = path.read_text()
+    else:
+        raise ArgumentError(unknown("recipe", name, NAMES) + "; a recipe of your own is named by the path of its .yaml")
+    try:
+        return msgspec.yaml.decode(text, type=Recipe)
+    except msgspec.DecodeError as e:  # ValidationError is one, and its message names the field
+        raise ArgumentError(f"{name} is no recipe: {e}; compare it with one of {', '.join(NAMES)}") from e

@@ -1,0 +1,55 @@
+"""What a teacher is: frames, prompt and perhaps a title in; what each of its layers makes of them out.
+
+The student learns from these features alone, so a teacher may be anything: a video LLM, an image network joined with a
+sentence encoder, or one that another program ran and whose features lie in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from linkedout_edge.errors import LinkedOutError
+
+
+class TeacherError(LinkedOutError, RuntimeError):
+    """A teacher cannot be loaded or cannot do what is asked; the message says how to mend it."""
+
+
+@dataclass(frozen=True)
+class TeacherFeatures:
+    """What a teacher says of a batch of clips."""
+
+    layers: tuple[np.ndarray, ...]
+    """Per layer, shallow first, float32 [B, K, W]: K tokens of that layer's own width. A square K is a grid of cells,
+    row by row, which the student matches place by place; of any other K the mean is matched."""
+    pooled: np.ndarray
+    """float32 [B, P]: the whole clip as the teacher sees it."""
+    language: np.ndarray
+    """float32 [B, Q]: what it would say about the clip; inner products of these follow meaning more than looks."""
+
+
+class Teacher(Protocol):
+    """Shows clips to a frozen model. One forward pass a batch, no generation."""
+
+    name: str
+    """For people: progress, model card."""
+    fingerprint: str
+    """Sha256 hex over everything that decides the features (weights, chosen layers, prompt): the key of caches."""
+    layer_names: tuple[str, ...]
+    """One name for each of `TeacherFeatures.layers`."""
+
+    def look(self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None) -> TeacherFeatures:
+        """Features of clips.
+
+        Args:
+            clips: uint8 [F, H, W, 3] RGB each; sizes may differ. A still image is a clip of one frame.
+            titles: One a clip, None where there is none; a teacher without a tokenizer ignores them.
+
+        Raises:
+            TeacherError: The model cannot take the clips.
+        """
+        ...

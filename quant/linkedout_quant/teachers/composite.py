@@ -1,0 +1,102 @@
+"""The offline teacher: MobileNetV2 for sight, a sentence encoder for language, no download.
+
+Sight: an intermediate layer, the last convolution's map and its mean. Language: the class probabilities, softened, and
+the mean of the class names' sentence embeddings under those probabilities, so that two breeds of dog are near each
+other although they look unlike. With a title, the title's embedding joins in. On the photos of the yardstick, cosines
+of pooled and language features together rank better than pooled features alone (docs/experiments.md).
+
+Its weights are read to teach and are not copied into a student.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from linkedout_quant.teachers.base import TeacherError, TeacherFeatures
+from linkedout_quant.teachers.mobilenet import SIDE, MobileNet
+from linkedout_quant.teachers.sentences import embed_sentences
+
+MIDDLE_GRID, LAST_GRID, LAST_WIDTH = 7, 4, 256
+NAMING_TEMPERATURE, CLASS_TEMPERATURE = 2.0, 4.0
+CLASS_SHARE = 1.5  # brings softened class probabilities to about the size of sentence embeddings
+
+
+class CompositeTeacher:
+    """MobileNetV2 (ImageNet, LiteRT) joined with all-MiniLM-L6-v2 on the class names and on titles.
+
+    Args:
+        data: folder that holds ``teacher/*.tflite`` and ``teacher/imagenet_labels.txt``.
+        threads: threads of the image network.
+
+    Raises:
+        TeacherError: the folder lacks a file.
+        MissingDependencyError: LiteRT or the sentence encoder's package is not installed.
+    """
+
+    name = "composite (MobileNetV2 + all-MiniLM-L6-v2)"
+    layer_names: tuple[str, ...] = ("block 12", "last convolution")
+    single_threaded = True
+
+    def __init__(self, data: Path, threads: int = 1) -> None:
+        model, labels = next(iter(sorted((data / "teacher").glob("*.tflite"))), None), data / "teacher"
+        if model is None or not (labels / "imagenet_labels.txt").exists():
+            raise TeacherError(
+                f"{data} holds no teacher/*.tflite with teacher/imagenet_labels.txt: name the folder that does "
+                "(MobileNetV2, uint8, with its labels), or choose a Hugging Face checkpoint as teacher"
+            )
+        self.names = (labels / "imagenet_labels.txt").read_text().splitlines()
+        self.sight = MobileNet(model, threads)
+        digest = hashlib.sha256(model.read_bytes())
+        digest.update(repr((self.names, SIDE, NAMING_TEMPERATURE, CLASS_TEMPERATURE, CLASS_SHARE)).encode())
+        self.fingerprint = digest.hexdigest()
+        # The directions that the classifier reads most from are those worth keeping of every cell.
+        _, _, axes = np.linalg.svd(self.sight.classifier - self.sight.classifier.mean(0), full_matrices=False)
+        self._axes = np.ascontiguousarray(axes[:LAST_WIDTH].T)  # [1280, 256]
+        names = embed_sentences(self.names)
+        self._class_names = names - names.mean(0)  # [1001, 384]
+
+    def look(self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None) -> TeacherFeatures:
+        """See `linkedout_quant.teachers.base.Teacher.look`; features of a clip are the mean over its frames."""
+        middle, last, pooled, logits = [], [], [], []
+        for clip in clips:
+            frames = [self.sight(_square(frame)) for frame in clip]
+            middle.append(np.mean([pool_cells(f.middle, MIDDLE_GRID) for f in frames], 0))
+            last.append(np.mean([pool_cells(f.last, LAST_GRID) @ self._axes for f in frames], 0))
+            pooled.append(np.mean([f.pooled for f in frames], 0))
+            logits.append(np.mean([f.logits for f in frames], 0))
+        said = np.stack(logits)
+        named = softmax(said / NAMING_TEMPERATURE) @ self._class_names
+        for i, title in enumerate(titles or ()):
+            if title:
+                # A title is surer of what is shown than a thousand classes that may lack it.
+                named[i] = 0.5 * named[i] + 0.5 * np.linalg.norm(named[i]) * embed_sentences([title])[0]
+        classes = np.sqrt(softmax(said / CLASS_TEMPERATURE)) - np.sqrt(1 / said.shape[1])
+        language = np.concatenate([named, CLASS_SHARE * classes], 1)
+        return TeacherFeatures((np.stack(middle), np.stack(last)), np.stack(pooled), language.astype(np.float32))
+
+
+def _square(frame: np.ndarray) -> np.ndarray:
+    """A frame of any size as uint8 [224, 224, 3], squashed as the device's decoders do."""
+    if frame.shape[:2] == (SIDE, SIDE):
+        return np.ascontiguousarray(frame)
+    shrinks = min(frame.shape[:2]) > SIDE
+    return cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def pool_cells(grid: np.ndarray, side: int) -> np.ndarray:
+    """Adaptive average pooling: float32 [h, h, W] → [side², W]."""
+    edges, cells = np.linspace(0, len(grid), side + 1), np.arange(len(grid))
+    overlap = np.clip(np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells), 0, None)
+    pool = (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
+    return np.einsum("ay,bx,yxc->abc", pool, pool, grid, optimize=True).reshape(side * side, -1)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """Along the last axis."""
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)

@@ -1,0 +1,234 @@
+"""Distillation end to end on a small scale, from a toy teacher to a student; and what a run folder refuses."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the workstation half is not installed")
+pytest.importorskip("accelerate", reason="the workstation half is not installed")
+
+from click.testing import CliRunner  # noqa: E402
+from linkedout_quant.cli import distill  # noqa: E402
+from linkedout_quant.distil import distil  # noqa: E402
+from linkedout_quant.master import PROMPTS, load_student, set_prompt  # noqa: E402
+from linkedout_quant.media import find_media  # noqa: E402
+from linkedout_quant.recipes import NAMES, Recipe, load_recipe  # noqa: E402
+from linkedout_quant.teachers.base import TeacherFeatures  # noqa: E402
+from linkedout_quant.tokenizer import from_portable  # noqa: E402
+from linkedout_quant.training.clips import colour_layout, latent_weights  # noqa: E402
+from linkedout_quant.training.crops import CropCache  # noqa: E402
+from linkedout_quant.training.loop import TrainingError  # noqa: E402
+from linkedout_quant.training.users import LikedSorts  # noqa: E402
+
+from linkedout_edge import Recommender, Video  # noqa: E402
+from linkedout_edge.errors import ArgumentError  # noqa: E402
+
+
+class ColourTeacher:
+    """Sees nothing but colours by place: enough to show what a student is taught."""
+
+    name, layer_names, single_threaded = "colours", ("cells", "row"), True
+
+    def __init__(self, salt="", looks=None):
+        self.fingerprint = hashlib.sha256(f"colours{salt}".encode()).hexdigest()
+        self.looks = looks if looks is not None else []
+
+    def look(self, clips, titles=None):
+        self.looks.append(len(clips))
+        cells = np.stack([colour_layout(clip) for clip in clips]).reshape(len(clips), 16, 3)
+        return TeacherFeatures((cells, cells[:, :3]), cells.reshape(len(clips), -1), cells.mean(1))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Forty little pictures with captions, one unreadable file, and a short video."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    lines = ["image,caption"]
+    for i in range(40):
+        picture = cv2.resize(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8), (64, 48))
+        cv2.imwrite(str(folder / f"{i}.png"), picture)
+        lines.append(f"{i}.png,picture number {i}")
+    (folder / "broken.png").write_bytes(b"no picture")
+    writer = cv2.VideoWriter(str(folder / "film.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 10, (64, 48))
+    for i in range(20):
+        writer.write(np.full((48, 64, 3), 10 * i, np.uint8))
+    writer.release()
+    (folder / "index.csv").write_text("\n".join(lines) + "\nbroken.png,nothing\nfilm.mp4,it gets brighter\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    """A finished run of the recipe `smoke` on them."""
+    run = tmp_path_factory.mktemp("run")
+    done = distil(
+        run, load_recipe("smoke"), teacher=ColourTeacher(), media=find_media([photos / "index.csv"]), texts=["a b c"]
+    )
+    assert [s.path.name for s in done.skipped] == ["broken.png"]
+    assert done.master == run / "master.safetensors"
+    return run
+
+
+def test_a_run_leaves_a_student_metrics_plots_and_what_it_was(run):
+    assert load_student(run).config == load_recipe("smoke").model
+    for stage in ("tower", "language", "clips", "users"):
+        row = json.loads((run / f"{stage}.jsonl").read_text().splitlines()[-1])
+        assert row["step"] == 2
+        assert (run / f"{stage}.png").stat().st_size > 1000
+    clips = json.loads((run / "clips.jsonl").read_text().splitlines()[-1])
+    assert {"facets", "captions", "micro_relations"} <= set(clips)
+    told = json.loads((run / "run.json").read_text())
+    assert told["teacher"] == "colours"
+    assert told["skipped"][0]["file"] == "broken.png"
+
+
+def test_going_on_costs_the_teacher_nothing_and_changes_nothing(run, photos):
+    before, looks = (run / "master.safetensors").read_bytes(), []
+    distil(
+        run,
+        load_recipe("smoke"),
+        teacher=ColourTeacher(looks=looks),
+        media=find_media([photos / "index.csv"]),
+        texts=["a b c"],
+    )
+    assert (run / "master.safetensors").read_bytes() == before
+    assert sum(looks) <= 1  # the video's own features; crops and clips are cached
+
+
+def test_going_on_with_anything_else_is_refused_by_name(run, photos):
+    media = find_media([photos / "index.csv"])
+    recipe = load_recipe("smoke")
+    longer = msgspec.structs.replace(recipe, pool=261)
+    with pytest.raises(TrainingError, match=r"recipe\.pool: 260 → 261"):
+        distil(run, longer, teacher=ColourTeacher(), media=media)
+    with pytest.raises(TrainingError, match="teacher_fingerprint"):
+        distil(run, recipe, teacher=ColourTeacher("other"), media=media)
+    with pytest.raises(TrainingError, match="media: "):
+        distil(run, recipe, teacher=ColourTeacher(), media=media[:20])
+
+
+def test_cached_crops_carry_the_teachers_view_of_the_same_crop(run):
+    (cache,) = (run / "cache").glob("crops-*")
+    crops = CropCache(cache)
+    batch = crops.batch(0, 0, 12)
+    again = CropCache(cache).batch(0, 0, 12)
+    assert torch.equal(batch.crops, again.crops)
+    mean, scale = crops.statistics["layer0"]
+    for crop, cells in zip(batch.crops.numpy(), batch.layers[0].numpy(), strict=True):
+        # Mirrored or not, the cells lie where the picture has them.
+        want = colour_layout(crop[None]).reshape(16, 3)
+        assert np.abs(cells * scale + mean - want).mean() < 0.05
+
+
+def test_prompts_ask_for_facets():
+    assert set(PROMPTS) == {"general", "objects", "looks"}
+    assert np.ptp(latent_weights("general")) == 0
+    assert latent_weights("objects").argmax() != latent_weights("looks").argmax()
+
+
+def test_another_prompt_is_another_token_space(run):
+    from linkedout_export.writer import token_space
+
+    student = load_student(run)
+    before = token_space(student)
+    set_prompt(student, from_portable((run / "tokenizer.json").read_bytes()), PROMPTS["objects"])
+    assert token_space(student) != before
+
+
+def test_sorts_that_users_like_are_the_anchors_neighbours():
+    place = np.linspace(0, 1, 90)
+    sorts = LikedSorts(-np.abs(place[:, None] - place), (12, 20), 15)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        case = sorts.case(rng)
+        assert len(case.candidates) == 100
+        near = np.abs(place[case.candidates[case.relevant]][:, None] - place[case.history]).mean()
+        far = np.abs(place[case.candidates[~case.relevant]][:, None] - place[case.history]).mean()
+        if case.events[:, 2].any() or case.events[:, 0].max() < 0.2:
+            continue  # told by rejection alone: what is alike comes last
+        assert near < far
+
+
+def test_recipes_are_found_by_name_or_path_and_checked(tmp_path):
+    for name in NAMES:
+        assert isinstance(load_recipe(name), Recipe)
+    assert load_recipe("base") == Recipe()
+    with pytest.raises(ArgumentError, match="base"):
+        load_recipe("bsae")
+    (tmp_path / "mine.yaml").write_text("pool: 300\n")
+    assert load_recipe(str(tmp_path / "mine.yaml")).pool == 300
+    (tmp_path / "wrong.yaml").write_text("poool: 300\n")
+    with pytest.raises(ArgumentError, match="poool"):
+        load_recipe(str(tmp_path / "wrong.yaml"))
+
+
+def test_the_command_tells_what_to_do(tmp_path, photos):
+    def said(*arguments):
+        result = CliRunner().invoke(distill, [*arguments, "--out", str(tmp_path / "run"), "--recipe", "smoke"])
+        assert result.exit_code != 0
+        return str(result.exception) + result.output
+
+    assert "leave --videos out" in said("--teacher", "none", "--videos", str(photos))
+    (tmp_path / "empty").mkdir()
+    assert "no videos or photos found" in said("--teacher", "x", "--videos", str(tmp_path / "empty"))
+
+
+def test_a_video_llms_folder_becomes_a_bundle_that_ranks(tmp_path, photos):
+    """The whole way: a SmolVLM checkpoint (the real class, random weights) in, a ranking bundle out."""
+    pytest.importorskip("transformers", reason="the workstation half is not installed")
+    from linkedout_export.build import build
+    from vlm_checkpoints import make_smolvlm
+
+    teacher, run = make_smolvlm(tmp_path / "smolvlm"), tmp_path / "run"
+    arguments = [
+        "--teacher",
+        str(teacher),
+        "--videos",
+        str(photos / "index.csv"),
+        "--recipe",
+        "smoke",
+        "--out",
+        str(run),
+    ]
+    result = CliRunner().invoke(distill, [*arguments, "--json"], catch_exceptions=False)
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert said["master"] == str(run / "master.safetensors")
+    assert [s["file"] for s in said["skipped"]] == [str(photos / "broken.png")]
+    build(run, photos, tmp_path / "bundle", name="from-smolvlm", users=2)
+    pictures = sorted(photos.glob("1*.png"))
+    with Recommender.load(tmp_path / "bundle") as rec:
+        videos = [Video(frames=cv2.imread(str(p))[None, ..., ::-1], id=p.name) for p in pictures]
+        ranking = rec.rank([str(photos / "film.mp4")], videos)
+    assert len(ranking) == len(pictures)
+    assert not ranking.failed
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_student(tmp_path):
+    """Gradients are averaged: both processes end with the same weights, and a bundle's master is written once."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom linkedout_quant.distil import distil\n"
+        "from linkedout_quant.recipes import load_recipe\n"
+        "done = distil(Path(sys.argv[1]), load_recipe('smoke'))\nprint('master', done.master is not None)\n"
+    )
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+            "--mixed_precision", "no", "--dynamo_backend", "no", str(script), str(tmp_path / "run"),
+        ],
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("master")) == [
+        "master False",
+        "master True",
+    ]
+    assert load_student(tmp_path / "run").config == load_recipe("smoke").model

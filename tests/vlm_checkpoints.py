@@ -1,0 +1,251 @@
+"""Checkpoints of real Hugging Face classes with small random weights, made on the spot and saved to a folder.
+
+No network, a second or two each. `make_smolvlm(folder)` and its siblings write what a download of that family would:
+configuration, safetensors, tokenizer, chat template and image processor. Weights are drawn wider than a fresh
+initialisation, so that different images give clearly different features.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SIDE = 32
+"""Frames are resized to SIDE × SIDE by all families but Qwen, which keeps their shape."""
+
+_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE{% elif part['type'] == 'video' %}VIDEO"
+    "{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def _tokenizer(folder: Path, special: list[str], named: dict[str, str] | None = None) -> Any:
+    """A byte-level tokenizer without merges: every text can be encoded, every special token is one id."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens(["<|pad|>", "<|im_start|>", "<|im_end|>", *special])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<|pad|>", eos_token="<|im_end|>", extra_special_tokens=named or {}
+    )
+
+
+def _save(folder: Path, config: Any, processor: dict[str, Any], images: Any, tokenizer: Any, template: str) -> Path:
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    images.save_pretrained(folder)
+    (folder / "processor_config.json").write_text(json.dumps(processor))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def _llm(tokenizer: Any, kind: str, hidden: int, layers: int, **more: Any) -> dict[str, Any]:
+    return {
+        "model_type": kind,
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "initializer_range": 0.15,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        **more,
+    }
+
+
+def make_smolvlm(folder: Path, *, hidden: int = 64, layers: int = 3, **overrides: Any) -> Path:
+    """SmolVLM2: SigLIP-like tower, pixel-shuffle connector, Llama. 4 visual tokens a frame.
+
+    Args:
+        folder: written to, made if needed.
+        hidden: width of the LM.
+        layers: blocks of the LM.
+        overrides: fields of the vision configuration.
+    """
+    from transformers import SmolVLMConfig
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    tokenizer = _tokenizer(folder, ["<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"])
+    vision = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": SIDE,
+        "patch_size": 8,
+        "initializer_range": 0.15,
+        **overrides,
+    }
+    config = SmolVLMConfig(
+        vision_config=vision,
+        text_config=_llm(tokenizer, "llama", hidden, layers),
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    tokens = (vision["image_size"] // vision["patch_size"] // 2) ** 2
+    edge = {"longest_edge": vision["image_size"]}
+    return _save(
+        folder,
+        config,
+        {"processor_class": "SmolVLMProcessor", "image_seq_len": tokens},
+        SmolVLMImageProcessorPil(size=edge, max_image_size=edge),
+        tokenizer,
+        _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", "<video>"),
+    )
+
+
+def make_llava_onevision(folder: Path) -> Path:
+    """LLaVA-OneVision: SigLIP tower, two-layer projector, Qwen2. 16 visual tokens and a line break a frame."""
+    from transformers import LlavaOnevisionConfig
+    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
+
+    tokenizer = _tokenizer(folder, ["<image>", "<video>"])
+    pinpoints = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
+    config = LlavaOnevisionConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": SIDE,
+            "patch_size": 8,
+            "vision_use_head": False,
+        },
+        text_config=_llm(tokenizer, "qwen2", 64, 3),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=pinpoints,
+    )
+    return _save(
+        folder,
+        config,
+        {
+            "processor_class": "LlavaOnevisionProcessor",
+            "num_image_tokens": 16,
+            "vision_feature_select_strategy": "full",
+        },
+        LlavaOnevisionImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=pinpoints),
+        tokenizer,
+        _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", "<video>"),
+    )
+
+
+def make_internvl(folder: Path) -> Path:
+    """InternVL: its own ViT, pixel-shuffle projector, Qwen2. 4 visual tokens a frame."""
+    from transformers import InternVLConfig
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+    named = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    tokenizer = _tokenizer(folder, list(named.values()), named)
+    config = InternVLConfig(
+        vision_config={
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": [SIDE, SIDE],
+            "patch_size": [8, 8],
+            "initializer_range": 0.15,
+            "layer_scale_init_value": 1.0,
+        },
+        text_config=_llm(tokenizer, "qwen2", 64, 3),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=4,
+    )
+    return _save(
+        folder,
+        config,
+        {"processor_class": "InternVLProcessor", "image_seq_length": 4},
+        GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, crop_to_patches=True),
+        tokenizer,
+        _TEMPLATE.replace("IMAGE", "<IMG_CONTEXT>").replace("VIDEO", "<video>"),
+    )
+
+
+def _make_qwen(folder: Path, config: type, vision: dict[str, Any], processor: str, patch: int, **rope: Any) -> Path:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    tokenizer = _tokenizer(folder, ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"])
+    text = _llm(tokenizer, "", 64, 3, rope_parameters={"rope_type": "default", "mrope_section": [2, 3, 3], **rope})
+    if "3" in processor.partition("VL")[0]:
+        text["head_dim"] = 16
+    del text["model_type"]
+    made = config(
+        vision_config={"hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "out_hidden_size": 64, **vision},
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
+        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
+        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
+        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+    )
+    side = 2 * patch  # one visual token
+    return _save(
+        folder,
+        made,
+        {"processor_class": processor},
+        Qwen2VLImageProcessorPil(
+            patch_size=patch, size={"shortest_edge": 4 * side * side, "longest_edge": 16 * side * side}
+        ),
+        tokenizer,
+        _TEMPLATE.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>").replace(
+            "VIDEO", "<|vision_start|><|video_pad|><|vision_end|>"
+        ),
+    )
+
+
+def make_qwen2_5_vl(folder: Path) -> Path:
+    """Qwen2.5-VL: windowed ViT, patch merger, Qwen2 with multimodal rotary positions. Tokens by the frame's shape."""
+    from transformers import Qwen2_5_VLConfig
+
+    vision = {"depth": 2, "fullatt_block_indexes": [1], "window_size": 56, "initializer_range": 0.1}
+    return _make_qwen(folder, Qwen2_5_VLConfig, vision, "Qwen2_5_VLProcessor", 14)
+
+
+def make_qwen3_vl(folder: Path) -> Path:
+    """Qwen3-VL: ViT whose early layers are added to the LM's first blocks."""
+    from transformers import Qwen3VLConfig
+
+    vision = {
+        "depth": 2,
+        "deepstack_visual_indexes": [0],
+        "num_position_embeddings": 64,
+        "patch_size": 16,
+        "initializer_range": 0.1,
+    }
+    return _make_qwen(folder, Qwen3VLConfig, vision, "Qwen3VLProcessor", 16, mrope_interleaved=True)
+
+
+FAMILIES: dict[str, Callable[[Path], Path]] = {
+    "smolvlm": make_smolvlm,
+    "qwen2_5_vl": make_qwen2_5_vl,
+    "qwen3_vl": make_qwen3_vl,
+    "internvl": make_internvl,
+    "llava_onevision": make_llava_onevision,
+}
