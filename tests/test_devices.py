@@ -37,6 +37,7 @@ from linkedout_edge.errors import BackendError, BundleCorruptError, DeviceError
 
 CONFIG = ModelConfig.tiny()
 CPU, CUDA, AZURE = "CPUExecutionProvider", "CUDAExecutionProvider", "AzureExecutionProvider"
+ON_THE_CPU = {"encoder": CPU, "user": CPU, "scorer": "NumPy"}
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
 
 
