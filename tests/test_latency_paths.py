@@ -405,16 +405,20 @@ def test_a_ranking_ends_even_if_writers_never_rest(rec: Recommender, monkeypatch
     ids = fill(rec, 50)
     tokens = [a[0].copy() for a in rec.store.gather(rec.store.rows(["v1"]))[:2]]
     original = HostScorer.score
+    writers: list[threading.Thread] = []
 
     def score(self: Any, *args: Any) -> Any:
         result = original(self, *args)
-        writer = threading.Thread(target=lambda: rec.store.put("v5", *tokens, Fingerprint("again")), daemon=True)
-        writer.start()
-        writer.join(0.3)  # in the last attempt it has to wait
+        writers.append(threading.Thread(target=lambda: rec.store.put("v5", *tokens, Fingerprint("again"))))
+        writers[-1].start()
+        writers[-1].join(0.3)  # in the last attempt it has to wait
         return result
 
     monkeypatch.setattr(HostScorer, "score", score)
     assert len(rec.rank(["v0"], ids)) == 50
+    assert len(writers) == ranker_module.ATTEMPTS
+    for writer in writers:
+        writer.join()
 
 
 def test_scores_are_whole_while_others_write(rec: Recommender) -> None:
