@@ -45,6 +45,12 @@ import click
     help="Where the teacher's features are kept; shared by several runs, it spares looking twice. [default: OUT/cache]",
 )
 @click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Folder of a finished student: its encoder is kept, and only the last stage runs.",
+)
+@click.option(
     "--until",
     type=click.Choice(["crops", "tower", "language", "clips", "users"]),
     default="users",
@@ -73,6 +79,7 @@ def distill(
     out: Path,
     recipe: str,
     cache: Path | None,
+    start: Path | None,
     until: str,
     layers: str | None,
     prompt: str | None,
@@ -121,6 +128,7 @@ def distill(
         texts=read_texts(texts, held_back) if texts else (),
         sources=sources_text or "the user's own",
         cache=cache,
+        start=start,
         until=until,
     )
     if not done.told_here:  # one of several processes, and not the first

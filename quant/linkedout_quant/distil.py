@@ -19,9 +19,11 @@ from tokenizers import Tokenizer
 
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode.base import slot_centres
+from linkedout_edge.errors import ArgumentError
 from linkedout_edge.microworld import caption, random_attributes
-from linkedout_quant.master import new_student, save_master
+from linkedout_quant.master import load_student, new_student, save_master
 from linkedout_quant.media import Media, Skipped, load_frames
+from linkedout_quant.model import Student, UserEncoder
 from linkedout_quant.progress import track
 from linkedout_quant.recipes import Recipe
 from linkedout_quant.teachers import CachedTeacher, Teacher, TeacherFeatures
@@ -103,6 +105,7 @@ def distil(
     texts: Sequence[str] = (),
     sources: str = "the user's own",
     cache: Path | None = None,
+    start: Path | None = None,
     until: str = "users",
     accelerator: Accelerator | None = None,
 ) -> Distilled:
@@ -117,11 +120,12 @@ def distil(
         sources: what the media are, for the provenance in the bundle.
         cache: where the teacher's features are kept; by default in the run folder. Shared by several runs, it spares
             the second student's teacher everything that the first one's saw.
+        start: folder of a finished student whose encoder is kept; only the stage ``users`` runs.
         until: one of `STAGES`, the last to run.
         accelerator: where to train; by default as `linkedout_quant.training.loop.new_accelerator`.
 
     Raises:
-        ArgumentError: none of the media is usable.
+        ArgumentError: none of the media is usable, or `start` holds no finished student of the recipe's shape.
         TrainingError: the run folder is of another recipe, teacher or set of media; or see
             `linkedout_quant.training.loop.train_stage`.
     """
@@ -133,6 +137,7 @@ def distil(
         _remember(run, recipe, teacher, material, sources)
     done = Distilled(run, None, material.skipped, accelerator.is_main_process)
     captions = [text for item in material.media if not item.held_back for text in item.captions]
+    begun = _begun(start, run, config) if start is not None else None
     with accelerator.main_process_first():
         tokenizer = _tokenizer(run, config, caption_texts([*texts, *captions]))
     images, owners = material.images() if material.media else ([], [])
@@ -147,14 +152,15 @@ def distil(
         )
     accelerator.wait_for_everyone()
     torch.manual_seed(recipe.tower.seed)
-    student = new_student(config, tokenizer)
-    if last >= 1 and teacher is not None:
+    student = begun or new_student(config, tokenizer)
+    first = STAGES.index("users") if begun else 0
+    if first <= 1 <= last and teacher is not None:
         tower = train_tower(run, crop_cache, config, recipe.tower, accelerator)
         student.encoder.tower.load_state_dict(tower.state_dict())
-    if last >= 2:
+    if first <= 2 <= last:
         sentences = caption_texts([*texts, *captions])
         train_language(run, config, recipe.language, tokenizer, student.encoder.lm, sentences, accelerator)
-    if last >= 3:
+    if first <= 3 <= last:
         views = _views(cache, crop_cache, material, owners, teacher) if teacher is not None else None
         train_clips(run, config, recipe.clips, tokenizer, student.encoder, views, accelerator)
     if last >= 4:
@@ -163,6 +169,19 @@ def distil(
         if accelerator.is_main_process:
             return Distilled(run, save_master(run, student.cpu()), material.skipped)
     return done
+
+
+def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
+    """The finished student of a folder, its tokenizer copied to the run; its user encoder starts anew."""
+    student = load_student(start)
+    if student.config != config:
+        raise ArgumentError(
+            f"the student in {start} has another shape than the recipe's model: give the recipe its model"
+        )
+    if not (run / "tokenizer.json").exists():
+        shutil.copyfile(start / "tokenizer.json", run / "tokenizer.json")
+    student.user = UserEncoder(config)
+    return student
 
 
 def _remember(run: Path, recipe: Recipe, teacher: Teacher | None, material: Material, sources: str) -> None:
