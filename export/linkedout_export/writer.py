@@ -60,6 +60,7 @@ def write_bundle(
     licence: str,
     provenance: str,
     agreement: Mapping[str, Mapping[str, float]] | None = None,
+    parity: Mapping[str, float] | None = None,
 ) -> Manifest:
     """Write a bundle folder, replacing what lies there.
 
@@ -69,6 +70,7 @@ def write_bundle(
         precisions: precision → graph name → model; the first precision is the default.
         tokenizer: content of ``tokenizer.json``.
         agreement: precision → measure → value, as measured against float32.
+        parity: graph → largest difference of the float32 graph from torch.
 
     Returns:
         The manifest as written.
@@ -104,6 +106,7 @@ def write_bundle(
             "onnxruntime": version("onnxruntime"),
         },
         layer_names=layer_names(student.config),
+        parity=dict(parity or {}),
     )
     write_manifest(partial, manifest)
     shutil.rmtree(out, ignore_errors=True)
