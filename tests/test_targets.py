@@ -125,7 +125,7 @@ def test_a_bundle_without_fp32_is_quantised_already(bundle):
     told = json.loads((bundle / "manifest.json").read_text())
     told["precisions"] = {"int8": told["precisions"].pop("fp32")}
     (bundle / "manifest.json").write_text(json.dumps(told))
-    with pytest.raises(ArgumentError, match="quantised already.*training run's folder"):
+    with pytest.raises(ArgumentError, match=r"quantised already.*training run's folder"):
         verbs.quantise_bundle(bundle, bundle, "int4", "cpu", few, users=0)
     with pytest.raises(ArgumentError, match="quantised already"):
         verbs.export_bundle(bundle, bundle, "tensorrt", [], few)
@@ -133,7 +133,7 @@ def test_a_bundle_without_fp32_is_quantised_already(bundle):
 
 def test_a_precision_that_is_there_is_not_made_twice(tiny_bundle, tmp_path):
     before = (tiny_bundle / "manifest.json").read_bytes()
-    with pytest.raises(ArgumentError, match="already.*--overwrite"):
+    with pytest.raises(ArgumentError, match=r"already.*--overwrite"):
         verbs.quantise_bundle(tiny_bundle, tmp_path / "out", "int8", "cpu", few, users=0)
     assert not (tmp_path / "out").exists()
     assert (tiny_bundle / "manifest.json").read_bytes() == before
@@ -209,7 +209,7 @@ def test_the_tensorrt_encoder_gives_the_same_tokens(encoder):
 
 
 def test_an_exact_pair_that_the_bundle_lacks_names_the_command(tiny_bundle, tmp_path):
-    with pytest.raises(ArgumentError, match="has no int4.*quantize .* --precision int4"):
+    with pytest.raises(ArgumentError, match=r"has no int4.*quantize .* --precision int4"):
         verbs.export_bundle(tiny_bundle, tmp_path / "out", "onnx", ["int4"], few)
 
 
@@ -231,7 +231,7 @@ def test_operators_are_checked_per_target(tiny_bundle, encoder):
     with open_bundle(tiny_bundle, "fp32") as b:
         scorer = onnx.load_from_string(b.graph("scorer"))
     operators.check_operators("scorer", scorer, operators.OPENVINO)
-    with pytest.raises(BackendError, match="TensorRT does not list MatMulInteger.*scorer"):
+    with pytest.raises(BackendError, match=r"TensorRT does not list MatMulInteger.*scorer"):
         operators.check_operators("scorer", scorer, operators.TENSORRT)
     with pytest.raises(BackendError, match="symmetric"):
         operators.check_operators("encoder", quantise_int8(encoder, clips(8)), operators.TENSORRT)
@@ -301,7 +301,7 @@ def test_a_full_disk_changes_nothing(bundle, monkeypatch):
     before = sorted(p for p in bundle.rglob("*"))
     usage = shutil.disk_usage(bundle)
     monkeypatch.setattr(verbs.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(StorageFullError, match="MB free.*--out"):
+    with pytest.raises(StorageFullError, match=r"MB free.*--out"):
         verbs.quantise_bundle(bundle, bundle, "fp16", "cpu", few, users=0)
     monkeypatch.undo()
 
@@ -352,7 +352,7 @@ def test_sizes_of_static_graphs_are_the_runtimes():
 def test_a_static_graph_refuses_other_sizes(encoder):
     fixed = with_fixed_size("encoder", encoder)
     two = dict(zip(NAMES, (x.numpy() for x in encoder_example(ModelConfig.tiny(), 2, 0)), strict=True))
-    with pytest.raises(Exception, match="INVALID_ARGUMENT|Got invalid dimensions"):
+    with pytest.raises(Exception, match=r"INVALID_ARGUMENT|Got invalid dimensions"):
         onnx_runner(fixed)(two)
 
 
