@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -99,7 +100,7 @@ def test_going_on_costs_the_teacher_nothing_and_changes_nothing(run, photos):
         texts=["a b c"],
     )
     assert (run / "master.safetensors").read_bytes() == before
-    assert sum(looks) <= 1  # the video's own features; crops and clips are cached
+    assert not looks
 
 
 def test_going_on_with_anything_else_is_refused_by_name(run, photos):
@@ -221,10 +222,11 @@ def test_two_processes_train_one_student(tmp_path):
     )
     done = subprocess.run(
         [
-            sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-            "--mixed_precision", "no", "--dynamo_backend", "no", str(script), str(tmp_path / "run"),
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29733",
+            str(script), str(tmp_path / "run"),
         ],
         capture_output=True, text=True, timeout=280, check=False,
+        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(line for line in done.stdout.splitlines() if line.startswith("master")) == [

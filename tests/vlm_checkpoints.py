@@ -73,14 +73,23 @@ def _llm(tokenizer: Any, kind: str, hidden: int, layers: int, **more: Any) -> di
     }
 
 
-def make_smolvlm(folder: Path, *, hidden: int = 64, layers: int = 3, **overrides: Any) -> Path:
+def make_smolvlm(
+    folder: Path,
+    *,
+    hidden: int = 64,
+    layers: int = 3,
+    scale_factor: int = 2,
+    text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
+) -> Path:
     """SmolVLM2: SigLIP-like tower, pixel-shuffle connector, Llama. 4 visual tokens a frame.
 
     Args:
         folder: written to, made if needed.
         hidden: width of the LM.
         layers: blocks of the LM.
-        overrides: fields of the vision configuration.
+        scale_factor: side of the square of patches that becomes one visual token.
+        text, vision: fields of the two configurations that differ from the small ones.
     """
     from transformers import SmolVLMConfig
     from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
@@ -94,16 +103,16 @@ def make_smolvlm(folder: Path, *, hidden: int = 64, layers: int = 3, **overrides
         "image_size": SIDE,
         "patch_size": 8,
         "initializer_range": 0.15,
-        **overrides,
+        **(vision or {}),
     }
     config = SmolVLMConfig(
         vision_config=vision,
-        text_config=_llm(tokenizer, "llama", hidden, layers),
-        scale_factor=2,
+        text_config=_llm(tokenizer, "llama", hidden, layers, **(text or {})),
+        scale_factor=scale_factor,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         pad_token_id=tokenizer.pad_token_id,
     )
-    tokens = (vision["image_size"] // vision["patch_size"] // 2) ** 2
+    tokens = (vision["image_size"] // vision["patch_size"] // scale_factor) ** 2
     edge = {"longest_edge": vision["image_size"]}
     return _save(
         folder,
@@ -240,6 +249,30 @@ def make_qwen3_vl(folder: Path) -> Path:
         "initializer_range": 0.1,
     }
     return _make_qwen(folder, Qwen3VLConfig, vision, "Qwen3VLProcessor", 16, mrope_interleaved=True)
+
+
+def make_smolvlm2_256m(folder: Path) -> Path:
+    """The shape of SmolVLM2-256M-Video-Instruct, weights random: a gigabyte in float32. 64 visual tokens a frame."""
+    text = {
+        "vocab_size": 49280,
+        "intermediate_size": 1536,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "head_dim": 64,
+        "max_position_embeddings": 8192,
+        "initializer_range": 0.04,
+        "tie_word_embeddings": True,
+    }
+    vision = {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 512,
+        "patch_size": 16,
+        "initializer_range": 0.04,
+    }
+    return make_smolvlm(folder, hidden=576, layers=30, scale_factor=4, text=text, vision=vision)
 
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {

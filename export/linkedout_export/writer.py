@@ -60,6 +60,7 @@ def write_bundle(
     licence: str,
     provenance: str,
     agreement: Mapping[str, Mapping[str, float]] | None = None,
+    preprocessing: Preprocessing = Preprocessing(resize="area", mean=(128.0,) * 3, std=(64.0,) * 3),  # noqa: B008
     parity: Mapping[str, float] | None = None,
 ) -> Manifest:
     """Write a bundle folder, replacing what lies there.
@@ -70,6 +71,7 @@ def write_bundle(
         precisions: precision → graph name → model; the first precision is the default.
         tokenizer: content of ``tokenizer.json``.
         agreement: precision → measure → value, as measured against float32.
+        preprocessing: for the manifest; by default the student's.
         parity: graph → largest difference of the float32 graph from torch.
 
     Returns:
@@ -96,7 +98,7 @@ def write_bundle(
         precisions=written,
         tokenizer=_file(partial, partial / "tokenizer.json", tokenizer),
         prompt=prompt,
-        preprocessing=Preprocessing(resize="area", mean=(128.0,) * 3, std=(64.0,) * 3),
+        preprocessing=preprocessing,
         calibration=calibration,
         licence=licence,
         provenance=provenance,

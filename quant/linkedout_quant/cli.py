@@ -39,6 +39,18 @@ import click
 )
 @click.option("--recipe", default="base", show_default=True, help="base, clean, smoke, or the path of a .yaml.")
 @click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Where the teacher's features are kept; shared by several runs, it spares looking twice. [default: OUT/cache]",
+)
+@click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Folder of a finished student: its encoder is kept, and only the last stage runs.",
+)
+@click.option(
     "--until",
     type=click.Choice(["crops", "tower", "language", "clips", "users"]),
     default="users",
@@ -66,6 +78,8 @@ def distill(
     texts: Path | None,
     out: Path,
     recipe: str,
+    cache: Path | None,
+    start: Path | None,
     until: str,
     layers: str | None,
     prompt: str | None,
@@ -77,7 +91,7 @@ def distill(
 ) -> None:
     """Distil a teacher into a student: crops, tower, language, clips, users.
 
-    On several GPUs, or as one process a core: accelerate launch -m linkedout_edge.cli.main distill …
+    On several GPUs: accelerate launch -m linkedout_edge.cli.main distill … On CPUs, one process each: make train.
     """
     from linkedout_edge.errors import ArgumentError
     from linkedout_quant.distil import distil, read_texts
@@ -113,6 +127,8 @@ def distill(
         media=media,
         texts=read_texts(texts, held_back) if texts else (),
         sources=sources_text or "the user's own",
+        cache=cache,
+        start=start,
         until=until,
     )
     if not done.told_here:  # one of several processes, and not the first

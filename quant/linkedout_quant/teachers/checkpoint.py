@@ -27,7 +27,7 @@ STRIDE, BLOCK = 1 << 24, 1 << 16
 INSTALL = 'pip install "linkedout-edge[tools]"'
 
 
-def require(*modules: str, purpose: str) -> None:
+def require(*modules: str, purpose: str, install: str = INSTALL) -> None:
     """Check that libraries are installed, before a long way to a less clear error.
 
     Raises:
@@ -35,7 +35,7 @@ def require(*modules: str, purpose: str) -> None:
     """
     missing = [m for m in modules if find_spec(m) is None]
     if missing:
-        raise MissingDependencyError(f"{purpose} needs {' and '.join(missing)}: {INSTALL}")
+        raise MissingDependencyError(f"{purpose} needs {' and '.join(missing)}: {install}")
 
 
 def locate(source: str | Path) -> Path:

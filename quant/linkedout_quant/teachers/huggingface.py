@@ -95,7 +95,7 @@ class HuggingFaceTeacher:
         self.prompt = prompt if prompt is not None else PROMPT
         self.batch, self.grid = batch, grid
         self._processor = ClipProcessor(folder, config, frames_as)
-        self._net = _load_net(folder, load_in, dtype, device)
+        self._net = load_net(folder, load_in, dtype, device)
         tokens = ("image_token_id", "video_token_id")
         self._visual_ids = [i for t in tokens if (i := getattr(config, t, None)) is not None]
         if not self._visual_ids:
@@ -229,8 +229,19 @@ def choose_layers(layers: Sequence[int] | None, blocks: int, model: str) -> tupl
     return tuple(sorted({i % (blocks + 1) for i in layers}))
 
 
-def _load_net(folder: Path, load_in: LoadIn | None, dtype: str | None, device: str | None) -> Any:
-    """The model without its LM head, whose logits nobody needs."""
+def load_net(
+    folder: Path, load_in: LoadIn | None, dtype: str | None, device: str | None, *, attention: str | None = None
+) -> Any:
+    """The model of a checkpoint folder without its LM head, whose logits nobody needs.
+
+    Args:
+        folder: The checkpoint.
+        load_in, dtype, device: See `HuggingFaceTeacher`.
+        attention: Implementation of attention by the library's name, such as ``"eager"``; None is its choice.
+
+    Raises:
+        TeacherError: The weights are damaged or incomplete, or memory does not suffice.
+    """
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
@@ -238,6 +249,8 @@ def _load_net(folder: Path, load_in: LoadIn | None, dtype: str | None, device: s
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     options: dict[str, Any] = {"dtype": dtype or "auto", "device_map": device if device == "auto" else {"": device}}
+    if attention:
+        options["attn_implementation"] = attention
     if load_in:
         options["quantization_config"] = _bitsandbytes(load_in, getattr(torch, dtype) if dtype else None)
     try:

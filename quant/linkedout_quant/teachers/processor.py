@@ -27,6 +27,8 @@ TILING = ("do_image_splitting", "crop_to_patches", "do_pan_and_scan")
 FPS = 2.0
 """Assumed for clips, which come as evenly spread frames without times."""
 TITLE_LENGTH = 256
+TITLE_FRAME = ('The title is "', '". ')
+"""What stands before and behind a title, in front of the prompt."""
 
 
 class ClipProcessor:
@@ -53,7 +55,7 @@ class ClipProcessor:
         self.frames_as: FramesAs = frames_as or ("video" if video else "images")
         self.tokenizer = self._processor.tokenizer
         images = self._processor.image_processor
-        self.backend = type(images).__name__
+        self.backend = type(self._processor.video_processor if self.frames_as == "video" else images).__name__
         self._images_kwargs = {option: False for option in TILING if hasattr(images, option)}
         # LLaVA-OneVision tiles an image that stands alone, whatever it is told; one of several it does not.
         self._least_images = 2 if hasattr(images, "image_grid_pinpoints") else 1
@@ -77,7 +79,8 @@ class ClipProcessor:
         Returns:
             `BatchFeature` of torch tensors, padded on the right.
         """
-        asked = [f'The title is "{self.clean(t)}". {prompt}' if t else prompt for t in titles]
+        before, after = TITLE_FRAME
+        asked = [f"{before}{self.clean(t)}{after}{prompt}" if t else prompt for t in titles]
         options: dict[str, Any] = {"return_tensors": "pt", "padding": True, "padding_side": "right"}
         if self.frames_as == "video":
             texts = [self._chat([{"type": "video"}], a) for a in asked]
@@ -97,6 +100,11 @@ class ClipProcessor:
         for token in self._special:
             title = title.replace(token, " ")  # a space, so that what is left and right does not join to another one
         return " ".join(title.split())[:TITLE_LENGTH]
+
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """Mean and deviation of pixels in [0, 1] that the image processor subtracts and divides by, per channel."""
+        images = self._processor.image_processor
+        return list(images.image_mean), list(images.image_std)
 
     def steps(self, frames: int) -> int:
         """How many equal runs of visual tokens a clip of images becomes."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.tower import VisionTower
 from linkedout_quant.training.crops import CropBatch, CropCache
-from linkedout_quant.training.loop import Losses, StageRecipe, train_stage
+from linkedout_quant.training.loop import StageRecipe, train_stage
 from linkedout_quant.training.losses import feature_loss, relational_loss
 
 SMALL_SHARE = 0.65  # of the steps, on smaller crops
@@ -51,8 +51,8 @@ class TeacherHeads(nn.Module):
         return layers, self.pooled(whole), self.language(whole)
 
 
-def tower_losses(heads: TeacherHeads, tower: VisionTower, batch: CropBatch, inner: float = 0.4) -> dict[str, Tensor]:
-    """Weighted loss terms of one batch of crops; `inner` is the weight of each of the teacher's layers."""
+def tower_losses(heads: TeacherHeads, tower: VisionTower, batch: CropBatch) -> dict[str, Tensor]:
+    """Weighted loss terms of one batch of crops."""
     middle, visual = tower.middle_and_tokens(batch.crops)
     layers, pooled, language = heads(middle, visual)
     terms = {
@@ -64,34 +64,25 @@ def tower_losses(heads: TeacherHeads, tower: VisionTower, batch: CropBatch, inne
     for i, (got, want) in enumerate(zip(layers, batch.layers, strict=True)):
         if got.shape[1] != want.shape[1]:
             want = want.mean(1, keepdim=True)
-        terms[f"layer{i}"] = inner * feature_loss(got.float(), want)
+        terms[f"layer{i}"] = 0.4 * feature_loss(got.float(), want)
     return terms
 
 
-def crop_size(config: ModelConfig, progress: float, small_share: float) -> int:
-    """Side of the crops: three quarters for the first part of a stage, which takes half the time.
+def crop_size(config: ModelConfig, progress: float) -> int:
+    """Side of the crops: three quarters until `SMALL_SHARE` of the stage is over, which takes half the time.
 
     Small pictures first and large ones at the end come close to large ones all along (progressive resizing), and leave
     time for more of them.
-
-    Args:
-        config: the student's shapes.
-        progress: how much of the stage is over, in [0, 1].
-        small_share: how much of it is on smaller crops.
     """
     unit = 2 ** len(config.tower_widths)
     small = config.frame_size * 3 // 4
-    return small if small % unit == 0 and progress < small_share else config.frame_size
+    return small if small % unit == 0 and progress < SMALL_SHARE else config.frame_size
 
 
 def train_tower(
-    run: Path, cache: Path, config: ModelConfig, recipe: StageRecipe, refine: StageRecipe, accelerator: Accelerator
+    run: Path, cache: Path, config: ModelConfig, recipe: StageRecipe, accelerator: Accelerator
 ) -> VisionTower:
-    """Distil the teacher into a tower, in two parts: first mostly on smaller crops, then at full size.
-
-    The second part weighs the teacher's inner layers higher: they generalise to photos of other kinds, while the
-    features of a whole photo are what a student learns by heart (docs/experiments.md).
-    """
+    """Distil the teacher, whose crops lie in `cache`, into a tower."""
     torch.manual_seed(recipe.seed)
     tower = VisionTower(config)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -104,16 +95,12 @@ def train_tower(
     )
     modules = nn.ModuleDict({"tower": tower, "heads": heads})
 
-    def losses_of(stage: StageRecipe, small_share: float, inner: float) -> Losses:
-        def losses(draw: int, batch: int) -> dict[str, Tensor]:
-            processes = accelerator.num_processes
-            size = crop_size(config, draw // processes / stage.steps, small_share)
-            drawn = crops.batch(stage.seed, draw, batch, size, processes).to(accelerator.device)
-            with accelerator.autocast():
-                return tower_losses(heads, tower, drawn, inner)
+    def losses(draw: int, batch: int) -> dict[str, Tensor]:
+        processes = accelerator.num_processes
+        size = crop_size(config, draw // processes / recipe.steps)
+        drawn = crops.batch(recipe.seed, draw, batch, size, processes).to(accelerator.device)
+        with accelerator.autocast():
+            return tower_losses(heads, tower, drawn)
 
-        return losses
-
-    train_stage(run, recipe, modules, losses_of(recipe, SMALL_SHARE, 0.4), accelerator=accelerator)
-    train_stage(run, refine, modules, losses_of(refine, 0.0, 0.8), accelerator=accelerator)
+    train_stage(run, recipe, modules, losses, accelerator=accelerator)
     return tower

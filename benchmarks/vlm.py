@@ -1,0 +1,213 @@
+"""A SmolVLM2-256M-shaped encoder in torch, ONNX Runtime and OpenVINO: memory, time and size in 32, 16, 8 and 4 bit.
+
+    python benchmarks/vlm.py --frames 2 --threads 2
+
+Weights are random, so nothing here says how good the model is; `tokens` is the cosine of the layer tokens with those of
+float32 torch, projections fitted, and shows that every variant computes the same model. Each variant runs in processes
+of its own, in turn, so that its peak memory is its own; `idle` is that of a process that has imported the same
+libraries and loaded nothing. Ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TORCH = {"torch fp32": {}, "torch bf16": {"dtype": "bfloat16"}, "torch 8bit": {"load_in": "8bit"}}
+TORCH["torch 4bit"] = {"load_in": "4bit"}
+TORCH["torch 4bit bf16"] = {"load_in": "4bit", "dtype": "bfloat16"}
+ONNX = ("fp32", "int8", "int4")
+VARIANTS = [*TORCH, *(f"onnxruntime {p}" for p in ONNX), *(f"openvino {p}" for p in ONNX)]
+CLIPS = 8  # what the projections are fitted to
+
+
+def peak_mb() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def clips(frames: int, side: int = 512) -> list[dict]:
+    import numpy as np
+
+    from linkedout_edge.microworld import random_attributes, render_frames
+
+    rng = np.random.default_rng(5)
+    times = np.linspace(0.05, 0.95, frames)
+    none = np.zeros((1, 16), np.int32)
+    return [
+        {
+            "frames": render_frames(random_attributes(rng), int(rng.integers(2**31)), times, side)[None],
+            "frame_mask": np.ones((1, frames), bool),
+            "title_ids": none,
+            "title_mask": none.astype(bool),
+        }
+        for _ in range(CLIPS)
+    ]
+
+
+def prepare(work: Path, frames: int, variants: list[str]) -> dict[str, int]:
+    """Make the checkpoint and every graph that is asked for; sizes in bytes."""
+    import numpy as np
+    import onnx
+    import openvino
+    import torch
+    from linkedout_export.graphs import export_encoder
+    from linkedout_export.vlm import load_vlm
+    from linkedout_export.vlm.fit import fit
+    from linkedout_export.vlm.quantise import onnx_int4, onnx_int8, openvino_compressed
+    from linkedout_quant.model import dequantise, quantise
+    from safetensors.torch import save_file
+    from vlm_checkpoints import make_smolvlm2_256m
+
+    def step(name: str) -> None:
+        print(f"{time.perf_counter() - start:6.0f} s  {name}", file=sys.stderr, flush=True)
+
+    start = time.perf_counter()
+    if not (work / "model.safetensors").exists():
+        step("checkpoint of the shape")
+        make_smolvlm2_256m(work)
+    step("fit")
+    student, feeds = load_vlm(work, frames=frames), clips(frames)
+    fit(student, feeds)
+    with torch.no_grad():
+        given = [torch.from_numpy(x) for x in feeds[0].values()]
+        np.save(work / "tokens.npy", dequantise(*quantise(student.encoder(*given))).numpy())
+    save_file(student.encoder.compressors.state_dict(), work / "compressors.safetensors.fitted")
+    sizes = {}
+    graphs = {v.split()[1] for v in variants if not v.startswith("torch")}
+    if graphs:
+        step("export")
+        exact = export_encoder(student.encoder)
+        del student
+        for precision in ONNX:
+            if precision not in graphs:
+                continue
+            step(precision)
+            made = {"fp32": lambda m: m, "int8": onnx_int8, "int4": onnx_int4}[precision](exact)
+            onnx.save(made, work / f"{precision}.onnx")
+            sizes[f"onnxruntime {precision}"] = (work / f"{precision}.onnx").stat().st_size
+            del made
+            if f"openvino {precision}" in variants:
+                if precision == "fp32":
+                    model = openvino.Core().read_model(work / "fp32.onnx")
+                else:
+                    model = openvino_compressed(exact, 8 if precision == "int8" else 4)
+                openvino.save_model(model, work / f"{precision}.xml", compress_to_fp16=False)
+                sizes[f"openvino {precision}"] = (work / f"{precision}.bin").stat().st_size
+    step("prepared")
+    return sizes
+
+
+def child(variant: str, work: Path, frames: int, threads: int) -> dict:
+    """Load one variant, run it once to warm up and once more."""
+    import numpy as np
+
+    feed = clips(frames)[0]
+    library, _, precision = variant.partition(" ")
+    if library in ("torch", "idle"):
+        import torch
+        from linkedout_export.vlm import load_vlm
+        from linkedout_quant.model import dequantise, quantise
+        from safetensors.torch import load_file
+
+        torch.set_num_threads(threads)
+        if library == "idle":
+            import transformers  # noqa: F401
+
+            return {"peak_mb": peak_mb()}
+        student = load_vlm(work, frames=frames, **TORCH[variant])
+        student.encoder.compressors.load_state_dict(load_file(work / "compressors.safetensors.fitted"))
+        given = [torch.from_numpy(x) for x in feed.values()]
+        held = sum(t.numel() * t.element_size() for t in (*student.encoder.parameters(), *student.encoder.buffers()))
+
+        @torch.inference_mode()
+        def run() -> np.ndarray:
+            return dequantise(*quantise(student.encoder(*given))).numpy()
+    else:
+        held = 0
+        if library == "onnxruntime":
+            import onnxruntime as ort
+
+            options = ort.SessionOptions()
+            options.intra_op_num_threads = threads
+            session = ort.InferenceSession(work / f"{precision}.onnx", options, providers=["CPUExecutionProvider"])
+
+            def call() -> list:
+                return session.run(None, feed)
+        else:
+            import openvino as ov
+
+            hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+            compiled = ov.Core().compile_model(work / f"{precision}.xml", "CPU", hints)
+
+            def call() -> list:
+                return list(compiled(feed).values())
+
+        def run() -> np.ndarray:
+            tokens, scales = call()
+            return (tokens.astype(np.float32) * scales[..., None]).reshape(*tokens.shape[:2], -1)
+
+    loaded = peak_mb()
+    run()
+    start = time.perf_counter()
+    got = run()
+    took = time.perf_counter() - start
+    want = np.load(work / "tokens.npy")
+    cosine = float((want * got).sum() / np.linalg.norm(want) / np.linalg.norm(got))
+    return {"peak_mb": peak_mb(), "loaded_mb": loaded, "seconds": took, "tokens": cosine, "held_bytes": held}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=2, help="frames of a clip")
+    parser.add_argument("--rounds", type=int, default=2, help="times that the variants take turns; medians are shown")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, help="keep checkpoint and graphs here (3 GB)")
+    parser.add_argument("--only", nargs="*", default=VARIANTS, choices=VARIANTS, metavar="VARIANT")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    root = Path(__file__).resolve().parents[1]
+    sys.path.insert(0, str(root / "tests"))  # the checkpoint's maker
+    if args.child:
+        print(json.dumps(child(args.child, args.work, args.frames, args.threads)))
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        work = args.work or Path(scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        sizes = prepare(work, args.frames, args.only)
+        runs: dict[str, list[dict]] = {}
+        for _ in range(args.rounds):
+            for variant in ["idle", *args.only]:
+                command = [sys.executable, __file__, "--child", variant, "--work", str(work)]
+                command += ["--frames", str(args.frames), "--threads", str(args.threads)]
+                environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+                done = subprocess.run(command, capture_output=True, text=True, env=environment)
+                if done.returncode:
+                    print(f"{variant} failed:\n{done.stderr[-2000:]}", file=sys.stderr)
+                    continue
+                runs.setdefault(variant, []).append(json.loads(done.stdout.splitlines()[-1]))
+                print(variant, runs[variant][-1], file=sys.stderr, flush=True)
+    table = {}
+    for variant, rows in runs.items():
+        table[variant] = {k: statistics.median(r[k] for r in rows) for k in rows[0]}
+        table[variant]["size_mb"] = (sizes.get(variant) or table[variant].get("held_bytes", 0)) / 1e6
+    base = table.get("torch bf16", {}).get("seconds")
+    print(f"{'variant':18} {'weights MB':>10} {'peak MB':>8} {'seconds':>8} {'× bf16':>7} {'tokens':>7}")
+    for variant, row in table.items():
+        seconds = row.get("seconds")
+        against = f"{seconds / base:7.2f}" if seconds and base else " " * 7
+        shown = f"{seconds:8.2f} {against} {row['tokens']:7.4f}" if seconds else ""
+        print(f"{variant:18} {row['size_mb']:10.0f} {row['peak_mb']:8.0f} {shown}")
+    print(json.dumps({"frames": args.frames, "threads": args.threads, "rounds": args.rounds, "variants": table}))
+
+
+if __name__ == "__main__":
+    main()
