@@ -139,8 +139,8 @@ def _static(
                     "WeightSymmetric": True,
                     "QuantizeBias": not symmetric,  # TensorRT adds biases in float and knows no int32 DequantizeLinear
                     **({"CalibMovingAverage": True} if method == "minmax" else {}),
-                    # Attention reads these in float. Quantised, they gain nothing, and OpenVINO then computes attention in
-                    # lower precision: tokens differed by 0.7 % from ONNX Runtime's.
+                    # Attention reads these in float. Quantised, they gain nothing, and OpenVINO then computes attention
+                    # in lower precision: tokens differed by 0.7 % from ONNX Runtime's.
                     "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
                 },
             )
