@@ -324,9 +324,10 @@ def test_a_zip_is_refused(tiny_bundle, tmp_path):
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
-def test_the_method_is_chosen_by_measuring(encoder):
+def test_the_method_is_chosen_by_measuring(encoder, capsys):
     found = choose_method(encoder, clips(8), clips(4, 1))
     assert set(found) == {"minmax", "entropy", "percentile"}
+    assert capsys.readouterr().out == ""  # or --json would not be JSON
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
 

@@ -11,6 +11,8 @@ their weights in 4 bits in the file; the embedding table in 4 bits; see `linkedo
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
@@ -115,31 +117,33 @@ def _static(
         prepared, done = Path(folder) / "prepared.onnx", Path(folder) / "int8.onnx"
         loaded = prepared_graph(encoder)
         onnx.save(loaded, prepared)
-        quantize_static(
-            prepared,
-            done,
-            _Reader(calibration),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            reduce_range=reduce_range,
-            activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            calibrate_method=METHODS[method],
-            op_types_to_quantize=[*kinds, "Gather", "Add", "Relu"],
-            nodes_to_exclude=list(keep),
-            nodes_to_quantize=weighted_nodes(loaded, kinds)
-            + (embedding_nodes(loaded) if tables else [])
-            + fused_nodes(loaded),
-            extra_options={
-                "ActivationSymmetric": symmetric,
-                "WeightSymmetric": True,
-                "QuantizeBias": not symmetric,  # TensorRT adds biases in float and knows no int32 DequantizeLinear
-                **({"CalibMovingAverage": True} if method == "minmax" else {}),
-                # Attention reads these in float. Quantised, they gain nothing, and OpenVINO then computes attention in
-                # lower precision: tokens differed by 0.7 % from ONNX Runtime's.
-                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
-            },
-        )
+        # Two of the methods print what they do, and --json must be JSON.
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantize_static(
+                prepared,
+                done,
+                _Reader(calibration),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                reduce_range=reduce_range,
+                activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=METHODS[method],
+                op_types_to_quantize=[*kinds, "Gather", "Add", "Relu"],
+                nodes_to_exclude=list(keep),
+                nodes_to_quantize=weighted_nodes(loaded, kinds)
+                + (embedding_nodes(loaded) if tables else [])
+                + fused_nodes(loaded),
+                extra_options={
+                    "ActivationSymmetric": symmetric,
+                    "WeightSymmetric": True,
+                    "QuantizeBias": not symmetric,  # TensorRT adds biases in float and knows no int32 DequantizeLinear
+                    **({"CalibMovingAverage": True} if method == "minmax" else {}),
+                    # Attention reads these in float. Quantised, they gain nothing, and OpenVINO then computes attention
+                    # in lower precision: tokens differed by 0.7 % from ONNX Runtime's.
+                    "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
+                },
+            )
         return _cleaned(onnx.load(done))
 
 
