@@ -93,7 +93,7 @@ def to_openvino(graph: str, model: onnx.ModelProto, precision: str, *, static: b
     openvino = import_openvino()
     network = openvino.Core().read_model(model.SerializeToString(), b"")
     if precision == "int4" and graph == "encoder":
-        nncf = _import_nncf()
+        nncf = import_nncf()
         network = nncf.compress_weights(
             network,
             mode=nncf.CompressWeightsMode.INT4_SYM,
@@ -116,7 +116,7 @@ def to_openvino(graph: str, model: onnx.ModelProto, precision: str, *, static: b
     return network
 
 
-def _import_nncf() -> Any:
+def import_nncf() -> Any:
     """NNCF, without the usage events that it would send through OpenVINO's sender, and without its tables."""
     sender = "openvino_telemetry"
     before = sys.modules.get(sender)
