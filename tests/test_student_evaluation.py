@@ -91,6 +91,7 @@ def test_gates_are_shares(student):
         assert sum(shares) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_tables_a_figure_and_json(student, tokenizer, tmp_path):
     import msgspec
 
