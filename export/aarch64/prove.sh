@@ -108,8 +108,9 @@ inside() {
   exec chroot --userspec=1000:1000 "$@"
 }
 export -f inside
+# In place of this script, so that what ends it ends the tests and their mounts too.
 # shellcheck disable=SC2016  # expanded by the inner shell
-unshare --mount --pid --fork --kill-child --propagation private bash -euc 'inside "$@"' bash "$root" \
+exec unshare --mount --pid --fork --kill-child --propagation private bash -euc 'inside "$@"' bash "$root" \
   /host/busybox env -i HOME=/home/tester PATH=/usr/bin:/bin LANG=C.UTF-8 PYTHONPATH=/site PYTHONDONTWRITEBYTECODE=1 \
   LINKEDOUT_TINY_BUNDLE=/tiny \
   /host/busybox sh -c 'cd /src && exec /usr/bin/python3.11 -P -m pytest -p no:cacheprovider "$@"' sh \
