@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= ../shared/data
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all lint type check train bundle clean-bundle student golden exam bench table readme-table clean help
+.PHONY: demo test test-all lint type check train bundle clean-bundle student golden exam bench table readme-table aarch64 clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -75,6 +75,9 @@ table: .venv/installed  ## every precision, backend and device of this machine, 
 
 readme-table: .venv/installed  ## the same, pasted into README.md (BUNDLE=folder: one that has fp32 beside int8 and int4)
 	.venv/bin/linkedout-edge bench $(if $(BUNDLE),--bundle $(BUNDLE)) --against torch mobilenet --data $(DATA) --update README.md
+
+aarch64: .venv/installed  ## the runtime's own tests in an emulated arm64 Debian (needs root; TESTS=... for some of them)
+	$(if $(filter 0,$(shell id -u)),,sudo) env PYTHON=$(abspath .venv/bin/python) export/aarch64/prove.sh $(if $(TESTS),-- $(TESTS))
 
 clean:
 	rm -rf .venv .venv-demo build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -188,8 +188,8 @@ class Recommender:
                 entries are ignored and made again.
             key: Encrypts what lies in `data_dir`: a passphrase, or random bytes from the platform's key store.
             strict_device: A device that is not there is an error, not a warning.
-            decoder: ``auto``, ``pyav``, ``opencv``, or a callable ``(path, count, size, limits)`` that gives uint8
-                ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
+            decoder: ``auto``, ``pyav``, ``opencv``, ``gstreamer``, or a callable ``(path, count, size, limits)`` that
+                gives uint8 ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
 
         Raises:
             ArgumentError, ArgumentTypeError: Arguments that make no sense, alone or together.

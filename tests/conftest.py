@@ -10,10 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from linkedout_edge import Recommender
 
 PRECISIONS = ("fp32", "int8")
+# For machines a hundred times slower than one, where time says nothing: pytest --hypothesis-profile emulated
+settings.register_profile("emulated", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(autouse=True)

@@ -67,6 +67,7 @@ if [[ ! -e $root/done ]]; then
   install -D "$host/usr/bin/qemu-aarch64-static" "$root/host/qemu"
   install -D "$host/bin/busybox" "$root/host/busybox"
   mv "$root/usr/bin/python3.11" "$root/usr/bin/python3.11.arm64"
+  # shellcheck disable=SC2016  # written as they are
   printf '#!/host/busybox sh\nexec /host/qemu -cpu %s -0 "$0" /usr/bin/python3.11.arm64 "$@"\n' "$cpu" \
     >"$root/usr/bin/python3.11"
   chmod +x "$root/usr/bin/python3.11"
@@ -107,9 +108,10 @@ inside() {
   exec chroot --userspec=1000:1000 "$@"
 }
 export -f inside
+# In place of this script, so that what ends it ends the tests and their mounts too.
 # shellcheck disable=SC2016  # expanded by the inner shell
-unshare --mount --pid --fork --kill-child --propagation private bash -euc 'inside "$@"' bash "$root" \
+exec unshare --mount --pid --fork --kill-child --propagation private bash -euc 'inside "$@"' bash "$root" \
   /host/busybox env -i HOME=/home/tester PATH=/usr/bin:/bin LANG=C.UTF-8 PYTHONPATH=/site PYTHONDONTWRITEBYTECODE=1 \
   LINKEDOUT_TINY_BUNDLE=/tiny \
   /host/busybox sh -c 'cd /src && exec /usr/bin/python3.11 -P -m pytest -p no:cacheprovider "$@"' sh \
-  -m "not slow" --timeout "$timeout" --durations 15 "${tests[@]}"
+  -m "not slow" --hypothesis-profile emulated --timeout "$timeout" --durations 15 "${tests[@]}"
