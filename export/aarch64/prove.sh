@@ -11,7 +11,7 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=$repo/build/aarch64
 python=${PYTHON:-python3}
 # Debian's packages come from where this machine has its own; on Ubuntu name a Debian mirror.
-mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' | grep -v security | head -n 1)}
+mirror=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' | awk '!/security/ && !seen++')}
 cpu=neoverse-n1  # with QEMU's default processor OpenVINO computes something else, without a word
 timeout=600      # seconds for one test; emulation is about 100 times slower
 
