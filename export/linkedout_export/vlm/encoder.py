@@ -179,7 +179,7 @@ def load_vlm(
     title_tokens: int = 16,
     prompt: str = PROMPT,
     load_in: LoadIn | None = None,
-    dtype: str | None = "float32",
+    dtype: str | None = None,
     seed: int = 0,
 ) -> VLMStudent:
     """A checkpoint with fresh compressors and fusion.
@@ -192,7 +192,8 @@ def load_vlm(
         title_tokens: T, room for a title's words.
         prompt: Baked in.
         load_in: ``"8bit"`` or ``"4bit"`` through bitsandbytes, to run in torch; what is exported is loaded without.
-        dtype: Of the checkpoint's parts; compressors are float32.
+        dtype: Of the checkpoint's parts; compressors are float32. None is float32, and with `load_in` what the
+            checkpoint was saved in: what is quantised need not be widened first.
         seed: Of the compressors' weights.
 
     Raises:
@@ -228,7 +229,7 @@ def load_vlm(
     )
     torch.manual_seed(seed)
     # eager: written in plain operators, which all exporters know
-    net = load_net(folder, load_in, dtype, "cpu", attention="eager")
+    net = load_net(folder, load_in, dtype or (None if load_in else "float32"), "cpu", attention="eager")
     encoder = VLMEncoder(net, config, parts, *processor.normalisation())
     return VLMStudent(encoder, prompt, portable_tokenizer(processor)).eval().requires_grad_(False)
 
