@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= ../shared/data
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all lint type check train bundle golden exam bench table readme-table clean help
+.PHONY: demo test test-all lint type check train bundle clean-bundle student golden exam bench table readme-table aarch64 clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -38,12 +38,28 @@ type: .venv/installed
 
 check: lint type test  ## what CI runs
 
-train: .venv/installed  ## train the default student (hours; resumes where it stopped), then build its bundle
-	.venv/bin/linkedout-edge train --data $(DATA) --out runs/base
+# One process a CPU, each in one thread: they wait for each other once a step and not at every operator.
+PROCESSES ?= $(shell nproc)
+LAUNCH = OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/torchrun --nproc_per_node $(PROCESSES) \
+	-m linkedout_edge.cli.main
+DISTIL = --teacher composite --data $(DATA) --recipe base --out runs/base \
+	--sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample images, split train; research use"
+
+train: .venv/installed  ## distil the default student (hours; resumes where it stopped), then build its bundle
+	.venv/bin/linkedout-edge distill $(DISTIL) --until crops
+	$(LAUNCH) distill $(DISTIL)
 	$(MAKE) bundle
 
 bundle: .venv/installed  ## runs/base → ONNX, int8, int4 → runs/base/bundle, and what ships → linkedout_edge/bundles/base
-	.venv/bin/linkedout-edge export runs/base --data $(DATA) --out runs/base/bundle --embed linkedout_edge/bundles/base
+	.venv/bin/linkedout-edge export runs/base --data $(DATA)/images/captioned --out runs/base/bundle \
+		--embed linkedout_edge/bundles/base
+
+clean-bundle: .venv/installed  ## a small bundle of clean provenance, from micro-videos alone → runs/clean/bundle
+	$(LAUNCH) distill --teacher none --recipe clean --out runs/clean
+	.venv/bin/linkedout-edge export runs/clean --out runs/clean/bundle --name clean
+
+student: .venv/installed  ## does each part of the student earn its place? (minutes to half an hour)
+	.venv/bin/python benchmarks/student.py models/base --data $(DATA) --figure docs/gates.png
 
 golden: .venv/installed  ## golden vectors for the bindings
 	.venv/bin/python -m linkedout_export.golden bindings/conformance
@@ -59,6 +75,9 @@ table: .venv/installed  ## every precision, backend and device of this machine, 
 
 readme-table: .venv/installed  ## the same, pasted into README.md (BUNDLE=folder: one that has fp32 beside int8 and int4)
 	.venv/bin/linkedout-edge bench $(if $(BUNDLE),--bundle $(BUNDLE)) --against torch mobilenet --data $(DATA) --update README.md
+
+aarch64: .venv/installed  ## the runtime's own tests in an emulated arm64 Debian (needs root; TESTS=... for some of them)
+	$(if $(filter 0,$(shell id -u)),,sudo) env PYTHON=$(abspath .venv/bin/python) export/aarch64/prove.sh $(if $(TESTS),-- $(TESTS))
 
 clean:
 	rm -rf .venv .venv-demo build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from linkedout_edge import Event, Recommender, Video
+from linkedout_edge.scoring import event_features
 from linkedout_edge.store import Fingerprint
 
 EVENTS = 64
@@ -72,45 +74,68 @@ def past(ids: list[str]) -> list[Event]:
     ]
 
 
-def torch_contenders(rec: Recommender, tokens: np.ndarray, scales: np.ndarray) -> dict[str, Callable[[], object]]:
-    """The same model in eager torch, its tokens in memory as tensors; without torch, nothing."""
+def torch_contenders(
+    rec: Recommender, ids: list[str], history: list[Event], tokens: np.ndarray, scales: np.ndarray
+) -> dict[str, Callable[[], object]]:
+    """The same model in eager torch; without torch, nothing.
+
+    ``torch`` does what `rank` by ids does: from events and ids, with the int8 tokens in memory, to the best ids. Of two
+    ways to gather (rows of one tensor, a dictionary of tensors) the faster one on this machine counts, and so does the
+    faster number of threads. ``torch kept`` has all that could be prepared at hand: the user's query, and candidates as
+    one float tensor; what is left is fusion and top-k.
+    """
     try:
         import torch
-        from linkedout_quant.model import Student, scorer_reference
+        from linkedout_quant.model import Student, dequantise, fuse
     except ImportError as error:
         print(f"without eager torch: {error}")
         return {}
-    from linkedout_edge.config import EVENT_FEATURES
-
     user = Student(rec._config).eval().user
     t, s = torch.from_numpy(tokens.copy()), torch.from_numpy(scales.copy())
-    history, sizes = t[None, :EVENTS], s[None, :EVENTS]
-    events = torch.rand(1, EVENTS, len(EVENT_FEATURES))
-    seen, mask = torch.ones(1, EVENTS, dtype=torch.bool), torch.ones(len(t), dtype=torch.bool)
+    row = {i: n for n, i in enumerate(ids)}
+    each = {i: (t[n].clone(), s[n].clone()) for n, i in enumerate(ids)}
+    k, mask = min(TOP_K, len(ids)), torch.ones(1, len(history), dtype=torch.bool)
 
-    @torch.inference_mode()
-    def whole() -> object:
-        query, bias, _ = user(history, sizes, events, seen)
-        scores, _ = scorer_reference(query, bias, t, s, mask)
-        return scores.topk(min(TOP_K, len(t)))
+    def by_row(wanted: list[str]) -> tuple[Any, Any]:
+        rows = torch.tensor([row[i] for i in wanted])
+        return t[rows], s[rows]
+
+    def by_tensor(wanted: list[str]) -> tuple[Any, Any]:
+        pairs = [each[i] for i in wanted]
+        return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
+
+    def encode(gather: Callable[[list[str]], tuple[Any, Any]]) -> tuple[Any, Any]:
+        past, sizes = gather([e.id for e in history])
+        query, bias, _ = user(past[None], sizes[None], torch.from_numpy(event_features(history))[None], mask)
+        return query, bias
+
+    def best(query: Any, bias: Any, values: Any) -> list[str]:
+        scores, _ = fuse(query, bias, values[None])
+        return [ids[n] for n in scores[0].topk(k).indices.tolist()]
+
+    def whole(gather: Callable[[list[str]], tuple[Any, Any]]) -> Callable[[], object]:
+        @torch.inference_mode()
+        def run() -> object:
+            return best(*encode(gather), dequantise(*gather(ids)))
+
+        return run
 
     with torch.inference_mode():
-        query, bias, _ = user(history, sizes, events, seen)
+        query, bias = encode(by_row)
+        values = dequantise(t, s)
 
     @torch.inference_mode()
-    def scorer() -> object:
-        return scorer_reference(query, bias, t, s, mask)[0].topk(min(TOP_K, len(t)))
+    def kept() -> object:
+        return best(query, bias, values)
 
-    def faster_threads() -> int:
-        """Many threads lose on a busy machine: take what is best for torch."""
-        took = {}
-        for n in sorted({1, rec.info().threads}):
-            torch.set_num_threads(n)
-            took[n] = side_by_side({"whole": whole}, 0.2, 3)["whole"]
-        return min(took, key=lambda n: took[n])
-
-    torch.set_num_threads(faster_threads())
-    return {"torch": whole, "torch scorer": scorer}
+    took = {}
+    for threads in sorted({1, rec.info().threads}):
+        torch.set_num_threads(threads)
+        for gather in (by_row, by_tensor):
+            took[threads, gather] = side_by_side({"": whole(gather)}, 0.2, 3)[""]
+    threads, gather = min(took, key=lambda key: took[key])
+    torch.set_num_threads(threads)
+    return {"torch": whole(gather), "torch kept": kept}
 
 
 def warm(rec: Recommender, sizes: list[int], seconds: float) -> Rows:
@@ -118,12 +143,14 @@ def warm(rec: Recommender, sizes: list[int], seconds: float) -> Rows:
     ids = fill(rec, max(sizes))
     history = past(ids)
     rows: Rows = []
-    names = ["by ids", "by handle", "top 1", "torch", "torch scorer", "numpy", "limit"]
+    names = ["by ids", "new ids", "changed", "by handle", "top 1", "torch", "torch kept", "numpy", "limit"]
     print(f"\nwarm rank, history {EVENTS}, top_k={TOP_K}, median ms")
-    print(f"{'C':>8} " + " ".join(f"{n:>12}" for n in names))
+    print(f"{'C':>8} " + " ".join(f"{n:>10}" for n in names))
     for count in sizes:
-        some = ids[:count]
-        handle = rec.store.select(some)
+        some = np.random.default_rng(3).permutation(ids[:count]).tolist()  # gathered, not in a row
+        lists = itertools.cycle([some[n:] + some[:n] for n in range(12)])  # more than are remembered
+        events = itertools.count()
+        handle = rec.store.select(ids[:count])
         with rec.store.lock:
             found = rec.store.gather(rec.store.rows(some)).copies()
         matrix = np.random.default_rng(1).standard_normal((count, found.tokens[0].size)).astype(np.float32)
@@ -134,46 +161,39 @@ def warm(rec: Recommender, sizes: list[int], seconds: float) -> Rows:
             best = np.argpartition(-scores, k - 1)[:k]
             return best[np.argsort(-scores[best])]
 
+        def changed(some: list[str] = some, events: Iterator[int] = events) -> object:
+            return rec.rank([*history[1:], Event(ids[next(events) % 90])], some, top_k=TOP_K).ids
+
         stored = [a.reshape(-1).view(np.int64) for a in (found.tokens, found.scales)]
         contenders: dict[str, Callable[[], object]] = {
             "by ids": lambda some=some: rec.rank(history, some, top_k=TOP_K).ids,
+            "new ids": lambda lists=lists: rec.rank(history, next(lists), top_k=TOP_K).ids,
+            "changed": changed,
             "by handle": lambda handle=handle: rec.rank(history, handle, top_k=TOP_K).ids,
             "top 1": lambda handle=handle: rec.rank(history, handle, top_k=1)[0],
-            **torch_contenders(rec, found.tokens, found.scales),
+            **torch_contenders(rec, some, history, found.tokens, found.scales),
             "numpy": numpy_way,
             "limit": lambda stored=stored: [a.sum() for a in stored],
         }
         took = side_by_side(contenders, seconds)
+        alone = {n: side_by_side({n: contenders[n]}, seconds / 8)[n] for n in contenders}
         ranking = rec.rank(history, handle, top_k=TOP_K)
         row: dict[str, Any] = {"candidates": count, "ms": {n: round(v, 4) for n, v in took.items()}}
+        row["alone_ms"] = {n: round(v, 4) for n, v in alone.items()}
         row["inside"] = {"user_ms": ranking.timing.user * 1e3, "score_ms": ranking.timing.score * 1e3}
         if "torch" in took:
-            row["torch_over_ids"] = round(took["torch"] / took["by ids"], 2)
+            row["torch_over"] = {n: round(took["torch"] / took[n], 2) for n in ("by ids", "new ids", "changed")}
+            row["torch_over_alone"] = {n: round(alone["torch"] / alone[n], 2) for n in ("by ids", "new ids", "changed")}
         row["handle_over_numpy"] = round(took["by handle"] / took["numpy"], 2)
         row["handle_over_limit"] = round(took["by handle"] / took["limit"], 2)
         rows.append(row)
-        print(f"{count:8} " + " ".join(f"{took[n]:12.3f}" if n in took else f"{'-':>12}" for n in names))
+        for what, shown in (("", took), ("alone", alone)):
+            print(f"{what or count:>8} " + " ".join(f"{shown[n]:10.3f}" if n in shown else f"{'-':>10}" for n in names))
     for row in rows:
-        shown = [f"{row['torch_over_ids']} x faster than eager torch by ids"] if "torch_over_ids" in row else []
-        shown += [f"handle takes {row['handle_over_numpy']} x NumPy", f"{row['handle_over_limit']} x the limit"]
-        print(f"{row['candidates']:8} {', '.join(shown)}")
+        parts = [f"{v} x faster than eager torch {n}" for n, v in row.get("torch_over", {}).items()]
+        parts += [f"handle takes {row['handle_over_numpy']} x NumPy", f"{row['handle_over_limit']} x the limit"]
+        print(f"{row['candidates']:8} {', '.join(parts)}")
     return rows
-
-
-def changed_history(rec: Recommender, seconds: float) -> dict[str, float]:
-    """A ranking of 1,000 just after something was watched: the user graph runs."""
-    ids = list(rec.store)
-    handle = rec.store.select(ids[:1000])
-    history, n = past(ids), iter(range(10**9))
-    took = side_by_side(
-        {
-            "unchanged": lambda: rec.rank(history, handle, top_k=TOP_K).ids,
-            "changed": lambda: rec.rank([*history[1:], Event(ids[next(n) % 900])], handle, top_k=TOP_K).ids,
-        },
-        seconds,
-    )
-    print(f"\nC = 1,000: history unchanged {took['unchanged']:.3f} ms, changed {took['changed']:.3f} ms")
-    return {k: round(v, 4) for k, v in took.items()}
 
 
 def cold(rec: Recommender, videos: list[Path], runs: int) -> Rows:
@@ -418,7 +438,7 @@ def main() -> None:
     videos = sorted(p for p in args.videos.iterdir() if p.is_file()) if args.videos else []
     with Recommender.load(bundle, precision=args.precision, threads=args.threads) as rec:
         info = rec.info()
-        print(f"{info.bundle} {info.precision}, {info.devices['scorer']}, {info.threads} threads, {cpu()}")
+        print(f"{info.bundle} {info.precision}, scorer on {info.devices['scorer']}, {info.threads} threads, {cpu()}")
         result: dict[str, Any] = {
             "benchmark": "latency",
             "cpu": cpu(),
@@ -429,7 +449,6 @@ def main() -> None:
             "precision": info.precision,
             "versions": info.versions,
             "warm": warm(rec, sizes, seconds),
-            "history": changed_history(rec, seconds),
             "cold": cold(rec, videos, runs) if videos else [],
         }
     if videos and not args.quick:

@@ -148,7 +148,7 @@ class Encoder:
             title = self.tokenizer.encode(video.title, self.config.title_tokens) if video.title else []
             return _Inputs(frames, title, known_as)
         except VideoError as e:
-            return e
+            return _without_name(e, video)
         except MemoryError:
             return VideoTooLargeError("decoding it needs more memory than there is")
         except Exception as e:  # an app's decoder, or a codec library's own error
@@ -190,6 +190,13 @@ class Encoder:
         if not np.isfinite(out["scales"]).all():
             raise BackendError("the encoder gave scales that are no numbers: check the bundle with another backend")
         return out["tokens"], out["scales"]
+
+
+def _without_name(error: VideoError, video: Video) -> VideoError:
+    """The error of a decoder, which may be used by itself, without the path: whoever reports it names the video."""
+    said = str(error)
+    name = repr(video.path)
+    return type(error)(said.replace(name, "the file")) if video.path is not None and name in said else error
 
 
 class _Inputs(NamedTuple):

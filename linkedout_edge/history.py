@@ -19,10 +19,14 @@ from linkedout_edge.storage.records import Kept
 from linkedout_edge.store import TokenStore
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from linkedout_edge.storage import Database
 
 MAX_EVENTS = 256
 MAX_AGE = timedelta(days=365)
+SURE_AFTER = timedelta(days=7)
+"""A time counts as reached so long after something was watched then: a clock that is wrong is mended sooner."""
 
 
 def _now() -> datetime:
@@ -36,7 +40,8 @@ class History:
         store: Where the videos' tokens are pinned.
         encode: Puts a video into the store, or raises the `VideoError` that says why not.
         max_events: Beyond it the first added leave.
-        max_age: Events whose `at` is older leave. None keeps them.
+        max_age: Events whose `at` is older do not count. They leave for good when a newer event that is itself a week
+            old says so too, so that a clock that jumps years ahead, and back, empties nothing. None keeps them.
         clock: Present time, aware.
         database: The store's; None keeps the history in memory only.
         forgotten: Called after events were removed on request, so that what was derived from them goes too.
@@ -65,7 +70,7 @@ class History:
         self._closed = False
         self._incognito = 0
         self._db = database
-        self._data_version = -1
+        self._data_version, self._generation = -1, 0 if database is None else database.generation
         if database is not None:
             from linkedout_edge.storage.tables import EventTable
 
@@ -187,15 +192,14 @@ class History:
         self._check_open()
         with self._lock:
             self._follow()
-            left = self._young(self._entries)
-            if len(left) < len(self._entries) and not self._is_read_only():
+            if self._expired(self._entries) and not self._is_read_only():
                 self._change(lambda e: False)
-            return iter([e.event for e in left])
+            return iter([e.event for e in self._young(self._entries)])
 
     def __len__(self) -> int:
         with self._lock:
             self._follow()
-            return len(self._entries)
+            return len(self._young(self._entries))
 
     def close(self) -> None:
         """Release the memory."""
@@ -217,6 +221,18 @@ class History:
         oldest = self._clock() - self._max_age
         return [e for e in entries if e.event.at is None or e.event.at >= oldest]
 
+    def _expired(self, entries: list[Kept]) -> set[int]:
+        """`id()` of those that are too old for sure; see `max_age`."""
+        if self._max_age is None:
+            return set()
+        now = reached = self._clock()
+        for e in reversed(entries):  # what was added later says that it was not later then
+            reached = min(reached, e.recorded)
+            if reached <= now - SURE_AFTER:
+                oldest = reached - self._max_age
+                return {id(e) for e in entries if e.event.at is not None and e.event.at < oldest}
+        return set()
+
     def _brought(self, id: str) -> bool:
         """Whether the id's tokens are there because of an event."""
         with self._lock:
@@ -226,8 +242,10 @@ class History:
         """Take over what other processes wrote."""
         if self._db is None or self._closed or self._db.changed_since(self._data_version) is None:
             return
+        if self._db.generation != self._generation:  # rebuilt: what is here is more, and written with the next change
+            return
         with self._db.reading() as con:
-            self._data_version = con.execute("PRAGMA data_version").fetchone()[0]
+            self._data_version = self._db.data_version()
             entries = self._table.load(con)
         self._hold(entries)
 
@@ -246,14 +264,18 @@ class History:
             with self._store.writing(keep) as write:
                 entries = self._entries
                 if write.con is not None:
-                    self._data_version = write.con.execute("PRAGMA data_version").fetchone()[0]
+                    assert self._db is not None
+                    self._data_version = self._db.data_version()
                     entries = self._table.load(write.con)
+                    if self._db.generation != self._generation:
+                        entries = self._hold_on(write.con, entries)
                 to_go = {id(e) for e in entries if gone(e)}
                 if added is not None:
                     now = self._clock()
                     row = 0 if write.con is None else self._table.add(write.con, added, now, brought)
                     entries = [*entries, Kept(row, added, now, brought)]
-                left = self._young([e for e in entries if id(e) not in to_go])[-self._max_events :]
+                to_go_too = self._expired(entries)
+                left = [e for e in entries if id(e) not in to_go | to_go_too][-self._max_events :]
                 stay = {id(e) for e in left}
                 leaving = [e for e in entries if id(e) not in stay]
                 if write.con is not None:
@@ -261,7 +283,16 @@ class History:
                 still = {e.event.id for e in left}
                 write.removed += {e.event.id for e in leaving if e.brought and e.event.id not in still}
             self._hold(left)
+            if self._db is not None:
+                self._generation = self._db.generation
             return len(to_go)
+
+    def _hold_on(self, con: sqlite3.Connection, salvaged: list[Kept]) -> list[Kept]:
+        """After the database was rebuilt: write what it may have lost and is still here, in the old order."""
+        here = {(e.event.id, e.event.at, e.recorded) for e in self._entries}
+        others = [e for e in salvaged if (e.event.id, e.event.at, e.recorded) not in here]
+        self._table.remove(con, [e.row for e in salvaged])
+        return [e._replace(row=self._table.add(con, e.event, e.recorded, e.brought)) for e in [*self._entries, *others]]
 
     def _hold(self, entries: list[Kept]) -> None:
         """Make these the events, and pin their videos instead of the former ones'."""

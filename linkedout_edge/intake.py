@@ -55,14 +55,15 @@ class Intake:
 
     def admit(self, video: Video, role: Role) -> bool:
         """Take a video in; False if it contradicts an earlier one of the same id (noted in `failed`)."""
+        id = video.id
+        claim = self._claims.get(id)
+        if claim is None:
+            self._claims[id] = _Claim(video, self._means_stored(video), video.title, roles={role: None})
+            return True
         try:
-            claim = self._claims.get(video.id)
-            if claim is None:
-                claim = self._claims[video.id] = _Claim(video, self._means_stored(video), video.title)
-            else:
-                self._reconcile(claim, video)
+            self._reconcile(claim, video)
         except VideoError as e:
-            self.fail(video.id, role, e)
+            self.fail(id, role, e)
             return False
         claim.roles[role] = None
         return True
@@ -129,6 +130,8 @@ class Intake:
         return v if v.title == claim.title else Video(v.path, frames=v.frames, id=v.id, title=claim.title)
 
     def _must_encode(self, id: str, claim: _Claim) -> bool:
+        if claim.from_store and claim.title is None:  # nearly all of them
+            return id not in self._store
         stored = self._store.fingerprint(id)
         if stored is None:
             return True

@@ -31,6 +31,10 @@ class Prior:
             the candidates as they are given (of a handle: with its ``ids``). NaN, like a missing id, means unknown.
         weight: How much one standard deviation of it counts, in standard deviations of content. A negative one turns
             the order of the prior around.
+
+    Raises:
+        ArgumentTypeError: `values` is neither a mapping nor a list, or `weight` no number.
+        ArgumentError: `weight` is not finite.
     """
 
     values: Mapping[str, float] | Sequence[float] | NDArray[Any]
@@ -41,6 +45,11 @@ class Prior:
             raise ArgumentTypeError(f"weight must be a number, not {type(self.weight).__name__}")
         if not math.isfinite(self.weight):
             raise ArgumentError(f"weight must be finite, not {self.weight}")
+        if isinstance(self.values, str | bytes) or not isinstance(self.values, Mapping | Iterable):
+            raise ArgumentTypeError(
+                f"prior must map ids to numbers, or be a list of numbers as long as candidates, not "
+                f"{type(self.values).__name__}"
+            )
 
 
 class Priors:
@@ -63,11 +72,6 @@ class Priors:
         values = given.values
         if isinstance(values, Mapping):
             self._mapping = values
-        elif isinstance(values, str | bytes) or not isinstance(values, Iterable):
-            raise ArgumentTypeError(
-                f"prior must map ids to numbers, or be a list of numbers as long as candidates, not "
-                f"{type(values).__name__}"
-            )
         else:
             self._array = _numbers(values if isinstance(values, np.ndarray) else list(values))
 

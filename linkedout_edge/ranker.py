@@ -1,16 +1,23 @@
 """Events and candidates → scores, order and evidence; everything is stored by now, nothing is decoded here.
 
-What costs something is done once: the user graph runs when the history changed, candidates that lie side by side in
-the store are scored where they lie, others are gathered a cache-sized part at a time. With a handle from
-``rec.store.select`` nothing is done in Python for each candidate.
+What costs something is done once: a history that was ranked with before is not looked up again, the user graph runs
+when the history changed, candidates that lie side by side in the store are scored where they lie, others are gathered
+a cache-sized part at a time. With a handle from ``rec.store.select`` nothing is done in Python for each candidate.
+
+The store is not locked meanwhile: rankings run beside each other and beside writers. If a writer touched a row that was
+being read, the ranking is made again.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from datetime import datetime
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +25,19 @@ from numpy.typing import NDArray
 from linkedout_edge.backends.base import Session
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, VideoNotFoundError
-from linkedout_edge.inputs import Event
+from linkedout_edge.inputs import Event, Video
 from linkedout_edge.intake import Intake
 from linkedout_edge.listwise import arrange, unit_tokens
 from linkedout_edge.prior import Priors
 from linkedout_edge.ranking import Evidence, Role
-from linkedout_edge.scoring import User, UserCache, event_features, score, this_minute
-from linkedout_edge.store import Rows, Selection, TokenStore
+from linkedout_edge.scorers import Scorer
+from linkedout_edge.scoring import User, UserCache, event_features, this_minute
+from linkedout_edge.store import Rows, Selection, TokenStore, View
 
 KEPT_FOR_EXPLAINING = 4096
 """Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""
+ATTEMPTS = 3
+"""Rankings that are made again because a writer came between; the last one locks the store."""
 
 Floats: TypeAlias = NDArray[np.float32]
 Positions: TypeAlias = NDArray[np.int64]
@@ -44,7 +54,7 @@ class Wish:
 
 
 class Scored(NamedTuple):
-    """What a `Ranking` is made of, and the seconds that user and scorer took."""
+    """What a `Ranking` is made of, and the seconds that it took to score and order."""
 
     ids: Sequence[str]
     scores: Floats  # [C]
@@ -52,8 +62,72 @@ class Scored(NamedTuple):
     order: Positions  # [K]
     evidence: Evidence
     sources: str | list[str]
-    user_seconds: float
-    score_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Past:
+    """A history that was looked up: all of it is stored, and what the user graph made of it.
+
+    Attributes:
+        given: What the caller passed.
+        events: The same as events, oldest first.
+        stored: Their tokens and scales, copied.
+        rows: Where those lie.
+        user: From the user graph.
+        rewrites: `TokenStore.rewrites` when it was looked up: it holds as long as that stays.
+        minute: What ages were taken from; None if no event has one.
+    """
+
+    given: list[Any]
+    events: list[Event]
+    stored: Rows
+    rows: Positions
+    user: User
+    rewrites: int
+    minute: datetime | None
+
+
+class PastCache:
+    """The latest histories, found again by comparing what the caller passes: 64 events cost a microsecond.
+
+    Without it, each ranking would look every event up and tell the user graph's cache its bytes, which takes longer
+    than scoring a thousand videos.
+    """
+
+    KEPT = 4
+    TYPES = frozenset({str, Event, Video})
+    """What can be compared without surprises."""
+
+    def __init__(self, store: TokenStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._latest: deque[Past] = deque(maxlen=self.KEPT)
+
+    def find(self, given: list[Any]) -> Past | None:
+        """What was kept of the same history, if it still holds."""
+        if not given or not self._latest or not self.TYPES.issuperset(map(type, given)):
+            return None
+        with self._lock:
+            latest = list(self._latest)
+        for past in latest:
+            if past.given == given:
+                fits = past.rewrites == self._store.rewrites and past.minute in (None, this_minute())
+                return past if fits else None
+        return None
+
+    def keep(self, past: Past) -> None:
+        """Remember a history."""
+        if self.TYPES.issuperset(map(type, past.given)):
+            with self._lock:
+                for old in [p for p in self._latest if p.given == past.given]:
+                    self._latest.remove(old)
+                self._latest.appendleft(past)
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._latest.clear()
 
 
 class Ranker:
@@ -63,32 +137,60 @@ class Ranker:
         config: The model's shapes.
         store: Holds the tokens.
         user: The user graph.
-        scorer: The scorer graph.
+        scorer: What scores.
         layer_names: L names.
     """
 
     def __init__(
-        self, config: ModelConfig, store: TokenStore, user: Session, scorer: Session, layer_names: tuple[str, ...]
+        self, config: ModelConfig, store: TokenStore, user: Session, scorer: Scorer, layer_names: tuple[str, ...]
     ) -> None:
         self._config = config
         self._store = store
         self._scorer = scorer
         self._layer_names = layer_names
         self._users = UserCache(user)
+        self._pasts = PastCache(store)
         self.seconds = 0.0
         """What the latest ranking took here: deadlines leave so much time for it."""
 
     def forget(self) -> None:
         """Drop what is remembered of histories."""
+        self._pasts.clear()
         self._users.clear()
 
+    def recall(self, given: list[Any]) -> Past | None:
+        """The same history, if it was ranked with lately and nothing has changed since."""
+        return self._pasts.find(given)
+
+    def look_up(self, events: list[Event], intake: Intake, given: list[Any] | None = None) -> Past:
+        """Find a history's tokens, and run the user graph on them.
+
+        Args:
+            events: Oldest first.
+            intake: Notes what another thread removed meanwhile.
+            given: What the caller passed, if nothing of it failed: to be recalled next time.
+        """
+        store, minute = self._store, this_minute()
+        with store.lock:
+            rows = store.rows([e.id for e in events])
+            if intake.unusable or (rows.size and rows.min() < 0):
+                usable = _usable([e.id for e in events], rows, "history", intake)
+                events, rows, given = [events[n] for n in usable], rows[usable], None
+            stored, rewrites = store.gather(rows).copies(), store.rewrites
+        user = self._user(stored, events, minute)
+        ageless = all(e.at is None for e in events)
+        past = Past(given or [], events, stored, rows, user, rewrites, None if ageless else minute)
+        if given:
+            self._pasts.keep(past)
+        return past
+
     def rank(
-        self, events: list[Event], chosen: Sequence[str] | Selection, pending: list[str], wish: Wish, intake: Intake
+        self, past: Past, chosen: Sequence[str] | Selection, pending: list[str], wish: Wish, intake: Intake
     ) -> Scored:
         """Rank candidates.
 
         Args:
-            events: What was watched, oldest first.
+            past: What was watched.
             chosen: Candidates, each once.
             pending: Candidates that are not encoded yet: they follow behind all others.
             wish: How the list is to be made.
@@ -97,14 +199,23 @@ class Ranker:
         start = time.perf_counter()
         store = self._store
         with store.lock:
-            rows = store.rows([e.id for e in events])
-            usable = _usable([e.id for e in events], rows, "history", intake)
-            events, rows = [events[n] for n in usable], rows[usable]
-            past = store.gather(rows).copies()
-            store.touch(rows)
-        user = self._user(past, events)
-        after_user = time.perf_counter()
+            if past.rewrites == store.rewrites:
+                store.touch(past.rows)
+        for left in reversed(range(ATTEMPTS)):
+            with nullcontext() if left else store.lock:
+                scored = self._attempt(past, chosen, pending, wish, intake)
+            if scored is not None:
+                break
+        assert scored is not None  # nobody writes while the store is locked
+        self.seconds = time.perf_counter() - start
+        return scored
 
+    def _attempt(
+        self, past: Past, chosen: Sequence[str] | Selection, pending: list[str], wish: Wish, intake: Intake
+    ) -> Scored | None:
+        """One ranking; None if a row was written while it was read."""
+        start = time.perf_counter()
+        store = self._store
         with store.lock:
             ids: Sequence[str] = chosen.ids if isinstance(chosen, Selection) else chosen
             rows = chosen.rows() if isinstance(chosen, Selection) else store.rows(ids)
@@ -112,44 +223,41 @@ class Ranker:
                 usable = _usable(ids, rows, "candidate", intake)
                 ids, rows = [ids[n] for n in usable], rows[usable]
             store.touch(rows)
-            if len(rows) > KEPT_FOR_EXPLAINING:  # where they lie, without a copy of them all
-                stamps = np.empty(len(rows), np.int64)
+            view = store.view(rows)
+        content, layers = self._score(past.user, view)
+        made = self._list(ids, content, layers, pending, past.events, wish, lambda p: unit_tokens(view.read(p).tokens))
+        kept = made.order[made.order < len(rows)][:KEPT_FOR_EXPLAINING]
+        read = self._reader(ids, kept, view.read(kept).copies(), view.stamps)
+        if not view.unchanged():
+            return None
+        evidence = Evidence(
+            past.events,
+            past.stored.tokens,
+            past.stored.scales,
+            past.user.weights,
+            past.user.query,
+            past.user.bias,
+            self._layer_names,
+            read,
+            made.bonus,
+            len(rows),
+        )
+        return Scored(
+            made.ids, made.scores, made.layers, made.order, evidence, made.sources, time.perf_counter() - start
+        )
 
-                def part(where: slice) -> tuple[NDArray[np.int8], Floats]:
-                    found = store.gather(rows[where])
-                    stamps[where] = found.stamps
-                    return found.tokens, found.scales
-
-                if not events:
-                    for at in range(0, len(rows), KEPT_FOR_EXPLAINING):
-                        part(slice(at, at + KEPT_FOR_EXPLAINING))
-                content, layers = self._score(user, len(rows), part)
-                made = self._list(
-                    ids, content, layers, pending, events, wish, lambda p: unit_tokens(store.gather(rows[p]).tokens)
-                )
-                kept = made.order[made.order < len(rows)][:KEPT_FOR_EXPLAINING]
-                saved = store.gather(rows[kept])
-                read = self._reader(ids, kept, Rows(saved.tokens.copy(), saved.scales.copy(), stamps))
-                return self._with_evidence(made, user, past, events, read, len(rows), start, after_user)
-            found = store.gather(rows).copies()
-        content, layers = self._score(user, len(rows), lambda where: (found.tokens[where], found.scales[where]))
-        made = self._list(ids, content, layers, pending, events, wish, lambda p: unit_tokens(found.tokens[p]))
-        read = self._reader(ids, None, found)
-        return self._with_evidence(made, user, past, events, read, len(rows), start, after_user)
-
-    def _user(self, past: Rows, events: list[Event]) -> User:
+    def _user(self, stored: Rows, events: list[Event], minute: datetime) -> User:
         c = self._config
         if not events:  # a cold start: all scores are 0
             query = np.zeros((1, 2, c.layers, c.tokens_per_layer * c.token_width), np.float32)
             return User(query, np.zeros((1, c.layers), np.float32), np.zeros((0, c.layers), np.float32))
-        return self._users.encode(past.tokens, past.scales, event_features(events, this_minute()))
+        return self._users.encode(stored.tokens, stored.scales, event_features(events, minute))
 
-    def _score(
-        self, user: User, total: int, part: Callable[[slice], tuple[NDArray[np.int8], Floats]]
-    ) -> tuple[Floats, Floats]:
+    def _score(self, user: User, view: View) -> tuple[Floats, Floats]:
+        total = len(view)
         if not len(user.weights) or not total:
             return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
-        return score(self._scorer, user, total, part)
+        return self._scorer.score(user, total, lambda part: view.read(part)[:2])
 
     def _list(
         self,
@@ -181,56 +289,26 @@ class Ranker:
             [source] * count + ["pending"] * len(pending),
         )
 
-    def _with_evidence(
-        self,
-        made: _Made,
-        user: User,
-        past: Rows,
-        events: list[Event],
-        read: Callable[[int], tuple[NDArray[np.int8], Floats]],
-        count: int,
-        start: float,
-        after_user: float,
-    ) -> Scored:
-        evidence = Evidence(
-            events,
-            past.tokens,
-            past.scales,
-            user.weights,
-            user.query,
-            user.bias,
-            self._layer_names,
-            read,
-            made.bonus,
-            count,
-        )
-        now = time.perf_counter()
-        self.seconds = now - start
-        return Scored(
-            made.ids, made.scores, made.layers, made.order, evidence, made.sources, after_user - start, now - after_user
-        )
-
     def _reader(
-        self, ids: Sequence[str], kept: Positions | None, found: Rows
+        self, ids: Sequence[str], kept: Positions, found: Rows, stamps: NDArray[np.int64]
     ) -> Callable[[int], tuple[NDArray[np.int8], Floats]]:
         """Finds the tokens that a candidate was scored with: kept ones, else the store's if they are still the same.
 
         Args:
             ids: Of the candidates.
-            kept: Positions of the rows in `found`; None: all of them. Stamps are of all candidates in any case.
+            kept: Positions of the rows in `found`.
             found: What was kept.
+            stamps: Of all candidates.
         """
 
         def read(position: int) -> tuple[NDArray[np.int8], Floats]:
-            if kept is None:
-                return found.tokens[position], found.scales[position]
             at = np.flatnonzero(kept == position)
             if at.size:
                 return found.tokens[at[0]], found.scales[at[0]]
             with self._store.lock:
                 row = self._store.rows([ids[position]])
                 now = self._store.gather(row) if row[0] >= 0 else None
-                if now is None or now.stamps[0] != found.stamps[position]:
+                if now is None or now.stamps[0] != stamps[position]:
                     raise ArgumentError(
                         "the video left the store or changed since it was ranked: rank again to explain it"
                     )

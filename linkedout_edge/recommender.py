@@ -8,7 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -37,8 +37,9 @@ from linkedout_edge.options import positive as _positive
 from linkedout_edge.prior import Prior, Priors
 from linkedout_edge.ranker import Ranker, Wish, not_stored
 from linkedout_edge.ranking import Failed, Ranking, Timing
-from linkedout_edge.scoring import MAX_EVENTS, encode_user, score
-from linkedout_edge.store import Selection, TokenStore
+from linkedout_edge.scorers import choose
+from linkedout_edge.scoring import MAX_EVENTS, encode_user
+from linkedout_edge.store import ListCache, Selection, TokenStore
 from linkedout_edge.text import Tokenizer
 from linkedout_edge.threads import available_cpus
 
@@ -124,13 +125,14 @@ class Recommender:
         self._config = manifest.config
         self._sessions = sessions
         self._notices = backend.notices
+        self._scorer = choose(sessions["scorer"], self._config, backend.threads)
         self._layer_names = tuple(manifest.layer_names) or tuple(f"layer {t}" for t in self._config.taps)
         self._info = Info(
             bundle=manifest.name,
             precision=bundle.precision,
             token_space=manifest.token_space,
             backend=backend.name,
-            devices={g: s.device for g, s in sessions.items()},
+            devices={},
             threads=backend.threads,
             decoder=str(getattr(decoder, "name", None) or getattr(decoder, "__name__", type(decoder).__name__)),
             layer_names=self._layer_names,
@@ -149,8 +151,9 @@ class Recommender:
         self._closed = False
         self._database = database
         self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
-        self._ranker = Ranker(self._config, self.store, sessions["user"], sessions["scorer"], self._layer_names)
+        self._ranker = Ranker(self._config, self.store, sessions["user"], self._scorer, self._layer_names)
         self.history = History(self.store, self._ensure, database=database, forgotten=self._ranker.forget)
+        self._lists = ListCache(self.store)
         self._background = Background(self._encode_behind)
 
     @classmethod
@@ -185,8 +188,8 @@ class Recommender:
                 entries are ignored and made again.
             key: Encrypts what lies in `data_dir`: a passphrase, or random bytes from the platform's key store.
             strict_device: A device that is not there is an error, not a warning.
-            decoder: ``auto``, ``pyav``, ``opencv``, or a callable ``(path, count, size, limits)`` that gives uint8
-                ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
+            decoder: ``auto``, ``pyav``, ``opencv``, ``gstreamer``, or a callable ``(path, count, size, limits)`` that
+                gives uint8 ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
 
         Raises:
             ArgumentError, ArgumentTypeError: Arguments that make no sense, alone or together.
@@ -219,6 +222,11 @@ class Recommender:
             try:
                 for graph in GRAPHS:
                     sessions[graph] = library.load(graph, opened.graph(graph), config, opened.precision)
+                    if graph != "encoder" and count > 1 and sessions[graph].device.startswith("CPU"):
+                        # So little work that waking a second thread costs more than it does.
+                        sessions.pop(graph).close()
+                        alone = create_backend(backend, device="cpu", threads=1, cache_dir=cache_dir)
+                        sessions[graph] = alone.load(graph, opened.graph(graph), config, opened.precision)
                 if data_dir is not None:
                     from linkedout_edge.storage import Database
 
@@ -335,21 +343,27 @@ class Recommender:
         )
         flag("exclude_watched", exclude_watched)
 
-        given = list(self.history) if history is None else as_events(history)
+        given: list[Any] = list(self.history if history is None else check_list(history, "history"))
+        if candidates is not None and not isinstance(candidates, Selection):
+            candidates = list(check_list(candidates, "candidates"))
         intake = Intake(self.store)
-        events = [e for e in given[-MAX_EVENTS:] if intake.admit(e.video, "history")]
-        watched = {e.id for e in given} if exclude_watched or candidates is None else set()
+        past = self._ranker.recall(given) if _only_ids(candidates) else None
+        every = past.events if past is not None else as_events(given)
+        events = every if past is not None else [e for e in every[-MAX_EVENTS:] if intake.admit(e.video, "history")]
+        watched = {e.id for e in every} if exclude_watched or candidates is None else set()
         chosen = self._candidates(candidates, watched, intake, wish.priors)
 
         spent = Spent()
         jobs = intake.jobs()
-        if not jobs:
-            scored = self._ranker.rank(events, chosen, [], wish, intake)
-        else:
-            if isinstance(chosen, Selection) and chosen is not candidates:
-                chosen = chosen.ids  # encoding takes a while, and ids that are given by name stay pinned meanwhile
-            held = [] if isinstance(chosen, Selection) else chosen
-            with self.store.pinned(dict.fromkeys([*intake.ids, *held])):
+        pending: list[str] = []
+        with ExitStack() as while_encoding:
+            if jobs:
+                if isinstance(chosen, Selection) and chosen is not candidates:
+                    chosen = chosen.ids  # encoding takes a while, and what is given by name stays pinned meanwhile
+                held = [] if isinstance(chosen, Selection) else chosen
+                while_encoding.enter_context(
+                    self.store.pinned(dict.fromkeys([*intake.ids, *(e.id for e in events), *held]))
+                )
                 late: set[str] = set()
                 if until is None:
                     self._encode(intake, spent, stop=stop)
@@ -360,14 +374,16 @@ class Recommender:
                         i, "history", NotInTimeError("it was not encoded before the deadline, so it did not count")
                     )
                 events = [e for e in events if e.id not in late]
-                pending: list[str] = []
                 if late and not isinstance(chosen, Selection):
                     pending = [i for i in chosen if i in late]
                     chosen = [i for i in chosen if i not in late]
-                scored = self._ranker.rank(events, chosen, pending, wish, intake)
-        timing = Timing(
-            spent.decode, spent.encode, scored.user_seconds, scored.score_seconds, time.perf_counter() - start
-        )
+            looked_up = time.perf_counter()
+            if past is None or jobs:
+                whole = given if len(events) == len(given) and not jobs else None
+                past = self._ranker.look_up(events, intake, whole)
+            user_seconds = time.perf_counter() - looked_up
+            scored = self._ranker.rank(past, chosen, pending, wish, intake)
+        timing = Timing(spent.decode, spent.encode, user_seconds, scored.seconds, time.perf_counter() - start)
         return Ranking(
             scored.ids,
             scored.scores,
@@ -437,6 +453,7 @@ class Recommender:
             self._background.wait_for_running(id)
         events = self.history.forget(id)
         self._ranker.forget()
+        self._lists.clear()
         return bool(self.store.remove(id)) or events > 0
 
     def warmup(self) -> dict[str, float]:
@@ -458,7 +475,7 @@ class Recommender:
         user = encode_user(self._sessions["user"], tokens, scales, np.zeros((1, len(EVENT_FEATURES)), np.float32))
         seconds["user"] = time.perf_counter() - start
         start = time.perf_counter()
-        score(self._sessions["scorer"], user, 1, lambda part: (tokens[part], scales[part]))
+        self._scorer.score(user, 1, lambda part: (tokens[part], scales[part]))
         seconds["scorer"] = time.perf_counter() - start
         logger.info("warm: %s", ", ".join(f"{g} {t:.2f} s" for g, t in seconds.items()))
         return seconds
@@ -467,6 +484,7 @@ class Recommender:
         """What runs, and on which device each graph really runs."""
         self._check_open()
         devices = {g: s.device for g, s in self._sessions.items()}  # anew: OpenVINO's AUTO moves to what is ready
+        devices["scorer"] = self._scorer.device
         return replace(self._info, devices=devices, notices=tuple(self._notices))
 
     def close(self) -> None:
@@ -477,10 +495,12 @@ class Recommender:
         self._background.close()
         with self._encoding:
             self._ranker.forget()
+            self._lists.clear()
             self.history.close()
             self.store.close()
             if self._database is not None:
                 self._database.close()
+            self._scorer.close()
             for session in self._sessions.values():
                 session.close()
 
@@ -521,15 +541,21 @@ class Recommender:
             if priors:
                 priors.align(candidates.ids)
             return [i for i in candidates.ids if i not in watched] if watched else candidates
-        given = list(check_list(candidates, "candidates"))
-        if set(map(type, given)) <= {str}:  # the usual case, without an object for every candidate
+        given: list[Any] = list(candidates)
+        if _only_ids(given):  # the usual case, without an object for every candidate
             if priors:
                 priors.align(given)
+            known = None if watched else self._lists.find(given)
+            if known is not None:
+                return known
             ids = [i for i in dict.fromkeys(given) if i not in watched] if watched else list(dict.fromkeys(given))
             with self.store.lock:
                 rows, version = self.store.rows(ids), self.store.version
             if not ids or rows.min() >= 0:  # as if it had been a handle: looked up once
-                return Selection(self.store, ids, (), rows, version)
+                selection = Selection(self.store, ids, (), rows, version)
+                if not watched:
+                    self._lists.keep(given, selection)
+                return selection
             return [
                 i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or intake.admit(Video(i), "candidate")
             ]
@@ -658,6 +684,11 @@ async def _in_thread(work: Callable[[threading.Event], T]) -> T:
         return await asyncio.to_thread(work, stop)
     finally:
         stop.set()
+
+
+def _only_ids(candidates: object) -> bool:
+    """Whether candidates are named by nothing but str, so that none of them can contradict a watched video."""
+    return not isinstance(candidates, list) or {str}.issuperset(map(type, candidates))
 
 
 def _check_folder(name: str, value: object) -> None:

@@ -1,7 +1,6 @@
-"""Events and candidates' tokens → scores: the user and scorer graphs, fed with few fixed shapes.
+"""Events → what scoring needs of them: the user graph, fed with few fixed shapes. Scoring itself is in `scorers`.
 
-Odd shapes make inference libraries plan and allocate anew, for ever; so inputs are padded to a few sizes and masked,
-and many candidates are scored in chunks.
+Odd shapes make inference libraries plan and allocate anew, for ever; so inputs are padded to a few sizes and masked.
 """
 
 from __future__ import annotations
@@ -9,25 +8,21 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge.backends.base import Arrays, Session
-from linkedout_edge.errors import BackendError
+from linkedout_edge.backends.base import Session
 from linkedout_edge.features import event_features as features_of
 from linkedout_edge.inputs import Event
 
 MAX_EVENTS = 2048
 """Of a longer history the latest count: the user graph's attention grows with the square."""
 MIN_EVENTS_SHAPE = 8
-MIN_CANDIDATES_SHAPE = 16
-MAX_CANDIDATES_SHAPE = 1024
-"""Candidates that the scorer graph sees at a time. The graph copies what it reads (to turn and to pack it): 768 KiB of
-the default shape stay in a CPU's second-level cache, eight times as much does not and takes 1.5 times as long."""
 
 Floats = NDArray[np.float32]
 
@@ -55,12 +50,19 @@ def event_features(events: Sequence[Event], now: datetime | None = None) -> Floa
     return features_of(np.array([e.watched for e in events]), ages_hours=np.array(ages), liked=np.array(said))
 
 
-class User(NamedTuple):
-    """What the user graph makes of a history of N events."""
+@dataclass(frozen=True, eq=False)
+class User:
+    """What the user graph makes of a history of N events; its arrays are shared, so do not write to them.
 
-    query: Floats  # [1, 2, L, M·D]
-    bias: Floats  # [1, L]
-    weights: Floats  # [N, L]
+    Attributes:
+        query: float32 ``[1, 2, L, M·D]``.
+        bias: float32 ``[1, L]``.
+        weights: float32 ``[N, L]``.
+    """
+
+    query: Floats
+    bias: Floats
+    weights: Floats
 
 
 def this_minute() -> datetime:
@@ -87,7 +89,7 @@ class UserCache:
         self._users: OrderedDict[tuple[bytes, bytes, bytes], User] = OrderedDict()
 
     def encode(self, tokens: NDArray[np.int8], scales: Floats, events: Floats) -> User:
-        """As `encode_user`; the arrays that come back are shared, so they are not writable."""
+        """As `encode_user`, which runs only if it has to."""
         key = (tokens.tobytes(), scales.tobytes(), events.tobytes())
         with self._lock:
             known = self._users.get(key)
@@ -95,7 +97,7 @@ class UserCache:
                 self._users.move_to_end(key)
                 return known
         user = encode_user(self._session, tokens, scales, events)
-        for array in user:
+        for array in (user.query, user.bias, user.weights):
             array.flags.writeable = False
         with self._lock:
             self._users[key] = user
@@ -122,56 +124,16 @@ def encode_user(session: Session, tokens: NDArray[np.int8], scales: Floats, even
     size = padded(count, MIN_EVENTS_SHAPE)
     out = session.run(
         {
-            "tokens": _pad(tokens, size)[None],
-            "scales": _pad(scales, size)[None],
-            "events": _pad(events, size)[None],
+            "tokens": pad(tokens, size)[None],
+            "scales": pad(scales, size)[None],
+            "events": pad(events, size)[None],
             "mask": (np.arange(size) < count)[None],
         }
     )
     return User(out["query"], out["bias"], out["event_weights"][0, :count].copy())
 
 
-Chunk = Callable[[slice], "tuple[NDArray[np.int8], Floats]"]
-"""Slice of the candidates → their tokens int8 ``[c, L, M, D]`` and scales float32 ``[c, L, M]``."""
-
-
-def score(session: Session, user: User, total: int, chunk: Chunk) -> tuple[Floats, Floats]:
-    """Run the scorer graph over any number of candidates, a cache-sized part at a time.
-
-    Args:
-        session: The scorer graph.
-        user: From `encode_user`.
-        total: C.
-        chunk: Gives a part of them; may give views.
-
-    Returns:
-        Scores float32 ``[C]`` and contributions float32 ``[C, L]``.
-
-    Raises:
-        BackendError: The graph gave a score that is no number.
-    """
-    scores, contributions = np.empty(total, np.float32), np.empty((total, user.bias.shape[1]), np.float32)
-    for start in range(0, total, MAX_CANDIDATES_SHAPE):
-        part = slice(start, min(total, start + MAX_CANDIDATES_SHAPE))
-        count = part.stop - start
-        size = min(MAX_CANDIDATES_SHAPE, padded(count, MIN_CANDIDATES_SHAPE))
-        tokens, scales = chunk(part)
-        out: Arrays = session.run(
-            {
-                "query": user.query,
-                "bias": user.bias,
-                "tokens": _pad(tokens, size),
-                "scales": _pad(scales, size),
-                "mask": np.arange(size) < count,
-            }
-        )
-        scores[part], contributions[part] = out["score"][:count], out["contributions"][:count]
-    if not np.isfinite(scores).all():
-        raise BackendError("the scorer gave a score that is no number: check the bundle with another backend")
-    return scores, contributions
-
-
-def _pad(array: NDArray, size: int) -> NDArray:  # type: ignore[type-arg]
+def pad(array: NDArray[Any], size: int) -> NDArray[Any]:
     """Zeros after the rows of `array`, up to `size` rows."""
     if len(array) == size:
         return array

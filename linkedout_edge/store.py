@@ -5,6 +5,7 @@ reads memory in one sweep. An id belongs to one content; which one is kept as a 
 arrays mirror its rows of one token space: what is put is written there, and what other processes write is followed.
 
 Locks are taken in this order: history, database, `TokenStore.lock`. Who holds the last must not call what writes.
+Reading for long needs no lock: a `View` reads the arrays where they lie and tells afterwards whether they changed.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import hashlib
 import itertools
 import logging
 import os
+import re
 import sqlite3
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,7 +47,8 @@ logger = logging.getLogger("linkedout_edge")
 
 MAX_VIDEOS = 100_000
 MAX_PACK_BYTES = 2**30
-_FIRST_CAPACITY = 64
+_FIRST_CAPACITY = 64  # where memory cannot be reserved at once
+_RESERVED = 2**17  # rows
 _SAMPLE = 64 * 1024
 _BATCH = 64  # videos a transaction, and
 _BATCH_SECONDS = 2.0  # the most that a killed process has encoded in vain
@@ -126,6 +129,56 @@ class Rows(NamedTuple):
         return Rows(self.tokens.copy(), self.scales.copy(), self.stamps.copy())
 
 
+class View:
+    """Rows of a store as they are now, read in place and without its lock; made by `TokenStore.view`.
+
+    Writers do not wait for readers, so what was read counts only if `unchanged` says so at the end. Every row carries a
+    stamp that changes with its content and never comes back, and arrays that were replaced are not written any more.
+
+    Attributes:
+        rows: int64 ``[C]``.
+        stamps: int64 ``[C]``.
+    """
+
+    def __init__(self, store: TokenStore, rows: NDArray[np.int64], arrays: Rows) -> None:
+        self._store = store
+        self._arrays = arrays
+        self._first = _first_of_run(rows)
+        self._rewrites = store.rewrites
+        self.rows = rows
+        self.stamps: NDArray[np.int64] = arrays.stamps[self._where(slice(0, len(rows)))].copy()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, where: slice | NDArray[np.int64]) -> Rows:
+        """Some of the rows, by position: views where they lie side by side, else copies."""
+        at = self._where(where)
+        return Rows(self._arrays.tokens[at], self._arrays.scales[at], self._arrays.stamps[at])
+
+    def unchanged(self) -> bool:
+        """Whether all rows still hold what they held when the view was made."""
+        with self._store.lock:
+            if self._store.rewrites == self._rewrites:
+                return True
+            return bool((self._arrays.stamps[self.rows] == self.stamps).all())
+
+    def _where(self, where: slice | NDArray[np.int64]) -> slice | NDArray[np.int64]:
+        if self._first is None or not isinstance(where, slice):
+            return self.rows[where]
+        start, stop, _ = where.indices(len(self.rows))
+        return slice(self._first + start, self._first + stop)
+
+
+def _first_of_run(rows: NDArray[np.int64]) -> int | None:
+    """The first row, if they lie side by side; else None."""
+    if not rows.size:
+        return 0
+    if rows[-1] - rows[0] != len(rows) - 1 or not bool((np.diff(rows) == 1).all()):
+        return None
+    return int(rows[0])
+
+
 class Selection:
     """Ids that were looked up once, for ranking many times; made by `TokenStore.select`.
 
@@ -153,12 +206,52 @@ class Selection:
         """Whether it was made by that store."""
         return self._store is store
 
+    def holds(self) -> bool:
+        """Whether nothing has left the store since ids were looked up."""
+        return self._version == self._store.version
+
     def rows(self) -> NDArray[np.int64]:
         """Row of each id, int64 [C]; -1 for those that left the store since."""
         if self._version != self._store.version:
             with self._store.lock:
                 self._rows, self._version = self._store.rows(self.ids), self._store.version
         return self._rows
+
+
+class ListCache:
+    """Lists of ids that were looked up lately, found again by comparing them: a feed is ranked after each video of it.
+
+    Args:
+        store: Where they were looked up.
+    """
+
+    KEPT = 4
+
+    def __init__(self, store: TokenStore) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._latest: deque[tuple[list[str], Selection]] = deque(maxlen=self.KEPT)
+
+    def find(self, ids: list[str]) -> Selection | None:
+        """What the same list was resolved to, if that still holds."""
+        with self._lock:
+            latest = list(self._latest)
+        for known, selection in latest:
+            if known == ids:  # mostly a comparison of addresses
+                return selection if selection.holds() else None
+        return None
+
+    def keep(self, ids: list[str], selection: Selection) -> None:
+        """Remember a list; it must not be changed afterwards."""
+        with self._lock:
+            for entry in [e for e in self._latest if not e[1].holds() or e[0] == ids]:
+                self._latest.remove(entry)
+            self._latest.appendleft((ids, selection))
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._latest.clear()
 
 
 @dataclass(frozen=True)
@@ -170,7 +263,7 @@ class StoreStats:
         max_videos: Beyond it the least recently used one leaves; pinned ones stay.
         pinned: Videos that the history holds on to.
         payload_bytes: Bytes of tokens and scales of what is stored.
-        capacity_bytes: Bytes that are reserved for them.
+        capacity_bytes: Bytes of address space that are reserved for them; memory is taken only for what is stored.
         evicted: Videos that had to leave so far.
         unsaved: Videos that are only in memory, though there is a `data_dir`: it could not be written to.
         disk_bytes: Size of the database; 0 without one.
@@ -222,11 +315,14 @@ class TokenStore:
         self.lock = threading.RLock()
         self.version = 0
         """Changes whenever a row may hold another video than before."""
+        self.rewrites = 0
+        """Changes whenever a row that held a video may hold anything else, be it another content of the same id."""
         self.token_space = token_space
         self._shape = (config.layers, config.tokens_per_layer, config.token_width)
         self._max = max_videos
         self._row: dict[str, int] = {}
-        self._fingerprints: dict[str, Fingerprint] = {}  # all of them; with a database, those that were needed lately
+        # With a database those that were needed lately; without one those that do not fit into `_content` and `_file`.
+        self._fingerprints: dict[str, Fingerprint] = {}
         self._pins: Counter[str] = Counter()
         self._stamps = itertools.count(1)
         self._evicted = 0
@@ -241,7 +337,7 @@ class TokenStore:
         self._private_depth = self._batches = self._tolerant = 0
         self._pending_since = 0.0
         self._warned = False
-        self._position = self._data_version = 0
+        self._position = self._data_version = self._generation = 0
         if database is not None:
             from linkedout_edge.storage.tables import VideoTable
 
@@ -255,6 +351,8 @@ class TokenStore:
         self._stamp = np.zeros(0, np.int64)
         self._used = np.zeros(0, np.int64)
         self._number = np.zeros(0, np.int64)  # in the database; 0 if it is not there
+        self._content = np.zeros((0, 16), np.uint8)  # fingerprints, without a database: an object each
+        self._file = np.zeros((0, 2), np.int64)  # ... would take a third of the tokens' bytes
         self._clock = self._noted_clock = 0
 
     # What apps use.
@@ -392,8 +490,7 @@ class TokenStore:
             self._check_open()
             if id not in self._row and len(self._row) >= self._max:
                 self._evict()
-            self._set(id, tokens, scales)
-            self._fingerprints[id] = known_as
+            self._know(self._set(id, tokens, scales), id, known_as)
             if self._private_depth:
                 if id not in self._pending and not self._number[self._row[id]]:
                     self._private.add(id)
@@ -553,8 +650,12 @@ class TokenStore:
     def fingerprint(self, id: str) -> Fingerprint | None:
         """What the tokens of an id were made from; None for an unknown id."""
         known = self._fingerprints.get(id)
-        if known is not None or self._db is None or id not in self._row:
+        if known is not None or id not in self._row:
             return known
+        if self._db is None:
+            with self.lock:
+                row = self._row.get(id)
+                return None if row is None else self._packed(row)
         record = self._table.record(id)
         if record is None:  # another process has removed it
             return None
@@ -568,7 +669,7 @@ class TokenStore:
         """Note a new fingerprint of a content that stayed the same (a file that was only touched)."""
         with self.lock:
             if id in self._row:
-                self._fingerprints[id] = known_as
+                self._know(self._row[id], id, known_as)
                 if self._db is None or self._db.read_only is not None:
                     return
                 if id not in self._private and not self._private_depth:
@@ -576,17 +677,16 @@ class TokenStore:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Row of each id, int64 ``[C]``; -1 where unknown. Valid while the lock is held, or `version` stays."""
-        get = self._row.get
-        return np.fromiter((get(i, -1) for i in ids), np.int64, len(ids))
+        return np.fromiter(map(self._row.get, ids, itertools.repeat(-1)), np.int64, len(ids))
+
+    def view(self, rows: NDArray[np.int64]) -> View:
+        """Rows to be read without the lock; hold it while they are looked up and this is called."""
+        return View(self, rows, Rows(self._tokens, self._scales, self._stamp))
 
     def gather(self, rows: NDArray[np.int64]) -> Rows:
         """Copies of rows, or views where they lie side by side; hold the lock while a view is used."""
-        if not rows.size:
-            where: Any = slice(0, 0)
-        elif rows[-1] - rows[0] == len(rows) - 1 and bool((np.diff(rows) == 1).all()):
-            where = slice(int(rows[0]), int(rows[-1]) + 1)
-        else:
-            where = rows
+        first = _first_of_run(rows)
+        where: Any = rows if first is None else slice(first, first + len(rows))
         return Rows(self._tokens[where], self._scales[where], self._stamp[where])
 
     def touch(self, rows: NDArray[np.int64]) -> None:
@@ -628,6 +728,7 @@ class TokenStore:
         with self.lock:
             self._closed = True
             self.version += 1
+            self.rewrites += 1
             self._row.clear()
             self._fingerprints.clear()
             self._pins.clear()
@@ -653,18 +754,43 @@ class TokenStore:
                 self._grow(row + 1)
             self._ids.append(id)
             self._row[id] = row
+        else:
+            self.rewrites += 1
         self._tokens[row], self._scales[row] = tokens, scales
         self._stamp[row] = next(self._stamps)
         self._used[row] = self._tick()
         return row
 
+    def _know(self, row: int, id: str, known_as: Fingerprint) -> None:
+        """Note what a row was made from."""
+        if self._db is None and known_as.title is None and _DIGEST.fullmatch(known_as.content):
+            self._fingerprints.pop(id, None)
+            self._content[row] = np.frombuffer(bytes.fromhex(known_as.content), np.uint8)
+            if known_as.size is not None or self._file[row, 0]:
+                self._file[row] = (0, 0) if known_as.size is None else (known_as.size + 1, known_as.mtime_ns or 0)
+        else:
+            self._fingerprints[id] = known_as
+
+    def _packed(self, row: int) -> Fingerprint:
+        size, mtime_ns = self._file[row].tolist()
+        file = (size - 1, mtime_ns) if size else (None, None)
+        return Fingerprint(self._content[row].tobytes().hex(), None, *file)
+
     def _grow(self, least: int) -> None:
-        capacity = max(_FIRST_CAPACITY, 2 * len(self._stamp), least)
-        for name in _ARRAYS:
-            old = getattr(self, name)
-            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
-            new[: len(old)] = old
-            setattr(self, name, new)
+        """Make room for `least` rows, once for as many as are allowed: the system gives memory when it is written to.
+
+        Growing step by step would hold everything twice at each step.
+        """
+        reserved, doubled = min(self._max, _RESERVED), max(_FIRST_CAPACITY, 2 * len(self._stamp), least)
+        for capacity in (reserved, doubled) if least <= reserved else (doubled,):
+            try:
+                larger = {name: _zeros_after(getattr(self, name), capacity) for name in _ARRAYS}
+            except MemoryError:  # not even room for addresses (a limit on them, no overcommitment)
+                continue
+            for name, array in larger.items():
+                setattr(self, name, array)
+            return
+        raise MemoryError(f"there is no memory for {least} stored videos: lower the store's max_videos")
 
     def _evict(self) -> None:
         """Let the least recently used leave: a hundredth at a time, so that not every video costs a search."""
@@ -703,6 +829,7 @@ class TokenStore:
         for name in _ARRAYS:
             getattr(self, name)[last] = 0  # removed means gone
         self.version += 1
+        self.rewrites += 1
 
     # The database.
 
@@ -710,8 +837,8 @@ class TokenStore:
         """Fill the arrays; `_position` is read first, so that what is written meanwhile is followed."""
         assert self._db is not None
         self._position = self._table.position()
-        with self._db.reading() as con:
-            self._data_version = con.execute("PRAGMA data_version").fetchone()[0]
+        with self._db.reading():
+            self._data_version, self._generation = self._db.data_version(), self._db.generation
         with self.lock:
             self._grow(self._table.count())  # at once: growing by doubling would hold everything twice
         videos = self._table.load()
@@ -742,9 +869,13 @@ class TokenStore:
 
     def _follow(self, con: sqlite3.Connection) -> None:
         """Bring the arrays up to what is committed. The database's lock is held."""
-        self._data_version = con.execute("PRAGMA data_version").fetchone()[0]
-        found = self._table.changes(con, self._position)
+        assert self._db is not None
+        self._data_version = self._db.data_version()
+        rebuilt = self._generation != self._db.generation
+        found = None if rebuilt else self._table.changes(con, self._position)
         if found is None:
+            if rebuilt:
+                self._hold_on()
             self._reload()
             return
         position, changed = found
@@ -796,11 +927,20 @@ class TokenStore:
             self._allocate()
             self._clock = clock
             self.version += 1
+            self.rewrites += 1
             self._load()
             for i, tokens, scales, known_as in kept:
                 self._set(i, tokens, scales)
                 if known_as is not None:
                     self._fingerprints[i] = known_as
+
+    def _hold_on(self) -> None:
+        """After the database was rebuilt: what it may have lost is still here, and is written again."""
+        with self.lock:
+            self._leaving.clear()  # numbers of rows that are not there any more
+            for i in self._row:
+                if i not in self._private and i not in self._unsaved:
+                    self._pending[i] = None
 
     def _record(self, id: str) -> VideoRecord:
         from linkedout_edge.storage.encryption import id_bytes
@@ -830,7 +970,16 @@ class TokenStore:
                     self._table.note_used(write.con, noted)
 
 
-_ARRAYS = ("_tokens", "_scales", "_stamp", "_used", "_number")
+_ARRAYS = ("_tokens", "_scales", "_stamp", "_used", "_number", "_content", "_file")
+_DIGEST = re.compile("[0-9a-f]{32}")
+
+
+def _zeros_after(array: NDArray[Any], count: int) -> NDArray[Any]:
+    """`array`, then zeros, `count` rows in all."""
+    out = np.zeros((count, *array.shape[1:]), array.dtype)
+    if len(array):
+        out[: len(array)] = array
+    return out
 
 
 def _fingerprint_of(record: VideoRecord) -> Fingerprint:

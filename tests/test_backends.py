@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from linkedout_edge.backends import create_backend
 from linkedout_edge.backends.base import Port, check_contract
+from linkedout_edge.backends.examples import example_feeds
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import (
@@ -65,6 +67,37 @@ def test_the_scorer_is_gated_inner_products_and_masks(tiny_bundle: Path, backend
     session.close()
     with pytest.raises(ClosedError):
         session.run(feeds)
+
+
+def test_openvino_computes_in_float_where_its_integers_fail(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """What happens on ARM (docs/aarch64.md), made to happen here: compiling fails unless the rewriting is off."""
+    openvino = pytest.importorskip("openvino")
+    compile_model = openvino.Core.compile_model
+
+    def fails(self: Any, model: Any, device: str, options: dict[str, Any]) -> Any:
+        if options.get("LP_TRANSFORMS_MODE") != "NO":
+            raise RuntimeError("Check 'folded' failed")
+        return compile_model(self, model, device, options)
+
+    with open_bundle(tiny_bundle, "int8") as bundle:
+        graph = bundle.graph("encoder")
+    feeds = example_feeds("encoder", CONFIG, 1)
+    want = create_backend("openvino", threads=1).load("encoder", graph, CONFIG).run(feeds)
+    monkeypatch.setattr(openvino.Core, "compile_model", fails)
+    backend = create_backend("openvino", threads=1)
+    session = backend.load("encoder", graph, CONFIG)
+    got = session.run(feeds)
+    assert "in float" in backend.notices[0]
+    assert "Check 'folded' failed" in backend.notices[0]
+    assert not recwarn.list, "it runs on the device that was asked for"
+    tokens = [o["tokens"] * o["scales"][..., None] for o in (want, got)]
+    norms = [np.linalg.norm(t, axis=-1) for t in tokens]
+    assert (tokens[0] * tokens[1]).sum(-1) == pytest.approx(norms[0] * norms[1], rel=0.01)
+    monkeypatch.setattr(openvino.Core, "compile_model", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
+    with pytest.raises(BackendError, match="no memory"):
+        backend.load("encoder", graph, CONFIG)
 
 
 def test_a_graph_that_is_none_or_another_is_a_corrupt_bundle(tiny_bundle: Path, backend_name: str) -> None:

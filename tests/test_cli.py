@@ -111,6 +111,17 @@ def test_rank_on_openvino_gives_the_same_order(tiny_bundle: Path, clips: list[Pa
         assert scores[r["id"]] == pytest.approx(r["score"], abs=1e-3)
 
 
+def test_rank_names_videos_as_the_history_does(
+    tiny_bundle: Path, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(clips[0].parent)
+    args = ("rank", "--bundle", tiny_bundle, "--history", "clip0.mp4", "--candidates", "clip1.mp4", "gone.mp4")
+    for more in ((), ("--data-dir", tmp_path)):
+        found = result(*args, *more)
+        assert [r["id"] for r in found["ranked"]] == [str(clips[1])]
+        assert [f["id"] for f in found["failed"]] == [str(clips[0].parent / "gone.mp4")]
+
+
 def test_rank_takes_folders(tiny_bundle: Path, clips: list[Path]):
     found = result("rank", "--bundle", tiny_bundle, "--history", clips[0], "--candidates", clips[0].parent)
     assert sorted(r["id"] for r in found["ranked"]) == sorted(map(str, clips))

@@ -39,14 +39,45 @@ def test_bounds_reach_the_disk(tmp_path: Path) -> None:
         assert [e.id for e in s.history] == ["b", "c", "d"]
         clock.now += timedelta(days=20)
         s.history.add("e")
-    with stored(tmp_path) as s:
+        assert [e.id for e in s.history] == ["e"]
+        assert len(s.history) == 1
+    with stored(tmp_path, clock=clock) as s:  # a year: they are still there, since only one event says how late it is
+        assert [e.id for e in s.history] == ["c", "d", "e"]
+    clock.now += timedelta(days=8)
+    with stored(tmp_path, max_age=timedelta(days=10), clock=clock) as s:
+        assert [e.id for e in s.history] == ["e"]
+    with stored(tmp_path, max_age=None, clock=clock) as s:
         assert [e.id for e in s.history] == ["e"]
         assert list(s.store) == ["e"]
     clock.now += timedelta(days=20)
     with stored(tmp_path, max_age=timedelta(days=10), clock=clock) as s:
         assert list(s.history) == []
-    with stored(tmp_path, max_age=None, clock=clock) as s:
-        assert list(s.history) == []
+
+
+def test_a_clock_that_jumps_years_ahead_and_back_empties_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    with stored(tmp_path, clock=clock) as s:
+        for i in "abc":
+            s.history.add(i)
+    for years in (10, 20):
+        clock.now += timedelta(days=365 * years)
+        with stored(tmp_path, clock=clock) as s:
+            assert list(s.history) == []  # too old, as far as anybody can tell
+            s.history.add(f"ahead {years}")
+            assert [e.id for e in s.history] == [f"ahead {years}"]
+        clock.now -= timedelta(days=365 * years)
+        with stored(tmp_path, clock=clock) as s:
+            assert [e.id for e in s.history][:3] == ["a", "b", "c"]
+            s.history.add(f"back {years}")
+            assert {"a", "b", "c"} <= set(s.store)
+    clock.now += timedelta(days=400)  # time that really passes
+    with stored(tmp_path, clock=clock) as s:
+        s.history.add("later")
+        clock.now += timedelta(days=8)
+        s.history.add("later still")
+        left = [e.id for e in s.history]
+        assert {"later", "later still"} <= set(left)
+        assert not {"a", "b", "c", "back 10"} & {*left, *s.store}
 
 
 def test_the_order_is_that_of_adding_when_the_clock_jumps_back(tmp_path: Path) -> None:

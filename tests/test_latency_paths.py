@@ -6,6 +6,8 @@ import builtins
 import math
 import os
 import pathlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from linkedout_edge import Event, Recommender, Video
 from linkedout_edge import ranker as ranker_module
 from linkedout_edge import ranking as ranking_module
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.scoring import MAX_CANDIDATES_SHAPE, UserCache
-from linkedout_edge.store import Fingerprint
+from linkedout_edge.scorers import MAX_CANDIDATES_SHAPE, GraphScorer, HostScorer, choose
+from linkedout_edge.scoring import UserCache
+from linkedout_edge.store import Fingerprint, View
 
 
 class Counting:
@@ -50,7 +53,7 @@ def user(rec: Recommender) -> Counting:
 def scorer(rec: Recommender) -> Counting:
     """The scorer graph, counted."""
     counting = Counting(rec._sessions["scorer"])
-    rec._ranker._scorer = counting
+    rec._ranker._scorer = GraphScorer(counting)
     return counting
 
 
@@ -199,15 +202,15 @@ def test_candidates_side_by_side_are_not_copied(rec: Recommender, monkeypatch: p
     monkeypatch.setattr(ranker_module, "KEPT_FOR_EXPLAINING", 50)
     fill(rec, 400)
     seen: list[bool] = []
-    original = type(rec.store).gather
+    original = View.read
 
-    def gather(self: Any, rows: Any) -> Any:
-        found = original(self, rows)
-        if len(rows) > 50:
+    def read(self: Any, where: Any) -> Any:
+        found = original(self, where)
+        if len(found.tokens) > 50:
             seen.append(np.shares_memory(found.tokens, rec.store._tokens))
         return found
 
-    monkeypatch.setattr(type(rec.store), "gather", gather)
+    monkeypatch.setattr(View, "read", read)
     rec.rank(["v0"], rec.store.select(), top_k=3)
     assert seen
     assert all(seen)
@@ -252,6 +255,201 @@ def test_top_k_is_the_head_of_the_whole(rec: Recommender) -> None:
         assert rec.rank(["v0", "v1"], ids, top_k=k).ids == whole.ids[:k]
     assert whole[10:20].ids == whole.ids[10:20]
     assert whole[::-3].scores.tolist() == whole.scores[::-3].tolist()
+
+
+@pytest.mark.parametrize("count", [1, 15, 256, 257, 1024, 2500, 9000])
+def test_numpy_scores_what_the_graph_scores(rec: Recommender, count: int) -> None:
+    assert isinstance(rec._ranker._scorer, HostScorer)
+    ids = fill(rec, count)
+    history = [Event("v0", watched=0.3), Event(f"v{count // 2}", liked=True)]
+    ours = rec.rank(history, ids)
+    rec._ranker._scorer = GraphScorer(rec._sessions["scorer"])
+    theirs = {r.id: r for r in rec.rank(history, ids)}
+    close = 1e-5 * max(1.0, float(ours.scores.std()))  # the graph itself is exact to half of that
+    for r in ours:
+        assert math.isclose(r.score, theirs[r.id].score, abs_tol=close)
+        np.testing.assert_allclose(r.layers, theirs[r.id].layers, atol=close)
+
+
+def test_equal_videos_get_equal_scores_wherever_they_stand(rec: Recommender) -> None:
+    ids = fill(rec, 1500)
+    one = rec.store.gather(rec.store.rows(["v7"])).copies()
+    places = [0, 7, 255, 256, 700, 1023, 1024, 1499]
+    for n in places:
+        rec.store.put(f"v{n}", one.tokens[0], one.scales[0], Fingerprint(f"v{n}"))
+    scores = {r.id: r.score for r in rec.rank(["v1", "v2", Event("v3", liked=False)], ids)}
+    assert len({scores[f"v{n}"] for n in places}) == 1
+    assert scores["v7"] == rec.rank(["v1", "v2", Event("v3", liked=False)], ["v7"])[0].score
+
+
+def test_a_bundle_that_scores_in_another_way_is_run_as_it_is(rec: Recommender) -> None:
+    class Other(Counting):
+        def run(self, feeds: Any) -> Any:
+            out = super().run(feeds)
+            return {**out, "score": out["score"] * 2}
+
+    config = ModelConfig.tiny()
+    assert isinstance(choose(rec._sessions["scorer"], config), HostScorer)
+    assert isinstance(choose(Other(rec._sessions["scorer"]), config), GraphScorer)
+    on_device = Counting(rec._sessions["scorer"])
+    on_device.device = "CUDAExecutionProvider"
+    assert isinstance(choose(on_device, config), GraphScorer)
+    assert not on_device.shapes
+
+
+# What was looked up before
+
+
+def test_a_list_that_was_ranked_before_is_not_looked_up_again(
+    rec: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = fill(rec, 300)
+    history = [Event("v0", watched=0.4), Event("v1")]
+    first = rec.rank(history, ids)
+    with monkeypatch.context() as patch:
+        patch.setattr(rec.store, "_row", Untouchable(rec.store._row))
+        again = rec.rank(list(history), list(ids))
+        assert again.scores.tolist() == first.scores.tolist()
+    rec.store.put("new", *(a[0].copy() for a in rec.store.gather(rec.store.rows(["v9"]))[:2]), Fingerprint("new"))
+    assert rec.rank(history, ids).scores.tolist() == first.scores.tolist()
+    changed = [a[0].copy() for a in rec.store.gather(rec.store.rows(["v5"]))[:2]]
+    rec.store.put("v1", *changed, Fingerprint("v1 again"))  # watched: all scores change
+    assert rec.rank(history, ids).scores.tolist() != first.scores.tolist()
+    rec.store.remove("v299")
+    gone = rec.rank(history, ids)
+    assert [(f.id, f.role, f.code) for f in gone.failed] == [("v299", "candidate", "not_found")]
+    assert len(gone) == 299
+    rec.store.remove("v0")
+    gone = rec.rank(history, ids[1:5])
+    assert [(f.id, f.role) for f in gone.failed] == [("v0", "history")]
+
+
+def test_a_history_that_was_ranked_before_still_contradicts(rec: Recommender, frames: np.ndarray) -> None:
+    rec.encode([Video(frames=frames, id="x"), Video(frames=255 - frames, id="y")])
+    history = [Video(frames=frames, id="x")]
+    assert rec.rank(history, ["x", "y"]).failed == ()
+    assert rec.rank(history, ["x", "y"]).failed == ()
+    ranking = rec.rank(history, [Video(frames=frames // 2, id="x"), "y"])
+    assert (ranking.ids, [f.code for f in ranking.failed]) == (["y"], ["conflict"])
+    rec.encode([Video(frames=frames // 2, id="x")])
+    assert rec.rank(history, ["y"]).failed == ()  # encoded again: these frames are another content than what is stored
+    stored = rec.store.fingerprint("x")
+    assert stored is not None
+    assert stored.content == history[0].content
+
+
+# Several threads
+
+
+def test_rankings_do_not_wait_for_each_other(rec: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = fill(rec, 6000)
+    handle = rec.store.select(ids)
+    met = threading.Barrier(2, timeout=20)
+    original = HostScorer.score
+
+    def score(self: Any, *args: Any) -> Any:
+        met.wait()  # both are inside, or this fails
+        return original(self, *args)
+
+    monkeypatch.setattr(HostScorer, "score", score)
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(rec.rank, ["v0"], handle, top_k=3) for _ in range(2)]
+        assert both[0].result().ids == both[1].result().ids
+
+
+@pytest.mark.parametrize("change", ["replace", "remove", "evict", "grow"])
+def test_a_ranking_that_a_writer_comes_between_is_made_again(
+    rec: Recommender, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    ids = fill(rec, 3000)
+    handle = rec.store.select(ids)
+    best = rec.rank(["v0"], handle, top_k=2, fold_duplicates=False)
+    top, second = (i for i in best.ids)
+    zeros = np.zeros(rec.store.shape, np.int8), np.ones(rec.store.shape[:2], np.float32)
+    calls = []
+    original = HostScorer.score
+
+    def score(self: Any, *args: Any) -> Any:
+        result = original(self, *args)
+        if not calls:  # written after it was read
+            if change == "replace":
+                rec.store.put(top, *zeros, Fingerprint("zeros"))
+            elif change == "remove":
+                rec.store.remove(top)
+            elif change == "evict":
+                rec.store._max = 2990
+                rec.store.touch(rec.store.rows([i for i in ids if i != top]))
+                rec.store.put("one more", *zeros, Fingerprint("one more"))
+            else:
+                rec.store.put("one more", *zeros, Fingerprint("one more"))
+        calls.append(1)
+        return result
+
+    monkeypatch.setattr(HostScorer, "score", score)
+    ranking = rec.rank(["v0"], handle, top_k=5)
+    if change == "grow":  # nothing that was read has changed
+        assert (len(calls), ranking.ids[0]) == (1, top)
+        return
+    assert len(calls) == 2
+    assert ranking.ids[0] == second
+    if change == "replace":
+        assert rec.rank(["v0"], [top])[0].score == 0
+    else:
+        assert top in {f.id for f in ranking.failed}
+        assert top not in ranking.ids
+    for r in ranking:
+        assert math.isclose(r.explain().matrix.sum(), r.score, abs_tol=1e-3)
+
+
+def test_a_ranking_ends_even_if_writers_never_rest(rec: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = fill(rec, 50)
+    tokens = [a[0].copy() for a in rec.store.gather(rec.store.rows(["v1"]))[:2]]
+    original = HostScorer.score
+    writers: list[threading.Thread] = []
+
+    def score(self: Any, *args: Any) -> Any:
+        result = original(self, *args)
+        writers.append(threading.Thread(target=lambda: rec.store.put("v5", *tokens, Fingerprint("again"))))
+        writers[-1].start()
+        writers[-1].join(0.3)  # in the last attempt it has to wait
+        return result
+
+    monkeypatch.setattr(HostScorer, "score", score)
+    assert len(rec.rank(["v0"], ids)) == 50
+    assert len(writers) == ranker_module.ATTEMPTS
+    for writer in writers:
+        writer.join()
+
+
+def test_scores_are_whole_while_others_write(rec: Recommender) -> None:
+    """Each video is one of two contents at any time; a ranking never sees a mixture, nor a row of somebody else."""
+    ids = fill(rec, 800)
+    handle = rec.store.select(ids)
+    contents = [rec.store.gather(rec.store.rows([i])).copies() for i in ("v1", "v2")]
+    allowed = {r.id: r.score for r in rec.rank(["v0"], ["v1", "v2"])}.values()
+    for i in ids[1:]:
+        rec.store.put(i, contents[0].tokens[0], contents[0].scales[0], Fingerprint("a"))
+    stop = threading.Event()
+
+    def write(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        while not stop.is_set():
+            i, which = ids[int(rng.integers(1, 800))], contents[int(rng.integers(2))]
+            if rng.random() < 0.3:
+                rec.store.remove(i)
+            rec.store.put(i, which.tokens[0], which.scales[0], Fingerprint(str(seed)))
+
+    writers = [threading.Thread(target=write, args=(n,)) for n in range(2)]
+    for w in writers:
+        w.start()
+    try:
+        for n in range(60):
+            ranking = rec.rank(["v0"], handle if n % 2 else ids[1:])
+            assert {r.score for r in ranking if r.id != "v0"} <= set(allowed)
+    finally:
+        stop.set()
+        for w in writers:
+            w.join()
 
 
 # Memory

@@ -231,6 +231,9 @@ def test_a_sequence_needs_candidates_and_a_weight_a_number(rec: Recommender) -> 
     assert rec.rank([], prior={"v2": 1.0, "v1": 0.0, "v0": -1.0}).ids == ["v2", "v1", "v0"]
     with pytest.raises(ArgumentTypeError, match="weight must be a number"):
         Prior({}, weight="much")  # type: ignore[arg-type]
+    for values in ("abc", b"abc", 3, None):
+        with pytest.raises(ArgumentTypeError, match="prior must map ids to numbers"):
+            Prior(values)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="finite"):
         Prior({}, weight=math.nan)
     for name in ("fold_duplicates", "exclude_watched"):
@@ -260,7 +263,7 @@ def test_large_lists_take_the_same_options(rec: Recommender, monkeypatch: pytest
     options: dict[str, Any] = {"diversity": 0.4, "fold_duplicates": True, "prior": dict.fromkeys(ids[::3], 1.0)}
     small = [rec.rank(["v0"], rec.store.select(), top_k=k, **options) for k in (7, None)]
     monkeypatch.setattr("linkedout_edge.ranker.KEPT_FOR_EXPLAINING", 5)
-    monkeypatch.setattr("linkedout_edge.scoring.MAX_CANDIDATES_SHAPE", 16)
+    monkeypatch.setattr("linkedout_edge.scorers.MAX_CANDIDATES_SHAPE", 16)
     large = [rec.rank(["v0"], rec.store.select(), top_k=k, **options) for k in (7, None)]
     for a, b in zip(small, large, strict=True):
         assert a.ids == b.ids

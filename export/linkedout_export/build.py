@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from linkedout_quant.evaluation.exam import pool_videos, product_scores, take_ex
 from linkedout_quant.evaluation.metrics import rank_agreement
 from linkedout_quant.master import PROMPT, load_student
 from linkedout_quant.media import find_media, load_frames
+from linkedout_quant.model import Student
 from linkedout_quant.training.stills import CameraPath, clip_of
 
 from linkedout_edge import Recommender, Video
@@ -20,23 +22,19 @@ from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.errors import BackendError
 from linkedout_edge.microworld import make_exam, random_attributes, render_frames
 from linkedout_export.graphs import GraphName, export_graphs, parity
-from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8
+from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8, quantise_user
+from linkedout_export.sensitivity import choose_method
 from linkedout_export.writer import write_bundle
 
-PROVENANCE_WORLD = "Trained on clips of the micro-video world, rendered by linkedout_edge.microworld."
-PROVENANCE_PHOTOS = (
-    " And on clips made of 1,000 photos with captions (Flickr8k) and 256 photos (ImageNet sample images, split train), "
-    "with MobileNetV2 (ImageNet, Apache-2.0) as teacher; the photos are licensed for research use."
-)
 ENCODER_TOLERANCE = 1.5  # in int8 steps: a value on the edge between two may fall to either side
 OTHER_TOLERANCE = 1e-3
 
 
-def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96) -> list[Feeds]:
-    """Encoder inputs for calibration: micro-videos and, where there is data, clips of its photos and videos, in turn."""
-    rng = np.random.default_rng(77)
+def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, seed: int = 77) -> list[Feeds]:
+    """Encoder inputs for calibration: micro-videos and, where there is data, its photos and videos, in turn."""
+    rng = np.random.default_rng(seed)
     times = np.array(slot_centres(config.frames, 1.0))
-    media = [m for m in find_media([data]) if not m.held_back] if data else []
+    media = find_media([data]) if data else []
     chosen = [media[i] for i in rng.permutation(len(media))[: clips // 2]]
     shown = load_frames(chosen, config.frames, config.frame_size * 2)[1] if chosen else []
     feeds = []
@@ -44,8 +42,6 @@ def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96) -
         if shown and i % 2:
             picture = shown[i // 2 % len(shown)]
             frames = clip_of(picture, CameraPath.random(picture.shape[1:], rng), times, config.frame_size)
-            if len(frames) < config.frames:  # a video of fewer frames than the model looks at
-                frames = frames[np.arange(config.frames) * len(frames) // config.frames]
         else:
             frames = render_frames(random_attributes(rng), int(rng.integers(2**31)), times, config.frame_size)
         # Titles are rare in use and short; random words keep the ranges of their embeddings in view.
@@ -63,49 +59,111 @@ def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96) -
     return feeds
 
 
-def build(run: Path, data: Path | None, out: Path, *, name: str = "base", users: int = 120) -> Manifest:
-    """Export a run to a bundle with int8, int4 and fp32, its agreement measured on the micro-video exam.
+def origin(run: Path) -> tuple[str, str]:
+    """Licence and provenance of a run's weights, from what it remembers of its teacher and media."""
+    told = json.loads((run / "run.json").read_text()) if (run / "run.json").exists() else {}
+    provenance = "Trained on clips of the micro-video world, rendered by linkedout_edge.microworld."
+    if not told.get("teacher"):
+        return "Apache-2.0", provenance
+    return (
+        "Apache-2.0; trained on photos or videos whose own licences apply, see provenance",
+        f"{provenance} And on {told['media']} photos and videos ({told['sources']}), "
+        f"with {told['teacher']} as teacher.",
+    )
+
+
+def float_graphs(student: Student) -> tuple[dict[GraphName, onnx.ModelProto], dict[str, float]]:
+    """The three float32 graphs, and how far they are from torch (see `linkedout_export.graphs.parity`).
+
+    Raises:
+        BackendError: a graph does not compute what torch computes.
+    """
+    graphs = export_graphs(student)
+    worst = parity(student, graphs)
+    if worst["encoder"] > ENCODER_TOLERANCE or max(worst["user"], worst["scorer"]) > OTHER_TOLERANCE:
+        raise BackendError(f"the exported graphs differ from torch: {worst}")
+    return graphs, worst
+
+
+def write_float_bundle(
+    run: Path, out: Path, *, name: str = "base", data: Path | None = None, clips: int = 96
+) -> Manifest:
+    """Export a run to a bundle with fp32 alone: what `quantize` starts from.
 
     Raises:
         ArgumentError: the run is not finished.
         BackendError: a graph does not compute what torch computes.
     """
     student = load_student(run)
+    graphs, worst = float_graphs(student)
+    return _write(run, student, {"fp32": graphs}, out, name, data, clips, {}, worst)
+
+
+def _write(
+    run: Path,
+    student: Student,
+    precisions: dict[str, dict[GraphName, onnx.ModelProto]],
+    out: Path,
+    name: str,
+    data: Path | None,
+    clips: int,
+    agreement: dict[str, dict[str, float]],
+    worst: dict[str, float],
+) -> Manifest:
+    licence, provenance = origin(run)
+    return write_bundle(
+        out,
+        student,
+        precisions,
+        (run / "tokenizer.json").read_bytes(),
+        name=name,
+        prompt=PROMPT,
+        calibration=Calibration(
+            description="micro-videos" + (" and clips of photos and videos, in turn" if data else ""),
+            videos=clips,
+            score_std=1.0,
+        ),
+        licence=licence,
+        provenance=provenance,
+        agreement=agreement,
+        parity=worst,
+    )
+
+
+def build(
+    run: Path, data: Path | None, out: Path, *, name: str = "base", users: int = 120, method: str = "auto"
+) -> Manifest:
+    """Export a run to a bundle with int8, int4 and fp32, its agreement measured on the micro-video exam.
+
+    Args:
+        run: folder of a finished training.
+        data: photos and videos to calibrate on, beside micro-videos.
+        out: folder of the bundle.
+        name: of the bundle.
+        users: exam users per length of history.
+        method: calibration method of int8, or "auto": the one that measures best.
+
+    Raises:
+        ArgumentError: the run is not finished, or an unknown method.
+        BackendError: a graph does not compute what torch computes.
+    """
+    student = load_student(run)
     config = student.config
-    graphs = export_graphs(student)
-    worst = parity(student, graphs)
-    if worst["encoder"] > ENCODER_TOLERANCE or max(worst["user"], worst["scorer"]) > OTHER_TOLERANCE:
-        raise BackendError(f"the exported graphs differ from torch: {worst}")
+    graphs, worst = float_graphs(student)
     feeds = calibration_feeds(config, data)
+    if method == "auto":
+        method = next(iter(choose_method(graphs["encoder"], feeds, calibration_feeds(config, data, 16, seed=78))))
+    user = quantise_user(graphs["user"])
     precisions: dict[str, dict[GraphName, onnx.ModelProto]] = {
-        "int8": {**graphs, "encoder": quantise_int8(graphs["encoder"], feeds)},
-        "int4": {**graphs, "encoder": quantise_int4(graphs["encoder"], feeds)},
+        "int8": {**graphs, "user": user, "encoder": quantise_int8(graphs["encoder"], feeds, method=method)},
+        "int4": {**graphs, "user": user, "encoder": quantise_int4(graphs["encoder"], feeds)},
         "fp32": graphs,
     }
-
-    def write(target: Path, agreement: dict[str, dict[str, float]]) -> Manifest:
-        return write_bundle(
-            target,
-            student,
-            precisions,
-            (run / "tokenizer.json").read_bytes(),
-            name=name,
-            prompt=PROMPT,
-            calibration=Calibration(
-                description="micro-videos" + (" and photo clips of the training set, in turn" if data else ""),
-                videos=len(feeds),
-                score_std=1.0,
-            ),
-            licence="Apache-2.0" + ("; trained on photos for research use, see provenance" if data else ""),
-            provenance=PROVENANCE_WORLD + (PROVENANCE_PHOTOS if data else ""),
-            agreement=agreement,
-        )
-
     with tempfile.TemporaryDirectory() as scratch:
         unmeasured = Path(scratch) / "bundle"
-        write(unmeasured, {})
+        _write(run, student, precisions, unmeasured, name, data, len(feeds), {}, worst)
         agreement = measure_agreement(unmeasured, list(precisions), config, users)
-    return write(out, agreement)
+    return _write(run, student, precisions, out, name, data, len(feeds), agreement, worst)
 
 
 def measure_agreement(
@@ -147,7 +205,7 @@ def embed(bundle: Path, target: Path, precisions: tuple[str, ...] = ("int8", "in
     from linkedout_export.writer import write_manifest
 
     manifest = parse_manifest((bundle / "manifest.json").read_bytes())
-    kept = msgspec.structs.replace(manifest, precisions={p: manifest.precisions[p] for p in precisions})
+    kept = msgspec.structs.replace(manifest, precisions={p: manifest.precisions[p] for p in precisions}, exports={})
     shutil.rmtree(target, ignore_errors=True)
     paths = [kept.tokenizer.path, *(f.path for p in kept.precisions.values() for f in p.files.values())]
     for path in paths:

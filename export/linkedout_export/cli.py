@@ -1,54 +1,190 @@
-"""The command that turns a training run into a bundle; `linkedout-edge` finds it through an entry point."""
+"""The commands that make bundles and what else devices want; `linkedout-edge` finds them through entry points.
+
+Names are checked by the tables in `linkedout_export.formats`, which the help is made from.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+if TYPE_CHECKING:
+    from linkedout_edge.bundle.manifest import Manifest
+    from linkedout_export.quantisation import Feeds
 
-@click.command()
-@click.argument("run", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option(
-    "--data",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder whose photos calibrate, beside micro-videos.",
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_DATA = click.option("--data", type=_FOLDER, help="Folder of photos and videos to calibrate on, beside micro-videos.")
+_USERS = click.option(
+    "--users", default=120, show_default=True, help="Exam users per length of history for measuring agreement; 0: none."
 )
-@click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the new bundle."
-)
-@click.option("--name", default="base", show_default=True, help="Name of the bundle.")
-@click.option(
-    "--users",
-    default=120,
-    show_default=True,
-    help="Exam users per length of history for measuring agreement.",
-)
-@click.option(
-    "--embed",
-    "embed_into",
-    type=click.Path(path_type=Path),
-    help="Also write int8 and int4 alone to this folder.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def export(
-    run: Path, data: Path | None, out: Path, name: str, users: int, embed_into: Path | None, as_json: bool
-) -> None:
-    """Export a finished training RUN to ONNX, quantise it to int8 and int4, measure and write the bundle."""
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+
+
+def _formats_help() -> str:
+    from linkedout_export.formats import FORMATS
+
+    return " ".join(f"{f.name}: {f.title} in {', '.join(f.precisions)}." for f in FORMATS.values()) + " Or all."
+
+
+def _targets_help() -> str:
+    from linkedout_export.formats import TARGETS
+
+    return " ".join(f"{t.name} ({', '.join(t.precisions)}): {t.note}." for t in TARGETS.values())
+
+
+class _Described(click.Command):
+    """A command whose last paragraph of help is made from a table, when it is asked for."""
+
+    describe: Callable[[], str]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.epilog = type(self).describe()
+        super().format_epilog(ctx, formatter)
+
+
+class _Export(_Described):
+    describe = staticmethod(_formats_help)
+
+
+class _Quantize(_Described):
+    describe = staticmethod(_targets_help)
+
+
+def _feeds(manifest: Manifest, data: Path | None) -> Callable[[int, int], list[Feeds]]:
+    from linkedout_export.build import calibration_feeds
+
+    return lambda clips, seed: calibration_feeds(manifest.config, data, clips, seed)
+
+
+def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
     import msgspec
 
-    from linkedout_export.build import build, embed
-
-    manifest = build(run, data, out, name=name, users=users)
-    if embed_into:
-        embed(out, embed_into)
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(manifest)))
         return
-    for precision, entry in manifest.precisions.items():
-        size = sum(f.bytes for f in entry.files.values())
-        click.echo(
-            f"{precision:5} {size / 1e6:6.2f} MB  " + "  ".join(f"{k} {v:.4f}" for k, v in entry.agreement.items())
-        )
+    measured = [(p, [*e.files.values()], e.agreement) for p, e in manifest.precisions.items()]
+    measured += [(folder, [*e.files.values()], e.parity) for folder, e in manifest.exports.items()]
+    for name, files, values in measured:
+        size = sum(f.bytes for f in files)
+        click.echo(f"{name:22} {size / 1e6:6.2f} MB  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
     click.echo(f"written: {out}")
+
+
+@click.command(cls=_Export)
+@click.argument("source", type=_FOLDER)
+@click.option("--format", "formats", default="onnx", show_default=True, help="onnx, openvino, tensorrt or all.")
+@click.option(
+    "--precision", "precisions", multiple=True, help="Only this; may be given again.  [default: all there are]"
+)
+@_DATA
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the bundle.  [default: SOURCE if it is a bundle, else SOURCE/bundle]",
+)
+@click.option("--name", default="base", show_default=True, help="Name of the bundle.")
+@_USERS
+@click.option(
+    "--embed", "embed_into", type=click.Path(path_type=Path), help="Also write int8 and int4 alone to this folder."
+)
+@_JSON
+def export(
+    source: Path,
+    formats: str,
+    precisions: tuple[str, ...],
+    data: Path | None,
+    out: Path | None,
+    name: str,
+    users: int,
+    embed_into: Path | None,
+    as_json: bool,
+) -> None:
+    """Export a training run or a bundle (SOURCE) for the devices it is to run on.
+
+    A run becomes a bundle with int8, int4 and fp32, its agreement measured; then, and for a bundle at once, the graphs
+    of the format are added. `onnx` adds the static twins of the graphs that a bundle has in any case.
+    """
+    from linkedout_export.formats import check_pair, chosen_formats, require, toolkits
+    from linkedout_export.verbs import Source, export_bundle, is_run
+
+    chosen = chosen_formats(formats)  # before hours of work
+    if len(chosen) == 1:
+        for precision in precisions:
+            check_pair(chosen[0], precision)
+    require(t for f in chosen for p in precisions or f.precisions for t in toolkits(f, p))
+    if is_run(source):
+        from linkedout_export.build import build
+
+        out = out or source / "bundle"
+        manifest = build(source, data, out, name=name, users=users)
+        source = out
+    else:
+        manifest = Source.open(source).manifest
+        out = out or source
+    manifest = export_bundle(source, out, formats, precisions, _feeds(manifest, data))
+    if embed_into:
+        from linkedout_export.build import embed
+
+        embed(out, embed_into)
+    _report(manifest, out, as_json)
+
+
+@click.command(cls=_Quantize)
+@click.argument("source", type=_FOLDER)
+@click.option("--precision", required=True, help="int8, int4 or fp16.")
+@click.option("--target", default="cpu", show_default=True, help="cpu, npu or jetson.")
+@_DATA
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the bundle.  [default: SOURCE if it is a bundle, else SOURCE/bundle]",
+)
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="Ranges of int8: minmax, entropy, percentile, or auto (measured).",
+)
+@click.option("--dynamic", is_flag=True, help="int8 whose activations are scaled at run time: no calibration.")
+@click.option("--overwrite", is_flag=True, help="Make a precision again that the bundle has.")
+@_USERS
+@_JSON
+def quantize(
+    source: Path,
+    precision: str,
+    target: str,
+    data: Path | None,
+    out: Path | None,
+    method: str,
+    dynamic: bool,
+    overwrite: bool,
+    users: int,
+    as_json: bool,
+) -> None:
+    """Add a precision to a bundle that has fp32, or to a training run's (SOURCE), for one kind of device."""
+    from linkedout_edge.errors import ArgumentError, unknown
+    from linkedout_export.formats import check_target
+    from linkedout_export.quantisation import METHODS
+    from linkedout_export.verbs import Source, is_run, quantise_bundle
+
+    check_target(target, precision)
+    if method not in ("auto", *METHODS):
+        raise ArgumentError(unknown("calibration method", method, ("auto", *METHODS)))
+    if is_run(source):
+        from linkedout_export.build import write_float_bundle
+
+        out = out or source / "bundle"
+        if not (out / "manifest.json").exists():
+            write_float_bundle(source, out, data=data)
+        source = out
+    out = out or source
+    manifest = Source.open(source).manifest
+    manifest = quantise_bundle(
+        source, out, precision, target, _feeds(manifest, data),
+        method=method, dynamic=dynamic, users=users, overwrite=overwrite,
+    )  # fmt: skip
+    _report(manifest, out, as_json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def write_golden(out: Path, bundle: str) -> None:
         document = {
             "format": 1,
             "bundle": {"name": info.bundle, "precision": info.precision, "token_space": info.token_space},
-            "made_with": {"onnxruntime": info.versions["onnxruntime"]},
+            "made_with": {"onnxruntime": info.versions["onnxruntime"], "machine": platform.machine()},
             "tolerance": TOLERANCE,
             "videos": described,
             "titles": [{"text": t, "ids": tokenizer.encode(t)} for t in TITLES],

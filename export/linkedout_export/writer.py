@@ -61,6 +61,7 @@ def write_bundle(
     provenance: str,
     agreement: Mapping[str, Mapping[str, float]] | None = None,
     preprocessing: Preprocessing = Preprocessing(resize="area", mean=(128.0,) * 3, std=(64.0,) * 3),  # noqa: B008
+    parity: Mapping[str, float] | None = None,
 ) -> Manifest:
     """Write a bundle folder, replacing what lies there.
 
@@ -71,6 +72,7 @@ def write_bundle(
         tokenizer: content of ``tokenizer.json``.
         agreement: precision → measure → value, as measured against float32.
         preprocessing: for the manifest; by default the student's.
+        parity: graph → largest difference of the float32 graph from torch.
 
     Returns:
         The manifest as written.
@@ -106,6 +108,7 @@ def write_bundle(
             "onnxruntime": version("onnxruntime"),
         },
         layer_names=layer_names(student.config),
+        parity=dict(parity or {}),
     )
     write_manifest(partial, manifest)
     shutil.rmtree(out, ignore_errors=True)

@@ -40,6 +40,8 @@ DESCRIBES = (
     "GPU_UARCH_VERSION",
 )
 """Properties of a device that its compiled engines depend on; each device has some of them."""
+_NO_INTEGERS = {"LP_TRANSFORMS_MODE": "NO"}
+"""OpenVINO's switch for its low-precision rewriting; weights stay as they are, arithmetic is float's."""
 
 _DTYPES = {
     "u8": "uint8",
@@ -145,10 +147,29 @@ class OpenVinoBackend:
             return self._kept(network, graph, name.replace(":", "_").replace(",", "_"))
         except Exception as e:
             if self._device == "CPU":
-                raise BackendError(f"OpenVINO cannot compile the {graph} graph: {_first_line(e)}") from e
+                return self._in_float(network, graph, e)
             why = f"the {graph} graph does not compile there ({_first_line(e)})"
             fall_back(self._device, ["CPU"], self._strict, why, self.notices)
-            return self._compile(network, graph, "CPU", {**self._cpu_options()})
+        try:
+            return self._compile(network, graph, "CPU", self._cpu_options())
+        except Exception as e:
+            return self._in_float(network, graph, e)
+
+    def _in_float(self, network: Any, graph: str, error: Exception) -> OpenVinoSession:
+        """Compile for the CPU with integer weights and float arithmetic, after integer arithmetic failed.
+
+        On ARM, OpenVINO 2026.4 fails in its own rewriting of a quantised graph's matrix products (docs/aarch64.md).
+        """
+        options = {**self._cpu_options(), **(self._given if self._device == "CPU" else {}), **_NO_INTEGERS}
+        try:
+            session = self._compile(network, graph, "CPU", options)
+        except Exception:  # the first error says more
+            raise BackendError(f"OpenVINO cannot compile the {graph} graph: {_first_line(error)}") from error
+        self.notices.say(
+            f"OpenVINO computes the {graph} graph in float: it failed to compile it with integer arithmetic "
+            f"({_first_line(error)}); backend='onnxruntime' computes in integers here"
+        )
+        return session
 
     def _kept(self, network: Any, graph: str, name: str) -> OpenVinoSession:
         """Compile, or take what was compiled from the cache; a damaged engine is removed and built again."""

@@ -40,6 +40,23 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
     agreement: dict[str, float] = {}
 
 
+class Export(msgspec.Struct, frozen=True, kw_only=True):
+    """Graphs for one inference library, beside those in ONNX that the runtime reads."""
+
+    format: str
+    """Such as ``openvino``; linkedout_export.formats lists them."""
+    precision: str
+    static: bool = False
+    files: dict[str, FileEntry]
+    """File name, such as ``encoder.onnx`` or ``encoder.bin``, → file."""
+    sizes: dict[str, int] = {}
+    """Of static graphs: graph → what its free dimension is fixed to."""
+    opset: dict[str, int] = {}
+    """ONNX operator domain → version; empty for other formats."""
+    parity: dict[str, float] = {}
+    """Measured against the float32 graphs: measure → value."""
+
+
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
     """How frames become the encoder's input. `mean` and `std` are informative: they are inside the graph."""
 
@@ -72,6 +89,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     provenance: str = ""
     tools: dict[str, str] = {}
     layer_names: list[str] = []
+    exports: dict[str, Export] = {}
+    """Folder, such as ``static/tensorrt/int8`` → what lies there."""
+    parity: dict[str, float] = {}
+    """Largest difference of the float32 graphs from torch: graph → value (encoder: in int8 steps)."""
 
     def files(self, precision: str) -> dict[str, FileEntry]:
         """Graph name → file, in one precision."""
@@ -141,6 +162,9 @@ def _check(manifest: Manifest) -> None:
         if missing:
             raise corrupt(f"precision {name!r} has no {' and no '.join(missing)} graph")
         for entry in precision.files.values():
+            check_path(entry.path)
+    for export in manifest.exports.values():
+        for entry in export.files.values():
             check_path(entry.path)
     check_path(manifest.tokenizer.path)
     config = manifest.config

@@ -82,8 +82,9 @@ def rank(
     kept: dict[str, Any] = {}
     if data_dir is not None or (not history and default_data_dir().exists()):
         kept = data_arguments(data_dir, key_file)
-        videos = absolute(videos)
-        events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
+    # The same names as `encode` and `history` give and keep, whether or not anything is kept here.
+    videos = absolute(videos)
+    events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
     with Recommender.load(**model, **kept, decoder=decoder) as rec:
         if not history:
             events = list(rec.history)

@@ -29,18 +29,19 @@ __all__ = [
     "spread",
 ]
 
-DECODERS = ("auto", "pyav", "opencv")
+DECODERS = ("auto", "pyav", "opencv", "gstreamer")
 
 
 def get_decoder(name: str = "auto") -> Decoder:
     """A decoder by name.
 
     Args:
-        name: ``"pyav"``, ``"opencv"``, or ``"auto"`` for the first of these that is installed.
+        name: ``"pyav"``, ``"opencv"``, or ``"auto"`` for the first of these that is installed; ``"gstreamer"`` decodes
+            in hardware where there is some.
 
     Raises:
         ArgumentError: no such name.
-        MissingDependencyError: its library is not installed; the message has the ``pip install`` line.
+        MissingDependencyError: its library is not installed; the message has the line that installs it.
     """
     # Imported late: loading FFmpeg takes time and memory that an app with its own frames never needs.
     if name == "auto":
@@ -56,4 +57,8 @@ def get_decoder(name: str = "auto") -> Decoder:
         from linkedout_edge.decode.opencv import OpenCVDecoder
 
         return OpenCVDecoder()
+    if name == "gstreamer":
+        from linkedout_edge.decode.gstreamer import GStreamerDecoder
+
+        return GStreamerDecoder()
     raise ArgumentError(unknown("decoder", name, DECODERS))

@@ -85,10 +85,8 @@ def _decode(file: str, count: int, size: int, limits: Limits, deadline: Deadline
     with _opened(file) as capture:
         width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
         check_pixels(width, height, limits, file)
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        length = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        fps = fps if math.isfinite(fps) and fps > 0 else 25.0
-        seconds = length / fps if math.isfinite(length) and length > 0 else 0.0
+        fps, length = _stated(capture)
+        seconds = length / fps
         check_seconds(seconds, limits, file)
         if not seconds:
             return _one_pass(capture, count, size, deadline)
@@ -105,6 +103,32 @@ def _decode(file: str, count: int, size: int, limits: Limits, deadline: Deadline
     # The header promised more than there is: the file is cut off or damaged. Spread over what can be decoded.
     with _opened(file) as capture:
         return _one_pass(capture, count, size, deadline)
+
+
+def stated_seconds(file: str) -> float:
+    """Length of a file's video track as its container states it, 0.0 where OpenCV finds none; decodes nothing.
+
+    Args:
+        file: what `check_file` returned.
+    """
+    try:
+        file.encode()
+    except UnicodeEncodeError:  # see OpenCVDecoder
+        return 0.0
+    with _quiet:
+        _quiet_ffmpeg()
+        with _opened(file) as capture:
+            fps, length = _stated(capture)
+            return length / fps
+
+
+def _stated(capture: cv2.VideoCapture) -> tuple[float, float]:
+    """Frames a second, and how many frames there are, 0 if that is not known."""
+    fps, length = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return (
+        fps if math.isfinite(fps) and fps > 0 else 25.0,
+        length if math.isfinite(length) and length > 0 else 0.0,
+    )
 
 
 @contextlib.contextmanager

@@ -94,7 +94,7 @@ def draw_taste(rng: np.random.Generator, kind: str | None = None) -> Taste:
         kind = list(KINDS)[int(rng.integers(len(KINDS)))]
     elif kind not in KINDS and kind not in FACETS:
         raise ArgumentError(unknown("kind of user", kind, [*KINDS, *FACETS]))
-    facets = KINDS[kind] if kind in KINDS else (kind,)
+    facets = KINDS.get(kind, (kind,))
     if kind == "mixed":
         facets = tuple(rng.choice(facets, 3, replace=False))
 
@@ -188,7 +188,7 @@ class UserPool:
             n_events: Length of the history.
             n_candidates: Candidates.
             kind: As for `draw_taste`.
-            new: bool [P], clips that nobody has watched yet; given, the candidates are of these, the history of the others.
+            new: bool [P], clips that nobody has watched yet: candidates are of these, the history of the others.
 
         Raises:
             ArgumentError: The pool is too small for that many events and candidates, or the kind is unknown.

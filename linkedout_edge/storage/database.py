@@ -83,14 +83,13 @@ class Database:
         self.notices: list[str] = []
         self.codec: Codec = Plain()
         self._closed = False
+        self._key = key
+        self._broken = False
+        self.generation = 0
+        """Changes when the database was set aside and rebuilt: rows have other numbers then."""
         self._pid = os.getpid()
         _make_folder(self.folder)
-        with _only_opener(self.folder):
-            try:
-                self._open(key)
-            except damage.DamagedError as e:
-                self._rebuild(key, str(e))
-        self._file = self._file_number()
+        self._open_or_rebuild()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -103,10 +102,11 @@ class Database:
             self._check()
             if self.read_only is not None:
                 raise type(self.read_only)(*self.read_only.args)
-            if self._file_number() != self._file:
-                raise StorageDamagedError(
-                    "the database was removed or replaced while it was in use: close this recommender, and load again"
-                )
+            now = self._file_number()
+            if now != self._file:
+                self._broken = now is not None
+                mend = "close this recommender, and load again" if now is None else "try again"
+                raise StorageDamagedError(f"the database was removed or replaced while it was in use: {mend}")
             con = self._con
             try:
                 con.execute("BEGIN IMMEDIATE")
@@ -141,12 +141,17 @@ class Database:
         try:
             if self._closed or os.getpid() != self._pid:
                 return None
-            now: int = self._con.execute("PRAGMA data_version").fetchone()[0]
+            now = self.data_version()
         except sqlite3.Error:
             return None  # whoever reads or writes next says what is wrong
         finally:
             self.lock.release()
         return now if now != version else None
+
+    def data_version(self) -> int:
+        """A number that changes when another process has written, or the database was rebuilt; hold the lock."""
+        version: int = self._con.execute("PRAGMA data_version").fetchone()[0]
+        return version + (self.generation << 32)
 
     def scrub(self) -> bool:
         """Empty the write-ahead log, where older versions of pages lie, and remove set-aside databases.
@@ -177,6 +182,19 @@ class Database:
             raise ClosedError("the database was closed with its recommender: load a new one")
         if os.getpid() != self._pid:
             raise StorageError("this process was forked from the one that opened data_dir: load a recommender in each")
+        if self._broken and not self._con.in_transaction:
+            self._con.close()
+            self._open_or_rebuild()
+            self._broken = False
+            self.generation += 1
+
+    def _open_or_rebuild(self) -> None:
+        with _only_opener(self.folder):
+            try:
+                self._open(self._key)
+            except damage.DamagedError as e:
+                self._rebuild(self._key, str(e))
+        self._file = self._file_number()
 
     def _file_number(self) -> tuple[int, int] | None:
         try:
@@ -318,9 +336,9 @@ class Database:
         """Our error for SQLite's. By message: Python 3.10 does not tell the codes."""
         said = str(e).lower()
         if damage.means_damage(e):
+            self._broken = True
             return StorageDamagedError(
-                f"the database in data_dir is damaged ({damage.reason(e)}): close this recommender and load again, "
-                "it is then set aside and rebuilt"
+                f"the database in data_dir is damaged ({damage.reason(e)}): try again, it is then set aside and rebuilt"
             )
         if "full" in said or "no space" in said or ("disk i/o" in said and _is_full(self.folder)):
             return StorageFullError(

@@ -28,7 +28,9 @@ import click
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder with teacher/ for the composite teacher and, where --videos is not given, images/*.csv.",
 )
-@click.option("--texts", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="More captions for the LM, .csv.")
+@click.option(
+    "--texts", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="More captions for the LM, .csv."
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -37,15 +39,34 @@ import click
 )
 @click.option("--recipe", default="base", show_default=True, help="base, clean, smoke, or the path of a .yaml.")
 @click.option(
+    "--cache",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Where the teacher's features are kept; shared by several runs, it spares looking twice. [default: OUT/cache]",
+)
+@click.option(
+    "--start",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=None,
+    help="Folder of a finished student: its encoder is kept, and only the last stage runs.",
+)
+@click.option(
     "--until",
     type=click.Choice(["crops", "tower", "language", "clips", "users"]),
     default="users",
     show_default=True,
     help="The last stage to run.",
 )
-@click.option("--layers", default=None, help="Layers of the teacher to learn from, as 4,8,12; by default spread evenly.")
+@click.option(
+    "--layers", default=None, help="Layers of the teacher to learn from, as 4,8,12; by default spread evenly."
+)
 @click.option("--prompt", default=None, help="What a video LLM is asked; by default what the student is.")
-@click.option("--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes.")
+@click.option(
+    "--sources", "sources_text", default=None, help="What the media are and under which licence; stands in the bundle."
+)
+@click.option(
+    "--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes."
+)
 @click.option("--dtype", default=None, help="Precision of the teacher's weights, as float16.")
 @click.option("--device", default=None, help="Where the teacher runs, as cuda:0.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -57,9 +78,12 @@ def distill(
     texts: Path | None,
     out: Path,
     recipe: str,
+    cache: Path | None,
+    start: Path | None,
     until: str,
     layers: str | None,
     prompt: str | None,
+    sources_text: str | None,
     load_in: str | None,
     dtype: str | None,
     device: str | None,
@@ -67,7 +91,7 @@ def distill(
 ) -> None:
     """Distil a teacher into a student: crops, tower, language, clips, users.
 
-    On several GPUs, or as one process a core: accelerate launch -m linkedout_edge distill …
+    On several GPUs: accelerate launch -m linkedout_edge.cli.main distill … On CPUs, one process each: make train.
     """
     from linkedout_edge.errors import ArgumentError
     from linkedout_quant.distil import distil, read_texts
@@ -89,7 +113,7 @@ def distill(
             data=data,
             layers=[int(x) for x in layers.split(",")] if layers else None,
             prompt=prompt,
-            load_in=load_in,
+            load_in=load_in,  # type: ignore[arg-type]  # click has checked it
             dtype=dtype,
             device=device,
         )
@@ -102,11 +126,18 @@ def distill(
         teacher=teacher,
         media=media,
         texts=read_texts(texts, held_back) if texts else (),
+        sources=sources_text or "the user's own",
+        cache=cache,
+        start=start,
         until=until,
     )
+    if not done.told_here:  # one of several processes, and not the first
+        return
     if as_json:
         skipped = [{"file": str(s.path), "reason": s.reason} for s in done.skipped]
-        click.echo(json.dumps({"run": str(out), "master": str(done.master) if done.master else None, "skipped": skipped}))
+        click.echo(
+            json.dumps({"run": str(out), "master": str(done.master) if done.master else None, "skipped": skipped})
+        )
         return
     for s in done.skipped:
         click.echo(f"skipped: {s.path}: {s.reason}", err=True)

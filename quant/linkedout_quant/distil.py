@@ -19,12 +19,14 @@ from tokenizers import Tokenizer
 
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode.base import slot_centres
+from linkedout_edge.errors import ArgumentError
 from linkedout_edge.microworld import caption, random_attributes
-from linkedout_quant.master import new_student, save_master
+from linkedout_quant.master import load_student, new_student, save_master
 from linkedout_quant.media import Media, Skipped, load_frames
+from linkedout_quant.model import Student, UserEncoder
 from linkedout_quant.progress import track
 from linkedout_quant.recipes import Recipe
-from linkedout_quant.teachers.base import Teacher, TeacherFeatures
+from linkedout_quant.teachers import CachedTeacher, Teacher, TeacherFeatures
 from linkedout_quant.teachers.sentences import embed_sentences
 from linkedout_quant.tokenizer import from_portable, portable, train_tokenizer
 from linkedout_quant.training.clips import RealVideos, Views, train_clips
@@ -78,6 +80,8 @@ class Distilled:
     master: Path | None
     """None where it was asked to stop before the last stage."""
     skipped: list[Skipped]
+    told_here: bool = True
+    """Whether this is the process, of perhaps several, that tells of the result."""
 
 
 def caption_texts(texts: Sequence[str], micro: int = 5000) -> list[str]:
@@ -99,6 +103,9 @@ def distil(
     teacher: Teacher | None = None,
     media: Sequence[Media] = (),
     texts: Sequence[str] = (),
+    sources: str = "the user's own",
+    cache: Path | None = None,
+    start: Path | None = None,
     until: str = "users",
     accelerator: Accelerator | None = None,
 ) -> Distilled:
@@ -110,11 +117,15 @@ def distil(
         teacher: whose features photos and videos are learned by; None: the micro-video world alone.
         media: photos and videos; a teacher needs some.
         texts: more sentences for tokenizer and LM than the media's captions.
+        sources: what the media are, for the provenance in the bundle.
+        cache: where the teacher's features are kept; by default in the run folder. Shared by several runs, it spares
+            the second student's teacher everything that the first one's saw.
+        start: folder of a finished student whose encoder is kept; only the stage ``users`` runs.
         until: one of `STAGES`, the last to run.
         accelerator: where to train; by default as `linkedout_quant.training.loop.new_accelerator`.
 
     Raises:
-        ArgumentError: none of the media is usable.
+        ArgumentError: none of the media is usable, or `start` holds no finished student of the recipe's shape.
         TrainingError: the run folder is of another recipe, teacher or set of media; or see
             `linkedout_quant.training.loop.train_stage`.
     """
@@ -123,37 +134,57 @@ def distil(
     run.mkdir(parents=True, exist_ok=True)
     material = Material.load(media, config) if teacher is not None else Material([], [], [])
     if accelerator.is_main_process:
-        _remember(run, recipe, teacher, material)
-    done = Distilled(run, None, material.skipped)
+        _remember(run, recipe, teacher, material, sources)
+    done = Distilled(run, None, material.skipped, accelerator.is_main_process)
     captions = [text for item in material.media if not item.held_back for text in item.captions]
+    begun = _begun(start, run, config) if start is not None else None
     with accelerator.main_process_first():
         tokenizer = _tokenizer(run, config, caption_texts([*texts, *captions]))
     images, owners = material.images() if material.media else ([], [])
-    cache = run / "cache" / f"crops-{cache_key(teacher, images, recipe.crops.count, config.frame_size)}" if teacher else run
+    cache = cache or run / "cache"
+    crop_cache = cache
+    if teacher is not None:
+        crop_cache = cache / f"crops-{cache_key(teacher, images, recipe.crops.count, config.frame_size)}"
     if teacher is not None and accelerator.is_main_process:
         crops = recipe.crops
-        write_shards(teacher, images, cache, crops.shards, crops.count, config.frame_size, default_workers(teacher))
+        write_shards(
+            teacher, images, crop_cache, crops.shards, crops.count, config.frame_size, default_workers(teacher)
+        )
     accelerator.wait_for_everyone()
     torch.manual_seed(recipe.tower.seed)
-    student = new_student(config, tokenizer)
-    if last >= 1 and teacher is not None:
-        tower = train_tower(run, cache, config, recipe.tower, accelerator)
-        student.encoder.tower.load_state_dict(tower["tower"].state_dict())
-    if last >= 2:
+    student = begun or new_student(config, tokenizer)
+    first = STAGES.index("users") if begun else 0
+    if first <= 1 <= last and teacher is not None:
+        tower = train_tower(run, crop_cache, config, recipe.tower, accelerator)
+        student.encoder.tower.load_state_dict(tower.state_dict())
+    if first <= 2 <= last:
         sentences = caption_texts([*texts, *captions])
         train_language(run, config, recipe.language, tokenizer, student.encoder.lm, sentences, accelerator)
-    if last >= 3:
-        views = _views(cache, material, owners, teacher) if teacher is not None else None
+    if first <= 3 <= last:
+        views = _views(cache, crop_cache, material, owners, teacher) if teacher is not None else None
         train_clips(run, config, recipe.clips, tokenizer, student.encoder, views, accelerator)
     if last >= 4:
-        pool = _pool(cache, material, teacher, config) if teacher is not None else None
+        pool = _pool(cache, crop_cache, material, teacher, config) if teacher is not None else None
         train_users(run, config, recipe.users, tokenizer, student, pool, recipe.pool, accelerator)
         if accelerator.is_main_process:
             return Distilled(run, save_master(run, student.cpu()), material.skipped)
     return done
 
 
-def _remember(run: Path, recipe: Recipe, teacher: Teacher | None, material: Material) -> None:
+def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
+    """The finished student of a folder, its tokenizer copied to the run; its user encoder starts anew."""
+    student = load_student(start)
+    if student.config != config:
+        raise ArgumentError(
+            f"the student in {start} has another shape than the recipe's model: give the recipe its model"
+        )
+    if not (run / "tokenizer.json").exists():
+        shutil.copyfile(start / "tokenizer.json", run / "tokenizer.json")
+    student.user = UserEncoder(config)
+    return student
+
+
+def _remember(run: Path, recipe: Recipe, teacher: Teacher | None, material: Material, sources: str) -> None:
     """Write what decides the run; refuse to go on with anything else."""
     listing = hashlib.sha256(repr([(m.path.name, m.captions) for m in material.media]).encode()).hexdigest()
     now = {
@@ -161,6 +192,7 @@ def _remember(run: Path, recipe: Recipe, teacher: Teacher | None, material: Mate
         "teacher": teacher.name if teacher else None,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
         "media": len(material.media),
+        "sources": sources,
         "media_listing": listing,
         "skipped": [{"file": s.path.name, "reason": s.reason} for s in material.skipped],
     }
@@ -184,7 +216,7 @@ def _differences(before: dict, now: dict, path: str = "") -> list[str]:
         a, b, name = before.get(key), now[key], f"{path}{key}"
         if isinstance(a, dict) and isinstance(b, dict):
             out += _differences(a, b, name + ".")
-        elif a != b and key not in ("skipped",):
+        elif a != b and key not in ("skipped", "sources"):
             out.append(f"{name}: {a} → {b}")
     return out
 
@@ -199,12 +231,15 @@ def _tokenizer(run: Path, config: ModelConfig, texts: Sequence[str]) -> Tokenize
     return from_portable(target.read_bytes())
 
 
-def _looked(teacher: Teacher, clips: Sequence[np.ndarray], titles: Sequence[str | None], what: str) -> TeacherFeatures:
-    """Features of many clips, a few at a time."""
-    rows = [
-        teacher.look(clips[i : i + 8], titles[i : i + 8])
-        for i in track(range(0, len(clips), 8), f"teacher looks at {what}")
-    ]
+def _looked(
+    cache: Path, teacher: Teacher, clips: Sequence[np.ndarray], titles: Sequence[str | None], what: str
+) -> TeacherFeatures:
+    """Features of many clips, a few at a time, kept on disk."""
+    with CachedTeacher(teacher, cache / "clips") as cached:
+        rows = [
+            cached.look(clips[i : i + 8], titles[i : i + 8])
+            for i in track(range(0, len(clips), 8), f"teacher looks at {what}")
+        ]
     return TeacherFeatures(
         tuple(np.concatenate(layer) for layer in zip(*(r.layers for r in rows), strict=True)),
         np.concatenate([r.pooled for r in rows]),
@@ -212,7 +247,7 @@ def _looked(teacher: Teacher, clips: Sequence[np.ndarray], titles: Sequence[str 
     )
 
 
-def _views(cache: Path, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
+def _views(cache: Path, crop_cache: Path, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
     """What the clips stage draws from; owners: the item of each picture that crops were cut from."""
     texts = [material.media[i].captions for i in owners]
     sentences = None
@@ -225,13 +260,13 @@ def _views(cache: Path, material: Material, owners: Sequence[int], teacher: Teac
     if real:
         frames = [material.frames[i] for i in real]
         titles = [next(iter(material.media[i].captions), None) for i in real]
-        features = _looked(teacher, [f[:: max(1, len(f) // 4)] for f in frames], titles, "videos")
+        features = _looked(cache, teacher, [f[:: max(1, len(f) // 4)] for f in frames], titles, "videos")
         videos = RealVideos(frames, features, [material.media[i].captions for i in real])
-    return Views(CropCache(cache), texts, sentences, videos)
+    return Views(CropCache(crop_cache), texts, sentences, videos)
 
 
-def _pool(cache: Path, material: Material, teacher: Teacher, config: ModelConfig) -> ClipPool:
-    """One clip of each item for the users stage; the teacher's view of it is cached beside the crops."""
+def _pool(cache: Path, crop_cache: Path, material: Material, teacher: Teacher, config: ModelConfig) -> ClipPool:
+    """One clip of each item for the users stage, with the teacher's view of it."""
     rng = np.random.default_rng(7)
     times, seen_at = np.array(slot_centres(config.frames, 1.0)), np.linspace(0, 1, TEACHER_FRAMES)
     clips: list[Callable[[], np.ndarray]] = []
@@ -240,17 +275,11 @@ def _pool(cache: Path, material: Material, teacher: Teacher, config: ModelConfig
         path = CameraPath.random(frames.shape[1:], rng)
         clips.append(partial(clip_of, frames, path, times, config.frame_size))
         shown.append(clip_of(frames, path, seen_at, 224))
-    target = cache / "pool.npz"
-    if not target.exists():
-        titles = [next(iter(m.captions), None) for m in material.media]
-        features = _looked(teacher, shown, titles, "clips")
-        partial_file = target.with_suffix(".partial.npz")
-        np.savez(partial_file, pooled=features.pooled, language=features.language)
-        partial_file.replace(target)
-    saved, crops = np.load(target), CropCache(cache)
+    titles = [next(iter(m.captions), None) for m in material.media]
+    features, crops = _looked(cache, teacher, shown, titles, "clips"), CropCache(crop_cache)
     return ClipPool(
         clips,
-        crops.standardised("pooled", saved["pooled"]),
-        crops.standardised("language", saved["language"]),
+        crops.standardised("pooled", features.pooled),
+        crops.standardised("language", features.language),
         np.array([m.held_back for m in material.media]),
     )

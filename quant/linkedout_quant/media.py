@@ -54,13 +54,14 @@ def find_media(sources: Iterable[Path], *, split: str | None = None) -> list[Med
     """Media of folders and index files, each once, in a fixed order.
 
     Args:
-        sources: folders, searched with their subfolders, and CSV files. An index has a column ``video``, ``image``, ``path`` or
-            ``file`` (relative to the index, or the name of a file somewhere below its folder), and may have ``caption``,
-            ``title`` or ``label`` (several rows of one file are several captions) and ``split``.
+        sources: folders, searched with their subfolders, and CSV files. An index has a column ``video``, ``image``,
+            ``path`` or ``file`` (relative to the index, or the name of a file somewhere below its folder), and may have
+            ``caption``, ``title`` or ``label`` (several rows of one file are several captions) and ``split``.
         split: take only the rows of an index that have this value in ``split``; rows without one are taken.
 
     Raises:
-        ArgumentError: a source is missing, an index lacks its columns or names files that do not exist, or nothing is found.
+        ArgumentError: a source is missing, an index lacks its columns or names files that do not exist, or nothing is
+            found.
     """
     found: dict[Path, list[str]] = {}
     for source in sources:
@@ -71,7 +72,9 @@ def find_media(sources: Iterable[Path], *, split: str | None = None) -> list[Med
             for path, text in _index_rows(source, split):
                 found.setdefault(path, []).extend([text] if text else [])
         else:
-            raise ArgumentError(f"{source} is neither a folder nor a .csv index: give a folder of videos, or an index of them")
+            raise ArgumentError(
+                f"{source} is neither a folder nor a .csv index: give a folder of videos, or an index of them"
+            )
     if not found:
         raise ArgumentError(
             "no videos or photos found: expected files that end in " + ", ".join(sorted(VIDEOS | STILLS))
@@ -88,7 +91,8 @@ def _index_rows(index: Path, split: str | None) -> Iterable[tuple[Path, str]]:
         text_column = next((c for c in TEXT_COLUMNS if c in columns), None)
         if file_column is None:
             raise ArgumentError(
-                f"{index} has the columns {', '.join(columns) or '(none)'}: one of {', '.join(FILE_COLUMNS)} must name the files"
+                f"{index} has the columns {', '.join(columns) or '(none)'}: "
+                f"one of {', '.join(FILE_COLUMNS)} must name the files"
             )
         for row in reader:
             if split is not None and row.get("split") not in (None, "", split):
@@ -138,9 +142,11 @@ def load_frames(media: Sequence[Media], frames: int, size: int) -> tuple[list[Me
     decode = get_decoder()
     for item in media:
         try:
-            arrays.append(load_still(item.path)[None] if item.still else decode(item.path, frames, size, DEFAULT_LIMITS))
+            arrays.append(
+                load_still(item.path)[None] if item.still else decode(item.path, frames, size, DEFAULT_LIMITS)
+            )
             good.append(item)
-        except (LinkedOutError, OSError) as e:
+        except (LinkedOutError, OSError) as e:  # noqa: PERF203 - one bad file must not end the rest
             skipped.append(Skipped(item.path, str(e)))
             log.warning("skipped: %s", e)
     if not good:

@@ -10,7 +10,6 @@ OpenVINO: NNCF's weight compression on the float graph, in 4 bit with AWQ and sc
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,9 @@ from typing import TYPE_CHECKING, Literal
 import onnx
 from linkedout_quant.teachers.checkpoint import require
 
+from linkedout_edge._telemetry import import_openvino
 from linkedout_edge.errors import ArgumentError, unknown
+from linkedout_export.conversion import import_nncf
 from linkedout_export.quantisation import Feeds, _cleaned
 
 if TYPE_CHECKING:
@@ -90,10 +91,7 @@ def openvino_compressed(encoder: onnx.ModelProto, bits: Literal[8, 4], feeds: Se
     """
     install = 'pip install "linkedout-edge[openvino,tools]"'
     require("openvino", "nncf", purpose="OpenVINO weight compression", install=install)
-    os.environ.setdefault("NNCF_CI", "1")  # where it is set before the import, NNCF reports nothing to anybody
-    import nncf
-    import openvino
-
+    nncf, openvino = import_nncf(), import_openvino()
     with tempfile.TemporaryDirectory() as folder:  # from a file: a graph of a gigabyte is not copied as bytes once more
         onnx.save(encoder, Path(folder) / "encoder.onnx")
         model = openvino.Core().read_model(Path(folder) / "encoder.onnx")

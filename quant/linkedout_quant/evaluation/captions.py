@@ -1,4 +1,4 @@
-"""Is the LM a language model that looks? Perplexity of held-back captions, beside a trigram model of the same tokens."""
+"""Is the LM a language model that looks? Perplexity of held-back captions, beside a trigram model's."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from linkedout_quant.model import VideoEncoder
-from linkedout_quant.training.clips import caption_logits
-from linkedout_quant.training.language import title_tokens
 from tokenizers import Tokenizer
 
 from linkedout_edge.errors import MissingDependencyError
+from linkedout_quant.model import VideoEncoder
+from linkedout_quant.training.clips import caption_logits
+from linkedout_quant.training.language import title_tokens
 
 
 @torch.no_grad()
@@ -39,9 +39,7 @@ def caption_perplexity(
     return float(np.exp(total / int(mask.sum())))
 
 
-def trigram_perplexity(
-    tokenizer: Tokenizer, training: Sequence[str], captions: Sequence[str], length: int
-) -> float:
+def trigram_perplexity(tokenizer: Tokenizer, training: Sequence[str], captions: Sequence[str], length: int) -> float:
     """The same measure for a trigram model with Witten-Bell smoothing (NLTK), trained on `training`.
 
     Raises:

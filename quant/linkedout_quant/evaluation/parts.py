@@ -1,8 +1,8 @@
 """Does each part earn its place? One table of what a finished student loses without it, with intervals.
 
-The trunk (tower and LM) is that of the run. What a variant changes is trained anew and alike for all: compressors on the
-hidden states, then projections, user encoder and gates on simulated users. All are judged on the exam's users, whose
-clips show combinations that no training saw; differences are paired by user.
+The trunk (tower and LM) is that of the run. What a variant changes is trained anew and alike for all: compressors on
+the hidden states, then projections, user encoder and gates on simulated users. All are judged on the exam's users,
+whose clips show combinations that no training saw; differences are paired by user.
 """
 
 from __future__ import annotations
@@ -96,9 +96,11 @@ class _Trunk(nn.Module):
     def features(self, states: Tensor, taps: Sequence[int]) -> Tensor:
         """Hidden states [B, LM layers + 1, S, W] → [B, L, M, W]."""
         valid = torch.ones(states.shape[0], states.shape[2], dtype=torch.bool)
-        return torch.stack(
-            [c.features(states[:, tap].float(), valid) for c, tap in zip(self.compressors, taps, strict=True)], 1  # type: ignore[operator]
-        )
+        rows = [
+            c.features(states[:, tap].float(), valid)  # type: ignore[operator]
+            for c, tap in zip(self.compressors, taps, strict=True)
+        ]
+        return torch.stack(rows, 1)
 
     def tokens(self, features: Tensor) -> Tensor:
         """[B, L, M, W] → [B, L, M, D]."""
@@ -170,7 +172,11 @@ def train_variant(
     torch.manual_seed(1)
     head = _Head(config, trunk)
     objective = UserObjective(
-        head, {"general": features}, attributes, top_k=variant.top_k, gated=variant.gated  # type: ignore[arg-type]
+        head,  # type: ignore[arg-type]  # it has what of a student is asked for
+        {"general": features},
+        attributes,
+        top_k=variant.top_k,
+        gated=variant.gated,
     )
     projections, user = objective.modules["projections"], objective.modules["user"]
     optimiser = torch.optim.AdamW(
@@ -221,23 +227,22 @@ def compare_parts(student: Student, pool: int = 1200, users_per_length: int = 60
             trunk = train_compressors(shape, variant, states, attributes)
             with torch.no_grad():
                 read = [
-                    torch.cat([trunk.features(part, variant.states) for part in s.split(64)]) for s in (states, exam_states)
+                    torch.cat([trunk.features(part, variant.states) for part in s.split(64)])
+                    for s in (states, exam_states)
                 ]
             trained[whole] = trunk, read[0], read[1]
         trunk, features, exam_features = trained[whole]
         fresh = _Trunk(shape, len(variant.states))  # variants share compressors, but not what users teach them
         fresh.load_state_dict(trunk.state_dict())
-        results.append(
-            (variant, train_variant(shape, variant, fresh, features, attributes, exam_features, exam.users))
-        )
+        results.append((variant, train_variant(shape, variant, fresh, features, attributes, exam_features, exam.users)))
     reference = results[0][1]
     return [
         PartRow(
             variant.name,
             float(ndcg.mean()),
-            bootstrap_interval(ndcg),
+            bootstrap_interval(ndcg.tolist()),
             float((ndcg - reference).mean()),
-            bootstrap_interval(ndcg - reference),
+            bootstrap_interval((ndcg - reference).tolist()),
         )
         for variant, ndcg in results
     ]

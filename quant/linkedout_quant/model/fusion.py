@@ -28,9 +28,7 @@ def fuse(query: Tensor, bias: Tensor, values: Tensor, top_k: int | None = None) 
     return contributions.sum(-1), contributions
 
 
-def layer_scores(
-    query: Tensor, bias: Tensor, values: Tensor, top_k: int | None = None
-) -> tuple[Tensor, Tensor]:
+def layer_scores(query: Tensor, bias: Tensor, values: Tensor, top_k: int | None = None) -> tuple[Tensor, Tensor]:
     """Each layer's own score and its gate, float32 [B, C, L] each; arguments as for `fuse`."""
     products = torch.einsum("bklf,bclf->kbcl", query, values)
     logits = products[1] + bias.unsqueeze(1)

@@ -82,7 +82,7 @@ class CausalLM(nn.Module):
         return self._run(x, valid)
 
     def read_text(self, title_ids: Tensor, title_mask: Tensor) -> list[Tensor]:
-        """Hidden states of titles alone, without a video or a prompt: int [B, T], bool [B, T] → float32 [B, T, W] each."""
+        """Hidden states of titles without video or prompt: int [B, T], bool [B, T] → float32 [B, T, W] each."""
         return self._run(self.embedding(title_ids) + self.title_position, title_mask)
 
     def _run(self, x: Tensor, valid: Tensor) -> list[Tensor]:

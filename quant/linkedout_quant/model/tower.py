@@ -55,7 +55,7 @@ class VisionTower(nn.Module):
         self.connector = nn.Linear(self.width, config.lm_width)
 
     def middle_and_tokens(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 [B, H, W, 3] → the map before the last stage, float32 [B, C, h, w], and visual tokens [B, grid², lm_width]."""
+        """uint8 [B, H, W, 3] → the map before the last stage [B, C, h, w] and visual tokens [B, grid², lm_width]."""
         x = frames.to(torch.float32).permute(0, 3, 1, 2) * (1 / 64.0) - 2.0
         middle = self.stages[: self.middle](x)
         last = self.pool(self.stages[self.middle :](middle))

@@ -17,7 +17,7 @@ NAMES = ("base", "clean", "smoke")
 class Crops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many augmented crops the teacher looks at: `shards` files of `count` crops."""
 
-    shards: int = 51
+    shards: int = 100
     count: int = 2000
 
 
@@ -26,10 +26,10 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     model: ModelConfig = ModelConfig()
     crops: Crops = Crops()
-    tower: StageRecipe = StageRecipe("tower", 3400, 64, 2e-3, warmup=150)  # noqa: RUF009 - frozen
-    language: StageRecipe = StageRecipe("language", 700, 128, 1.5e-3, warmup=50)  # noqa: RUF009
-    clips: StageRecipe = StageRecipe("clips", 1000, 16, 1.5e-3, warmup=60)  # noqa: RUF009
-    users: StageRecipe = StageRecipe("users", 1200, 32, 2e-3, warmup=100)  # noqa: RUF009
+    tower: StageRecipe = StageRecipe("tower", 7000, 64, 2e-3, warmup=200)
+    language: StageRecipe = StageRecipe("language", 700, 128, 1.5e-3, warmup=50)
+    clips: StageRecipe = StageRecipe("clips", 3000, 16, 1.5e-3, warmup=100)
+    users: StageRecipe = StageRecipe("users", 1600, 32, 2e-3, warmup=100)
     pool: int = 3000
     """Micro-videos that simulated users choose from."""
 

@@ -39,7 +39,7 @@ class CompositeTeacher:
     """
 
     name = "composite (MobileNetV2 + all-MiniLM-L6-v2)"
-    layer_names = ("block 12", "last convolution")
+    layer_names: tuple[str, ...] = ("block 12", "last convolution")
     single_threaded = True
 
     def __init__(self, data: Path, threads: int = 1) -> None:

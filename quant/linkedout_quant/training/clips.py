@@ -17,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -69,7 +71,7 @@ class ClipBatch:
 
     def to(self, device: torch.device) -> ClipBatch:
         """The same on another device."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
@@ -197,7 +199,9 @@ class ClipData:
             texts.append(known[pick] if known and rng.random() < TITLED else None)
             if known and texts[-1] is None and self.views.sentences is not None:
                 sentences[i], captioned[i] = self.views.sentences[first][pick], True
-        for i in np.flatnonzero(rng.random(count) < 0.2):  # a cut to another picture: the teacher's views average
+        for i in np.flatnonzero(
+            rng.random(count) < 0.2
+        ).tolist():  # a cut to another picture: the teacher's views average
             other, at = int(rng.integers(count)), int(rng.integers(1, VIEW_FRAMES))
             share = at / VIEW_FRAMES
             frames[i, at:] = frames[other, at:]
@@ -234,7 +238,7 @@ class ClipData:
             v = int(rng.integers(len(videos.frames)))
             shown = videos.frames[v]
             spans = np.linspace(0, len(shown), VIEW_FRAMES + 1)
-            chosen = [min(int(rng.uniform(a, b)), len(shown) - 1) for a, b in zip(spans[:-1], spans[1:], strict=True)]
+            chosen = [min(int(rng.uniform(a, b)), len(shown) - 1) for a, b in pairwise(spans)]
             size = frames.shape[2]
             frames[i] = [cv2.resize(shown[j], (size, size), interpolation=cv2.INTER_AREA) for j in chosen]
             if rng.random() < 0.5:

@@ -41,7 +41,7 @@ def cache_key(teacher: Teacher, images: Sequence[np.ndarray], shard: int, size: 
 
 
 def _prepare(teacher: Teacher, images: list[np.ndarray]) -> None:
-    global _teacher, _images  # noqa: PLW0603 - once a worker, so that photos are not sent with each shard
+    global _teacher, _images
     _teacher, _images = teacher, images
     torch.set_num_threads(1)
 

@@ -51,6 +51,8 @@ def train_language(
         there = torch.from_numpy(mask[rows]).to(accelerator.device)
         with accelerator.autocast():
             logits = lm.logits(lm.read_text(words, there)[-1])
-        return {"captions": nn.functional.cross_entropy(logits[:, :-1][there[:, 1:]].float(), words[:, 1:][there[:, 1:]])}
+        return {
+            "captions": nn.functional.cross_entropy(logits[:, :-1][there[:, 1:]].float(), words[:, 1:][there[:, 1:]])
+        }
 
     train_stage(run, recipe, modules, losses, accelerator=accelerator)

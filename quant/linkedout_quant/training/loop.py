@@ -1,8 +1,8 @@
 """One training loop for all stages: seeded, resumable, with progress, metrics, plots and guards.
 
-Hugging Face Accelerate places it on one CPU, one GPU or many (``accelerate launch``): every process draws batches of its
-own, and gradients are averaged. What a stage computes is a function of the step's number alone, so a training that was
-cut off goes on as if it had not been.
+Hugging Face Accelerate places it on one CPU, one GPU or many (``accelerate launch``): every process draws batches of
+its own, and gradients are averaged. What a stage computes is a function of the step's number alone, so a training that
+was cut off goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from linkedout_edge.errors import LinkedOutError
 from linkedout_quant.progress import console
@@ -102,8 +101,9 @@ def _average_gradients(parameters: list[nn.Parameter], accelerator: Accelerator)
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     gradients = [p.grad for p in parameters if p.grad is not None]
-    mean = accelerator.reduce(parameters_to_vector(gradients), "mean")
-    vector_to_parameters(mean, gradients)
+    mean = accelerator.reduce(torch.cat([g.reshape(-1) for g in gradients]), "mean")
+    for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.reshape(gradient.shape))
 
 
 def train_stage(
@@ -137,7 +137,7 @@ def train_stage(
     modules.to(accelerator.device)
     optimiser = torch.optim.AdamW(parameter_groups(modules, recipe, slow), betas=(0.9, 0.98))
     parameters = [p for g in optimiser.param_groups for p in g["params"]]
-    start, batch = _restore(checkpoint, recipe, modules, optimiser, accelerator)
+    start, batch = _restore(checkpoint, recipe, modules, optimiser)
     if start >= recipe.steps:
         modules.eval()
         return
@@ -188,12 +188,12 @@ def train_stage(
 
 
 def _restore(
-    checkpoint: Path, recipe: StageRecipe, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer, acc: Accelerator
+    checkpoint: Path, recipe: StageRecipe, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer
 ) -> tuple[int, int]:
     """Step to go on from and the batch that fitted into memory."""
     if not checkpoint.exists():
         return 0, recipe.batch
-    state = torch.load(checkpoint, weights_only=True, map_location=acc.device)
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")  # loading copies to where the weights are
     if state["recipe"] != asdict(recipe):
         changed = [
             f"{k}: {state['recipe'].get(k)} → {v}" for k, v in asdict(recipe).items() if state["recipe"].get(k) != v
@@ -227,7 +227,9 @@ def _backward(
             total = torch.stack(list(terms.values())).sum()
             values = {k: float(v.detach()) for k, v in terms.items()}
             if not math.isfinite(sum(values.values())):
-                last = f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+                last = (
+                    f"the last good checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+                )
                 raise TrainingError(f"loss is not finite at step {step} of stage {recipe.name} ({values}); {last}")
             accelerator.backward(total)
             return values, batch
@@ -236,7 +238,8 @@ def _backward(
                 raise
             if batch <= 1:
                 raise TrainingError(
-                    f"stage {recipe.name}: a batch of one does not fit into memory at step {step}: choose a smaller model"
+                    f"stage {recipe.name}: a batch of one does not fit into memory at step {step}: "
+                    "choose a smaller model"
                 ) from e
         # Outside of the handler, whose traceback keeps the failed step's tensors alive.
         batch //= 2

@@ -45,5 +45,5 @@ def clip_of(frames: np.ndarray, path: CameraPath, times: np.ndarray, size: int) 
     """A photo (one frame) filmed along `path`, or a video's own frames nearest to `times`: uint8 [F, size, size, 3]."""
     if len(frames) == 1:
         return path.frames(frames[0], times, size)
-    chosen = frames[np.minimum((times * len(frames)).astype(int), len(frames) - 1)]
+    chosen = frames[np.minimum((times * len(frames)).astype(int), len(frames) - 1)]  # again, where there are too few
     return np.stack([cv2.resize(f, (size, size), interpolation=cv2.INTER_AREA) for f in chosen])

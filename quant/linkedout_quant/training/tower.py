@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.tower import VisionTower
 from linkedout_quant.training.crops import CropBatch, CropCache
-from linkedout_quant.training.loop import StageRecipe, is_finished, train_stage
+from linkedout_quant.training.loop import StageRecipe, train_stage
 from linkedout_quant.training.losses import feature_loss, relational_loss
 
 SMALL_SHARE = 0.65  # of the steps, on smaller crops
@@ -68,21 +68,21 @@ def tower_losses(heads: TeacherHeads, tower: VisionTower, batch: CropBatch) -> d
     return terms
 
 
-def crop_size(config: ModelConfig, recipe: StageRecipe, step: int) -> int:
-    """Side of the crops at a step: three quarters for the first part of the training, which takes half the time.
+def crop_size(config: ModelConfig, progress: float) -> int:
+    """Side of the crops: three quarters until `SMALL_SHARE` of the stage is over, which takes half the time.
 
     Small pictures first and large ones at the end come close to large ones all along (progressive resizing), and leave
     time for more of them.
     """
     unit = 2 ** len(config.tower_widths)
     small = config.frame_size * 3 // 4
-    return small if small % unit == 0 and step < recipe.steps * SMALL_SHARE else config.frame_size
+    return small if small % unit == 0 and progress < SMALL_SHARE else config.frame_size
 
 
 def train_tower(
     run: Path, cache: Path, config: ModelConfig, recipe: StageRecipe, accelerator: Accelerator
-) -> nn.ModuleDict:
-    """Distil the teacher into a tower; the result holds ``tower`` and ``heads``."""
+) -> VisionTower:
+    """Distil the teacher, whose crops lie in `cache`, into a tower."""
     torch.manual_seed(recipe.seed)
     tower = VisionTower(config)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -94,16 +94,13 @@ def train_tower(
         crops.width("language"),
     )
     modules = nn.ModuleDict({"tower": tower, "heads": heads})
-    if is_finished(run, recipe):
-        train_stage(run, recipe, modules, lambda draw, batch: {}, accelerator=accelerator)
-        return modules
 
     def losses(draw: int, batch: int) -> dict[str, Tensor]:
         processes = accelerator.num_processes
-        size = crop_size(config, recipe, draw // processes)
+        size = crop_size(config, draw // processes / recipe.steps)
         drawn = crops.batch(recipe.seed, draw, batch, size, processes).to(accelerator.device)
         with accelerator.autocast():
             return tower_losses(heads, tower, drawn)
 
     train_stage(run, recipe, modules, losses, accelerator=accelerator)
-    return modules
+    return tower

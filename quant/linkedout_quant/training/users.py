@@ -193,7 +193,7 @@ def micro_pool(config: ModelConfig, size: int, seed: int) -> tuple[list, list[Ca
     attributes = [random_attributes(rng) for _ in range(size)]
     seeds = rng.integers(2**31, size=size)
     times = np.array(slot_centres(config.frames, 1.0))
-    clips = [
+    clips: list[Callable[[], np.ndarray]] = [
         partial(render_frames, a, int(s), times, config.frame_size) for a, s in zip(attributes, seeds, strict=True)
     ]
     return attributes, clips
@@ -288,9 +288,7 @@ class UserObjective:
         for held_back, (chosen, sorts) in self.sorts.items():
             name = "unseen" if held_back else "seen"
             cases = [self._within(chosen, sorts.case(rng)) for _ in range(batch)]
-            scores, gates, relevant = self.scores(
-                shown, cases, learn_gates=held_back, learn_rest=not held_back
-            )
+            scores, gates, relevant = self.scores(shown, cases, learn_gates=held_back, learn_rest=not held_back)
             terms[name] = listwise_loss(scores, relevant)
             if held_back:
                 # Layers err in different ways, so their mean errs less than the best of them: gates stay soft.
@@ -336,10 +334,11 @@ def train_users(
     cache = run / "features.pt"
     if not cache.exists() and accelerator.is_main_process:
         prompts = [prompt_ids(tokenizer, text, config.prompt_tokens) for text in PROMPTS.values()]
-        state = {"micro": dict(zip(PROMPTS, pool_features(student, clips, prompts, "micro-videos", accelerator)))}
+        features = pool_features(student, clips, prompts, "micro-videos", accelerator)
+        state = {"micro": dict(zip(PROMPTS, features, strict=True))}
         if real is not None:
             features = pool_features(student, real.clips, prompts, "photos and videos", accelerator)
-            state["real"] = dict(zip(PROMPTS, features))
+            state["real"] = dict(zip(PROMPTS, features, strict=True))
         partial_file = cache.with_suffix(".partial")
         torch.save(state, partial_file)
         partial_file.replace(cache)

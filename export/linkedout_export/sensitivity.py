@@ -1,0 +1,82 @@
+"""Choosing by measuring: the calibration method, and the nodes that int8 hurts.
+
+The measure is the cosine between a clip's layer tokens and those of the float32 graph, on clips that the calibration
+did not see: it is what ranking is made of, and it takes seconds where the exam takes minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from linkedout_export.quantisation import METHODS, Feeds, prepared_graph, quantise_int8, weighted_nodes
+
+Tokens = NDArray[np.float32]
+CHOOSING = 32
+
+
+def tokens_of(run: Callable[[Feeds], Sequence[np.ndarray]], feeds: list[Feeds]) -> Tokens:
+    """Dequantised layer tokens, one row a clip: float32 [clips, L·M·D]. `run` gives tokens and scales."""
+    rows = []
+    for feed in feeds:
+        tokens, scales = run(feed)[:2]
+        rows.append((tokens * scales[..., None]).reshape(len(tokens), -1))
+    return np.concatenate(rows)
+
+
+def onnx_runner(model: onnx.ModelProto) -> Callable[[Feeds], Sequence[np.ndarray]]:
+    """An encoder graph in ONNX Runtime, as `tokens_of` wants it."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lambda feed: session.run(["tokens", "scales"], feed)
+
+
+def cosine(a: Tokens, b: Tokens) -> float:
+    """Mean cosine of rows."""
+    return float(np.mean((a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)).clip(1e-12)))
+
+
+def choose_method(encoder: onnx.ModelProto, calibration: list[Feeds], held_out: list[Feeds]) -> dict[str, float]:
+    """Token cosine of int8 with each calibration method; the first key is the best method.
+
+    The first `CHOOSING` clips calibrate: histograms of all activations cost memory and time, and the order of the
+    methods shows early.
+    """
+    calibration = calibration[:CHOOSING]
+    want = tokens_of(onnx_runner(encoder), held_out)
+    found = {
+        method: cosine(want, tokens_of(onnx_runner(quantise_int8(encoder, calibration, method=method)), held_out))
+        for method in METHODS
+    }
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def sensitive_nodes(
+    encoder: onnx.ModelProto, calibration: list[Feeds], held_out: list[Feeds], *, group: int = 4, method: str = "minmax"
+) -> list[tuple[float, list[str]]]:
+    """What each group of neighbouring nodes costs: int8 is built once with each group left in float.
+
+    Args:
+        encoder: the float32 graph.
+        calibration: as for `quantise_int8`.
+        held_out: other clips.
+        group: nodes a group, in the order of the graph.
+        method: calibration method.
+
+    Returns:
+        Token cosine gained by leaving the group in float, and the group's nodes; largest gain first.
+    """
+    want = tokens_of(onnx_runner(encoder), held_out)
+
+    def measure(keep: list[str]) -> float:
+        model = quantise_int8(encoder, calibration, keep=keep, method=method)
+        return cosine(want, tokens_of(onnx_runner(model), held_out))
+
+    nodes = weighted_nodes(prepared_graph(encoder), ("Conv", "MatMul", "Gemm"))
+    whole = measure([])
+    groups = [nodes[i : i + group] for i in range(0, len(nodes), group)]
+    return sorted(((measure(keep) - whole, keep) for keep in groups), reverse=True)

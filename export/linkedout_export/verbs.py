@@ -1,0 +1,457 @@
+"""`quantize` and `export` on bundles: plan, check, make, measure, and only then write.
+
+A bundle is never half changed: the new one is made beside the old one and takes its place at the end.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+
+from linkedout_edge.bundle.manifest import GRAPHS, MANIFEST, Export, FileEntry, Manifest, Precision
+from linkedout_edge.bundle.reader import open_bundle
+from linkedout_edge.errors import ArgumentError, StorageFullError
+from linkedout_export.conversion import (
+    STATIC_SIZES,
+    for_tensorrt,
+    openvino_files,
+    openvino_runner,
+    to_openvino,
+    with_fixed_size,
+)
+from linkedout_export.formats import ExportFormat, check_pair, check_target, chosen_formats, require, toolkits
+from linkedout_export.graphs import GraphName
+from linkedout_export.operators import check_operators
+from linkedout_export.packing import halve_constants
+from linkedout_export.quantisation import (
+    Feeds,
+    quantise_fp16,
+    quantise_int4,
+    quantise_int8,
+    quantise_int8_dynamic,
+    quantise_user,
+)
+from linkedout_export.sensitivity import choose_method, cosine, onnx_runner, tokens_of
+from linkedout_export.writer import write_manifest
+
+Graphs = dict[str, onnx.ModelProto]
+MIN_FREE = 1 << 20
+
+
+@dataclass
+class Source:
+    """A bundle folder, opened for reading: its manifest, and its graphs when they are needed."""
+
+    path: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, path: Path) -> Source:
+        """Check and open a bundle.
+
+        Raises:
+            ArgumentError: it is a .zip, which cannot be added to.
+            BundleError: it is no bundle.
+        """
+        if path.is_file():
+            raise ArgumentError(f"{path} is a file: unpack the bundle into a folder first, files are added to it")
+        with open_bundle(path) as bundle:
+            return cls(path, bundle.manifest)
+
+    def graphs(self, precision: str) -> Graphs:
+        """The ONNX graphs of one of its precisions, checked against their SHA-256."""
+        with open_bundle(self.path, precision) as bundle:
+            return {g: onnx.load_from_string(bundle.graph(g)) for g in GRAPHS}
+
+    def float_graphs(self, purpose: str) -> Graphs:
+        """The float32 graphs.
+
+        Raises:
+            ArgumentError: the bundle has none, because it was quantised already.
+        """
+        if "fp32" not in self.manifest.precisions:
+            raise ArgumentError(
+                f"{self.path} is quantised already (it has {', '.join(self.manifest.precisions)}) and {purpose} is "
+                "made from fp32, not from rounded weights: give the training run's folder, or a bundle with fp32"
+            )
+        return self.graphs("fp32")
+
+
+@contextmanager
+def staged(source: Path, out: Path, added: int) -> Iterator[Path]:
+    """A copy of the folder `source` to change, which becomes `out` when all went well.
+
+    Args:
+        source: a bundle's folder.
+        out: what is replaced, or made; may be `source`.
+        added: bytes that will be added.
+
+    Raises:
+        StorageFullError: the disk has no room; nothing was changed.
+    """
+    needed = added + sum(p.stat().st_size for p in source.rglob("*") if p.is_file()) + MIN_FREE
+    out.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out.parent).free
+    full = f"writing {out} takes about {needed / 1e6:.0f} MB, {out.parent} has {free / 1e6:.0f} MB free"
+    if free < needed:
+        raise StorageFullError(errno.ENOSPC, f"{full}: make room, or choose another --out")
+    partial, old = out.with_name(out.name + ".partial"), out.with_name(out.name + ".old")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        shutil.copytree(source, partial)
+        yield partial
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
+        partial.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT) and not isinstance(e, StorageFullError):
+            raise StorageFullError(errno.ENOSPC, f"{full}: make room, or choose another --out") from e
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(root: Path, folder: str, files: dict[str, bytes]) -> dict[str, FileEntry]:
+    shutil.rmtree(root / folder, ignore_errors=True)
+    (root / folder).mkdir(parents=True)
+    entries = {}
+    for name, data in files.items():
+        (root / folder / name).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        entries[name] = FileEntry(path=f"{folder}/{name}", sha256=digest, bytes=len(data))
+    return entries
+
+
+def static_example(graph: str, model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random feeds of a static graph, by its declared types and shapes."""
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for value in model.graph.input:
+        kind = value.type.tensor_type
+        shape = [d.dim_value for d in kind.shape.dim]
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        if dtype.kind == "b":
+            feeds[value.name] = np.arange(shape[-1]) < max(1, shape[-1] * 3 // 4)
+            feeds[value.name] = np.broadcast_to(feeds[value.name], shape).copy()
+        elif np.issubdtype(dtype, np.floating):
+            feeds[value.name] = rng.random(shape).astype(dtype) * (0.01 if value.name == "scales" else 1)
+        else:
+            low, high = (-127, 128) if dtype == np.int8 else (0, 200)
+            feeds[value.name] = rng.integers(low, high, shape).astype(dtype)
+    return feeds
+
+
+def static_difference(graph: str, dynamic: onnx.ModelProto, static: onnx.ModelProto) -> float:
+    """Largest difference of the outputs of a dynamic graph and its static twin on the same random feeds.
+
+    Relative to the output's largest magnitude where that is above 1.
+    """
+    import onnxruntime
+
+    feeds = static_example(graph, static)
+    got, want = (
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
+        for m in (static, dynamic)
+    )
+    worst = 0.0
+    for a, b in zip(got, want, strict=True):
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        real = np.abs(b) < 1e30  # masked candidates have the lowest float32
+        size = max(1.0, float(np.abs(b[real]).max(initial=0)))
+        worst = max(worst, float(np.abs(a - b)[real].max(initial=0)) / size)
+    return worst
+
+
+@dataclass
+class Made:
+    """An export in memory."""
+
+    format: ExportFormat
+    precision: str
+    static: bool
+    files: dict[str, bytes]
+    opset: dict[str, int]
+    parity: dict[str, float]
+
+    @property
+    def folder(self) -> str:
+        """Where it lies in the bundle."""
+        return self.format.folder(self.precision, self.static)
+
+
+def _opset(models: Iterable[onnx.ModelProto]) -> dict[str, int]:
+    return {o.domain or "ai.onnx": o.version for m in models for o in m.opset_import}
+
+
+@dataclass
+class Maker:
+    """Makes exports of one bundle. `calibration` is called at most once, and only where TensorRT's int8 needs it."""
+
+    source: Source
+    calibration: Callable[[], list[Feeds]]
+    held_out: list[Feeds]
+
+    def __post_init__(self) -> None:
+        self._want: np.ndarray | None = None
+
+    def parity(self, run: Callable[[Feeds], Sequence[np.ndarray]]) -> dict[str, float]:
+        """Token cosine against the float32 graphs, where the bundle has them."""
+        if "fp32" not in self.source.manifest.precisions:
+            return {}
+        if self._want is None:
+            self._want = tokens_of(onnx_runner(self.source.graphs("fp32")["encoder"]), self.held_out)
+        return {"token_cosine": round(cosine(self._want, tokens_of(run, self.held_out)), 6)}
+
+    def make(self, format: ExportFormat, precision: str) -> list[Made]:
+        """All layouts of one format in one precision, checked and measured; nothing is written."""
+        maker = {"onnx": self._onnx, "openvino": self._openvino, "tensorrt": self._tensorrt}[format.name]
+        return maker(format, precision)
+
+    def _static(self, format: ExportFormat, precision: str, graphs: Graphs, dynamic: Graphs) -> Made:
+        for graph, model in graphs.items():
+            check_operators(graph, model, format.operators)
+        worst = max(static_difference(g, dynamic[g], m) for g, m in graphs.items())
+        return Made(
+            format,
+            precision,
+            True,
+            {f"{g}.onnx": m.SerializeToString() for g, m in graphs.items()},
+            _opset(graphs.values()),
+            {**self.parity(onnx_runner(graphs["encoder"])), "static_difference": worst},
+        )
+
+    def _onnx(self, format: ExportFormat, precision: str) -> list[Made]:
+        dynamic = self.source.graphs(precision)
+        fixed = {g: with_fixed_size(g, m) for g, m in dynamic.items()}
+        return [self._static(format, precision, fixed, dynamic)]
+
+    def _tensorrt(self, format: ExportFormat, precision: str) -> list[Made]:
+        encoder = self.source.float_graphs(f"TensorRT's {precision}")["encoder"]
+        if precision == "int8":
+            encoder = quantise_int8(encoder, self.calibration(), symmetric=True, reduce_range=False)
+        else:
+            # Engines are built with --fp16 from float32 operators, so that TensorRT picks what stays float32 itself.
+            halve_constants(encoder)
+        encoder = for_tensorrt(encoder)
+        return [self._static(format, precision, {"encoder": with_fixed_size("encoder", encoder)}, {"encoder": encoder})]
+
+    def _openvino(self, format: ExportFormat, precision: str) -> list[Made]:
+        if precision == "int8":
+            graphs = self.source.graphs("int8")
+        else:
+            graphs = self.source.float_graphs(f"OpenVINO's {precision}")
+            if precision == "int4":
+                graphs["user"] = quantise_user(graphs["user"])
+        for graph, model in graphs.items():
+            check_operators(graph, model, format.operators)
+        made = []
+        for static in (False, True):
+            files: dict[str, bytes] = {}
+            for graph, model in graphs.items():
+                files |= openvino_files(graph, to_openvino(graph, model, precision, static=static), precision)
+            run = openvino_runner(files["encoder.xml"], files["encoder.bin"])
+            made.append(Made(format, precision, static, files, {}, self.parity(run)))
+        return made
+
+
+def add_exports(out: Path, source: Path, made: list[Made]) -> Manifest:
+    """Write exports into a copy of the bundle `source`, which becomes `out`."""
+    with staged(source, out, sum(len(d) for m in made for d in m.files.values())) as stage:
+        manifest = open_bundle(stage).manifest
+        exports = dict(manifest.exports)
+        for m in made:
+            exports[m.folder] = Export(
+                format=m.format.name,
+                precision=m.precision,
+                static=m.static,
+                files=_write(stage, m.folder, m.files),
+                sizes={g: STATIC_SIZES[g] for g in m.format.graphs} if m.static else {},
+                opset=m.opset,
+                parity=m.parity,
+            )
+        manifest = msgspec.structs.replace(manifest, exports=exports)
+        write_manifest(stage, manifest)
+    return manifest
+
+
+def export_bundle(
+    bundle: Path,
+    out: Path,
+    formats: str,
+    precisions: Sequence[str],
+    calibration: Callable[[int, int], list[Feeds]],
+) -> Manifest:
+    """Add exports to a bundle.
+
+    Args:
+        bundle: folder of the bundle.
+        out: folder of the new bundle; may be the same.
+        formats: a name of `FORMATS`, or ``"all"``.
+        precisions: which; empty: all that the bundle has and the format takes.
+        calibration: (clips, seed) → feeds of the encoder graph.
+
+    Raises:
+        ArgumentError: unknown names, a pair that does not exist, or a bundle without the weights that are needed.
+        MissingDependencyError: a toolkit is not installed.
+        BackendError: an operator or opset that the target does not list.
+        StorageFullError: no room.
+    """
+    source = Source.open(bundle)
+    plan = []
+    for format in chosen_formats(formats):
+        for precision in precisions:
+            if formats != "all" or not any(precision in f.precisions for f in chosen_formats("all")):
+                check_pair(format, precision)
+        has = source.manifest.precisions
+        default = [p for p in format.precisions if p in has and p != "fp32"]
+        if format.name == "tensorrt":
+            default = list(format.precisions)
+        plan += [(format, p) for p in precisions or default if p in format.precisions]
+    require(dict.fromkeys(t for format, p in plan for t in toolkits(format, p)))
+    for format, p in plan:
+        if format.name == "onnx" or (format.name == "openvino" and p == "int8"):
+            if p not in source.manifest.precisions:
+                raise ArgumentError(
+                    f"{bundle} has no {p} (it has {', '.join(source.manifest.precisions)}): "
+                    f"make it first with linkedout-edge quantize {bundle} --precision {p}"
+                )
+        elif "fp32" not in source.manifest.precisions:
+            source.float_graphs(f"{format.title} {p}")
+    maker = Maker(source, lambda: calibration(96, 77), calibration(16, 78))
+    return add_exports(out, bundle, [made for format, p in plan for made in maker.make(format, p)])
+
+
+def quantised_graphs(
+    graphs: Graphs, precision: str, calibration: list[Feeds], held_out: list[Feeds], *, method: str, dynamic: bool
+) -> Graphs:
+    """The three ONNX graphs in a lower precision.
+
+    Args:
+        graphs: in float32.
+        precision: "int8", "int4" or "fp16".
+        calibration: encoder feeds; unused for "fp16" and with `dynamic`.
+        held_out: other feeds, to choose the method by.
+        method: a calibration method, or "auto": the one with the best token cosine.
+        dynamic: int8 without calibration.
+    """
+    encoder = graphs["encoder"]
+    if precision == "fp16":
+        user = onnx.load_from_string(graphs["user"].SerializeToString())
+        halve_constants(user)
+        return {**graphs, "encoder": quantise_fp16(encoder), "user": user}
+    if precision == "int4":
+        small = quantise_int4(encoder, calibration)
+    elif dynamic:
+        small = quantise_int8_dynamic(encoder)
+    else:
+        if method == "auto":
+            method = next(iter(choose_method(encoder, calibration, held_out)))
+        small = quantise_int8(encoder, calibration, method=method)
+    return {**graphs, "encoder": small, "user": quantise_user(graphs["user"])}
+
+
+def quantise_bundle(
+    bundle: Path,
+    out: Path,
+    precision: str,
+    target: str,
+    calibration: Callable[[int, int], list[Feeds]],
+    *,
+    method: str = "auto",
+    dynamic: bool = False,
+    users: int = 120,
+    overwrite: bool = False,
+) -> Manifest:
+    """Add a precision to a bundle that has fp32, and what the target wants beside it.
+
+    Args:
+        bundle: folder of the bundle.
+        out: folder of the new bundle; may be the same.
+        precision, target: see `linkedout_export.formats.TARGETS`.
+        calibration: (clips, seed) → feeds of the encoder graph.
+        method: a calibration method, or "auto".
+        dynamic: int8 without calibration.
+        users: exam users per length of history for the agreement; 0 leaves it out.
+        overwrite: make a precision again that the bundle has.
+
+    Raises:
+        ArgumentError: unknown names, an impossible pair, a bundle that is quantised already.
+        MissingDependencyError: a toolkit is not installed.
+        StorageFullError: no room.
+    """
+    found = check_target(target, precision)
+    if dynamic and (precision, target) != ("int8", "cpu"):
+        raise ArgumentError(f"--dynamic is for int8 on the cpu, not {precision} on {target}: leave it out")
+    formats = [chosen_formats(name)[0] for name in [found.precisions[precision]] if name]
+    require(t for f in formats for t in toolkits(f, precision))
+    source = Source.open(bundle)
+    if precision in source.manifest.precisions and target == "cpu" and not overwrite:
+        raise ArgumentError(
+            f"{bundle} is quantised to {precision} already: use it as it is, or make it again with --overwrite"
+        )
+    graphs = source.float_graphs(precision)
+    held_out = calibration(16, 78)
+    manifest = source.manifest
+    if precision not in manifest.precisions or overwrite:
+        feeds = [] if dynamic or precision == "fp16" else calibration(96, 77)
+        small = quantised_graphs(graphs, precision, feeds, held_out, method=method, dynamic=dynamic)
+        for graph, model in small.items():
+            check_operators(graph, model, chosen_formats("onnx")[0].operators)
+        files = {f"{g}.onnx": m.SerializeToString() for g, m in small.items()}
+        want, got = (tokens_of(onnx_runner(m["encoder"]), held_out) for m in (graphs, small))
+        agreement = {"token_cosine": round(cosine(want, got), 6)}
+        manifest = _add_precision(bundle, out, precision, files, agreement)
+        if users:
+            from linkedout_export.build import measure_agreement
+
+            measured = measure_agreement(out, [precision, "fp32"], manifest.config, users)[precision]
+            entry = msgspec.structs.replace(manifest.precisions[precision], agreement={**agreement, **measured})
+            manifest = msgspec.structs.replace(manifest, precisions={**manifest.precisions, precision: entry})
+            write_manifest(out, manifest)
+    elif out != bundle:
+        with staged(bundle, out, 0):
+            pass
+    if formats:
+        maker = Maker(Source.open(out), lambda: calibration(96, 77), held_out)
+        made = [m for f in formats for m in maker.make(f, precision) if m.static]
+        manifest = add_exports(out, out, made)
+    return manifest
+
+
+def _add_precision(
+    bundle: Path, out: Path, precision: str, files: dict[str, bytes], agreement: dict[str, float]
+) -> Manifest:
+    with staged(bundle, out, sum(map(len, files.values()))) as stage:
+        manifest = open_bundle(stage).manifest
+        entries = _write(stage, f"onnx/{precision}", files)
+        added = Precision(files={g: entries[f"{g}.onnx"] for g in _names()}, agreement=agreement)
+        # fp32 stays last: the first precision is what a bundle is loaded in.
+        kept = {p: e for p, e in manifest.precisions.items() if p not in (precision, "fp32")}
+        order = {**kept, precision: added, **{p: e for p, e in manifest.precisions.items() if p == "fp32"}}
+        # What was made from the old graphs of this precision is not theirs any more.
+        exports = {k: e for k, e in manifest.exports.items() if e.precision != precision}
+        manifest = msgspec.structs.replace(manifest, precisions=order, exports=exports)
+        write_manifest(stage, manifest)
+    return manifest
+
+
+def _names() -> tuple[GraphName, ...]:
+    return ("encoder", "user", "scorer")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a training run (it has a master) and not a bundle."""
+    from linkedout_quant.master import MASTER
+
+    return (path / MASTER).exists() and not (path / MANIFEST).exists()
