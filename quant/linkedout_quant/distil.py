@@ -138,18 +138,17 @@ def distil(
     done = Distilled(run, None, material.skipped, accelerator.is_main_process)
     captions = [text for item in material.media if not item.held_back for text in item.captions]
     begun = _begun(start, run, config) if start is not None else None
+    sentences = caption_texts([*texts, *captions])
     with accelerator.main_process_first():
-        tokenizer = _tokenizer(run, config, caption_texts([*texts, *captions]))
+        tokenizer = _tokenizer(run, config, sentences)
     images, owners = material.images() if material.media else ([], [])
     cache = cache or run / "cache"
     crop_cache = cache
     if teacher is not None:
-        crop_cache = cache / f"crops-{cache_key(teacher, images, recipe.crops.count, config.frame_size)}"
-    if teacher is not None and accelerator.is_main_process:
-        crops = recipe.crops
-        write_shards(
-            teacher, images, crop_cache, crops.shards, crops.count, config.frame_size, default_workers(teacher)
-        )
+        crops, size = recipe.crops, config.frame_size
+        crop_cache = cache / f"crops-{cache_key(teacher, images, crops.count, size)}"
+        if accelerator.is_main_process:
+            write_shards(teacher, images, crop_cache, crops.shards, crops.count, size, default_workers(teacher))
     accelerator.wait_for_everyone()
     torch.manual_seed(recipe.tower.seed)
     student = begun or new_student(config, tokenizer)
@@ -158,7 +157,6 @@ def distil(
         tower = train_tower(run, crop_cache, config, recipe.tower, accelerator)
         student.encoder.tower.load_state_dict(tower.state_dict())
     if first <= 2 <= last:
-        sentences = caption_texts([*texts, *captions])
         train_language(run, config, recipe.language, tokenizer, student.encoder.lm, sentences, accelerator)
     if first <= 3 <= last:
         views = _views(cache, crop_cache, material, owners, teacher) if teacher is not None else None
@@ -227,7 +225,7 @@ def _tokenizer(run: Path, config: ModelConfig, texts: Sequence[str]) -> Tokenize
     if not target.exists():
         partial_file = target.with_suffix(".partial")
         partial_file.write_bytes(portable(train_tokenizer(texts, config.vocab_size)))
-        shutil.move(partial_file, target)
+        partial_file.replace(target)
     return from_portable(target.read_bytes())
 
 
