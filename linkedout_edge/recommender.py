@@ -222,11 +222,6 @@ class Recommender:
             try:
                 for graph in GRAPHS:
                     sessions[graph] = library.load(graph, opened.graph(graph), config, opened.precision)
-                    if graph != "encoder" and count > 1 and sessions[graph].device.startswith("CPU"):
-                        # So little work that waking a second thread costs more than it does.
-                        sessions.pop(graph).close()
-                        alone = create_backend(backend, device="cpu", threads=1, cache_dir=cache_dir)
-                        sessions[graph] = alone.load(graph, opened.graph(graph), config, opened.precision)
                 if data_dir is not None:
                     from linkedout_edge.storage import Database
 

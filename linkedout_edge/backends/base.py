@@ -116,6 +116,11 @@ CONTRACT: dict[str, tuple[dict[str, tuple[str, _Dims]], dict[str, tuple[str, _Di
 }
 
 
+def graph_threads(graph: str, threads: int) -> int:
+    """CPU threads for a graph: user and scorer are so little work that waking a second one costs more than it does."""
+    return threads if graph == "encoder" else 1
+
+
 def check_contract(graph: str, inputs: Sequence[Port], outputs: Sequence[Port], config: ModelConfig) -> None:
     """Compare a loaded graph with what docs/architecture.md promises.
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from linkedout_edge import _telemetry
 from linkedout_edge._version import __version__
 from linkedout_edge.backends import drivers
-from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back
+from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back, graph_threads
 from linkedout_edge.backends.cache import EngineCache, digest
 from linkedout_edge.backends.examples import example_feeds
 from linkedout_edge.backends.fixed import FREE, FixedSession
@@ -246,7 +246,7 @@ class OnnxRuntimeBackend:
     ) -> Any:
         ort = self._ort
         options = options or ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = graph_threads(graph, self.threads)
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_mem_pattern = False

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from linkedout_edge._telemetry import import_openvino
 from linkedout_edge._version import __version__
 from linkedout_edge.backends import drivers
-from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back
+from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back, graph_threads
 from linkedout_edge.backends.cache import EngineCache, digest
 from linkedout_edge.backends.fixed import FixedSession, free_axes
 from linkedout_edge.backends.notices import Notices, announced
@@ -109,7 +109,7 @@ class OpenVinoBackend:
             "linkedout-edge": __version__,
             "openvino": self.version,
             "device": self._device,
-            "options": repr(sorted(self._options().items())),
+            "options": repr(sorted(self._options("encoder").items())),
         }
         for part in _parts(self._device):
             if part in VIRTUAL:
@@ -151,7 +151,7 @@ class OpenVinoBackend:
             why = f"the {graph} graph does not compile there ({_first_line(e)})"
             fall_back(self._device, ["CPU"], self._strict, why, self.notices)
         try:
-            return self._compile(network, graph, "CPU", self._cpu_options())
+            return self._compile(network, graph, "CPU", self._cpu_options(graph))
         except Exception as e:
             return self._in_float(network, graph, e)
 
@@ -160,7 +160,7 @@ class OpenVinoBackend:
 
         On ARM, OpenVINO 2026.4 fails in its own rewriting of a quantised graph's matrix products (docs/aarch64.md).
         """
-        options = {**self._cpu_options(), **(self._given if self._device == "CPU" else {}), **_NO_INTEGERS}
+        options = {**self._cpu_options(graph), **(self._given if self._device == "CPU" else {}), **_NO_INTEGERS}
         try:
             session = self._compile(network, graph, "CPU", options)
         except Exception:  # the first error says more
@@ -174,7 +174,7 @@ class OpenVinoBackend:
     def _kept(self, network: Any, graph: str, name: str) -> OpenVinoSession:
         """Compile, or take what was compiled from the cache; a damaged engine is removed and built again."""
         folder = self._cache.engines(name, self.fingerprint()) if self._cache.keeps else None
-        options = self._options()
+        options = self._options(graph)
         if folder is None:
             return self._compile(network, graph, self._device, options)
         try:
@@ -184,19 +184,19 @@ class OpenVinoBackend:
                 raise
             return self._compile(network, graph, self._device, options)
 
-    def _options(self) -> dict[str, Any]:
+    def _options(self, graph: str) -> dict[str, Any]:
         if self._device == "CPU":
-            return {**self._cpu_options(), **self._given}
+            return {**self._cpu_options(graph), **self._given}
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if "NPU" not in self._device:  # an NPU has no float32
             options["INFERENCE_PRECISION_HINT"] = "f32"
         return {**options, **self._given}
 
-    def _cpu_options(self) -> dict[str, Any]:
+    def _cpu_options(self, graph: str) -> dict[str, Any]:
         return {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": self.threads,
+            "INFERENCE_NUM_THREADS": graph_threads(graph, self.threads),
         }
 
     def _compile(self, network: Any, graph: str, device: str, options: dict[str, Any]) -> OpenVinoSession:
