@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= ../shared/data
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all lint type check train bundle clean-bundle student golden exam bench table readme-table aarch64 clean help
+.PHONY: demo test test-all lint type check photos train refine bundle clean-bundle student golden exam bench table readme-table aarch64 clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -41,13 +41,25 @@ check: lint type test  ## what CI runs
 # One process a CPU, each in one thread: they wait for each other once a step and not at every operator.
 PROCESSES ?= $(shell nproc)
 LAUNCH = OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/torchrun --nproc_per_node $(PROCESSES) \
-	-m linkedout_edge.cli.main
-DISTIL = --teacher composite --data $(DATA) --recipe base --out runs/base \
-	--sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample images, split train; research use"
+	-m -- linkedout_edge.cli.main
+PHOTOS = runs/photos/photos.csv
+DISTIL = --teacher composite --data $(DATA) --also $(PHOTOS) --out runs/base --cache runs/cache \
+	--sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample images, split train (research use); \
+	photos of Debian packages (Tux Paint stamps, GCompris, wallpapers; GPL and Creative Commons)"
 
-train: .venv/installed  ## distil the default student (hours; resumes where it stopped), then build its bundle
-	.venv/bin/linkedout-edge distill $(DISTIL) --until crops
-	$(LAUNCH) distill $(DISTIL)
+$(PHOTOS): .venv/installed
+	.venv/bin/python -m linkedout_quant.openphotos runs/photos
+
+photos: $(PHOTOS)  ## fetch openly licensed photos for training out of Debian packages (needs APT)
+
+train: .venv/installed $(PHOTOS)  ## distil the default student (hours; resumes where it stopped), then build its bundle
+	OMP_NUM_THREADS=1 .venv/bin/linkedout-edge distill $(DISTIL) --recipe base --until crops
+	$(LAUNCH) distill $(DISTIL) --recipe base
+	$(MAKE) bundle
+
+refine: .venv/installed $(PHOTOS)  ## go on from the default student with more photos (hours; resumes), then build its bundle
+	OMP_NUM_THREADS=1 .venv/bin/linkedout-edge distill $(DISTIL) --recipe refine --start models/base --from crops --until crops
+	$(LAUNCH) distill $(DISTIL) --recipe refine --start models/base --from crops
 	$(MAKE) bundle
 
 bundle: .venv/installed  ## runs/base → ONNX, int8, int4 → runs/base/bundle, and what ships → linkedout_edge/bundles/base

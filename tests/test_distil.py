@@ -117,15 +117,49 @@ def test_going_on_with_anything_else_is_refused_by_name(run, photos):
 
 def test_cached_crops_carry_the_teachers_view_of_the_same_crop(run):
     (cache,) = (run / "cache").glob("crops-*")
-    crops = CropCache(cache)
+    crops = CropCache([cache], [1])
     batch = crops.batch(0, 0, 12)
-    again = CropCache(cache).batch(0, 0, 12)
+    again = CropCache([cache], [1]).batch(0, 0, 12)
     assert torch.equal(batch.crops, again.crops)
     mean, scale = crops.statistics["layer0"]
     for crop, cells in zip(batch.crops.numpy(), batch.layers[0].numpy(), strict=True):
         # Mirrored or not, the cells lie where the picture has them.
         want = colour_layout(crop[None]).reshape(16, 3)
         assert np.abs(cells * scale + mean - want).mean() < 0.05
+
+
+def test_a_finished_student_goes_on_from_any_stage_with_more_photos(run, photos, tmp_path):
+    more = tmp_path / "more"
+    more.mkdir()
+    for i in range(30):
+        cv2.imwrite(str(more / f"{i}@0.png"), np.random.default_rng(i).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    media, looks = find_media([photos / "index.csv"]), []
+    further = find_media([more], collection="more")
+    recipe, arguments = load_recipe("smoke"), {"cache": run / "cache", "start": run, "texts": ["a b c"]}
+    teacher = ColourTeacher(looks=looks)
+    before = load_student(run).encoder.state_dict()
+
+    done = distil(
+        tmp_path / "all", recipe, teacher=teacher, media=[*media, *further], first="crops", until="clips", **arguments
+    )
+    assert done.master is None
+    assert not (tmp_path / "all" / "language.jsonl").exists()  # it knows its language already
+    assert (
+        len(list((run / "cache").glob("crops-*"))) == 2
+    )  # the first is there, and stays
+    images = [len(m) for m in (media, further)]
+    crops = CropCache(sorted((run / "cache").glob("crops-*")), images)
+    sources = np.concatenate([crops.batch(0, i, 50).sources for i in range(4)])
+    assert sources.max() >= images[0]  # places count through
+    assert sources.min() == -1
+
+    distil(tmp_path / "last", recipe, teacher=teacher, media=media, **arguments)
+    after = load_student(tmp_path / "last").encoder.state_dict()
+    kept = [k for k in before if "project" not in k]
+    assert all(torch.equal(before[k].half(), after[k].half()) for k in kept)
+
+    with pytest.raises(ArgumentError, match="--start"):
+        distil(tmp_path / "none", recipe, teacher=teacher, media=media, first="clips")
 
 
 def test_prompts_ask_for_facets():

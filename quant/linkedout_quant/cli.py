@@ -22,6 +22,12 @@ import click
     type=click.Path(exists=True, path_type=Path),
     help="Folder of videos and photos, or a .csv index of them with captions; may be given several times.",
 )
+@click.option(
+    "--also",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A further folder or index, whose crops are cut and kept by themselves: adding it looks at nothing twice.",
+)
 @click.option("--split", default=None, help="Take only the rows of an index with this value in its column split.")
 @click.option(
     "--data",
@@ -37,7 +43,7 @@ import click
     required=True,
     help="Run folder; an interrupted run goes on.",
 )
-@click.option("--recipe", default="base", show_default=True, help="base, clean, smoke, or the path of a .yaml.")
+@click.option("--recipe", default="base", show_default=True, help="base, refine, clean, smoke, or the path of a .yaml.")
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
@@ -48,7 +54,14 @@ import click
     "--start",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=None,
-    help="Folder of a finished student: its encoder is kept, and only the last stage runs.",
+    help="Folder of a finished student to go on from.",
+)
+@click.option(
+    "--from",
+    "first",
+    type=click.Choice(["crops", "tower", "language", "clips", "users"]),
+    default=None,
+    help="The first stage to run; with --start by default the last, so that the encoder is kept.",
 )
 @click.option(
     "--until",
@@ -73,6 +86,7 @@ import click
 def distill(
     teacher_name: str,
     sources: tuple[Path, ...],
+    also: tuple[Path, ...],
     split: str | None,
     data: Path | None,
     texts: Path | None,
@@ -80,6 +94,7 @@ def distill(
     recipe: str,
     cache: Path | None,
     start: Path | None,
+    first: str | None,
     until: str,
     layers: str | None,
     prompt: str | None,
@@ -102,12 +117,16 @@ def distill(
     plan = load_recipe(recipe)
     teacher, media = None, []
     if teacher_name == "none":
-        if sources:
-            raise ArgumentError("--teacher none learns from micro-videos alone: leave --videos out, or name a teacher")
+        if sources or also:
+            raise ArgumentError(
+                "--teacher none learns from micro-videos alone: leave --videos and --also out, or name a teacher"
+            )
     else:
         if data is not None and not sources:
             sources, split = tuple(sorted((data / "images").glob("*s.csv"))), split or "train"
         media = find_media(sources, split=split)
+        for number, source in enumerate(also, 1):
+            media += find_media([source], split=split, collection=str(number))
         teacher = load_teacher(
             teacher_name,
             data=data,
@@ -129,6 +148,7 @@ def distill(
         sources=sources_text or "the user's own",
         cache=cache,
         start=start,
+        first=first,
         until=until,
     )
     if not done.told_here:  # one of several processes, and not the first

@@ -21,7 +21,7 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.microworld import caption, random_attributes
-from linkedout_quant.master import load_student, new_student, save_master
+from linkedout_quant.master import PROMPT, load_student, new_student, save_master, set_prompt
 from linkedout_quant.media import Media, Skipped, load_frames
 from linkedout_quant.model import Student, UserEncoder
 from linkedout_quant.progress import track
@@ -59,17 +59,16 @@ class Material:
         """
         return cls(*load_frames(media, config.frames, FRAME_SIZE))
 
-    def images(self) -> tuple[list[np.ndarray], list[int]]:
-        """Pictures that the encoder may learn from, and for each the place of its item."""
-        pairs = [
-            (image, i)
-            for i, (item, frames) in enumerate(zip(self.media, self.frames, strict=True))
-            if not item.held_back
-            for image in frames
-        ]
-        if not pairs:  # so few items that all of them were held back
-            pairs = [(image, i) for i, frames in enumerate(self.frames) for image in frames]
-        return [p[0] for p in pairs], [p[1] for p in pairs]
+    def images(self) -> list[tuple[list[np.ndarray], list[int]]]:
+        """Pictures that the encoder may learn from, and for each the place of its item; one pair a collection."""
+        out = []
+        for collection in dict.fromkeys(item.collection for item in self.media):
+            items = [(i, m) for i, m in enumerate(self.media) if m.collection == collection]
+            # So few items that all of them are held back teach nothing, unless they all may be learned from.
+            free = [i for i, m in items if not m.held_back] or [i for i, _ in items]
+            pairs = [(image, i) for i in free for image in self.frames[i]]
+            out.append(([p[0] for p in pairs], [p[1] for p in pairs]))
+        return out
 
 
 @dataclass(frozen=True)
@@ -106,6 +105,7 @@ def distil(
     sources: str = "the user's own",
     cache: Path | None = None,
     start: Path | None = None,
+    first: str | None = None,
     until: str = "users",
     accelerator: Accelerator | None = None,
 ) -> Distilled:
@@ -120,57 +120,80 @@ def distil(
         sources: what the media are, for the provenance in the bundle.
         cache: where the teacher's features are kept; by default in the run folder. Shared by several runs, it spares
             the second student's teacher everything that the first one's saw.
-        start: folder of a finished student whose encoder is kept; only the stage ``users`` runs.
+        start: folder of a finished student to go on from, instead of from chance.
+        first: one of `STAGES`, the first to run; by default the first of all, or of a student to go on from
+            ``users``, so that its encoder is kept. A stage that is left out leaves its part as it is, and a student
+            that is gone on from knows its language already.
         until: one of `STAGES`, the last to run.
         accelerator: where to train; by default as `linkedout_quant.training.loop.new_accelerator`.
 
     Raises:
-        ArgumentError: none of the media is usable, or `start` holds no finished student of the recipe's shape.
+        ArgumentError: none of the media is usable, `start` holds no finished student of the recipe's shape, or there is
+            none that `first` could go on from.
         TrainingError: the run folder is of another recipe, teacher or set of media; or see
             `linkedout_quant.training.loop.train_stage`.
     """
+    if first is not None and start is None and first != STAGES[0]:
+        raise ArgumentError(f"there is no student yet that the stage {first} could go on from: name one with --start")
     accelerator = accelerator or new_accelerator()
-    config, last = recipe.model, STAGES.index(until)
+    stages = STAGES[STAGES.index(first or ("users" if start else STAGES[0])) : STAGES.index(until) + 1]
+    config = recipe.model
     run.mkdir(parents=True, exist_ok=True)
     material = Material.load(media, config) if teacher is not None else Material([], [], [])
     if accelerator.is_main_process:
-        _remember(run, recipe, teacher, material, sources)
+        _remember(run, recipe, teacher, material, sources, f"{start.name}, from {stages[0]}" if start else None)
     done = Distilled(run, None, material.skipped, accelerator.is_main_process)
     captions = [text for item in material.media if not item.held_back for text in item.captions]
-    begun = _begun(start, run, config) if start is not None else None
+    begun = _begun(start, run, config, "clips" in stages) if start is not None else None
     sentences = caption_texts([*texts, *captions])
     with accelerator.main_process_first():
         tokenizer = _tokenizer(run, config, sentences)
-    images, owners = material.images() if material.media else ([], [])
     cache = cache or run / "cache"
-    crop_cache = cache
-    if teacher is not None:
-        crops, size = recipe.crops, config.frame_size
-        crop_cache = cache / f"crops-{cache_key(teacher, images, crops.count, size)}"
-        if accelerator.is_main_process:
-            write_shards(teacher, images, crop_cache, crops.shards, crops.count, size, default_workers(teacher))
+    collections = material.images()
+    folders = _crop_folders(cache, collections, recipe, teacher, accelerator) if teacher is not None else []
     accelerator.wait_for_everyone()
+    crops = CropCache(folders, [len(images) for images, _ in collections]) if folders else None
     torch.manual_seed(recipe.tower.seed)
     student = begun or new_student(config, tokenizer)
-    first = STAGES.index("users") if begun else 0
-    if first <= 1 <= last and teacher is not None:
-        tower = train_tower(run, crop_cache, config, recipe.tower, accelerator)
-        student.encoder.tower.load_state_dict(tower.state_dict())
-    if first <= 2 <= last:
+    if "tower" in stages and crops is not None:
+        train_tower(run, crops, config, recipe.tower, student.encoder.tower, accelerator)
+    if "language" in stages and begun is None:
         train_language(run, config, recipe.language, tokenizer, student.encoder.lm, sentences, accelerator)
-    if first <= 3 <= last:
-        views = _views(cache, crop_cache, material, owners, teacher) if teacher is not None else None
+    if "clips" in stages:
+        owners = [i for _, places in collections for i in places]
+        views = _views(cache, crops, material, owners, teacher) if teacher is not None and crops is not None else None
         train_clips(run, config, recipe.clips, tokenizer, student.encoder, views, accelerator)
-    if last >= 4:
-        pool = _pool(cache, crop_cache, material, teacher, config) if teacher is not None else None
+    if "users" in stages:
+        pool = _pool(cache, crops, material, teacher, config) if teacher is not None and crops is not None else None
         train_users(run, config, recipe.users, tokenizer, student, pool, recipe.pool, accelerator)
         if accelerator.is_main_process:
             return Distilled(run, save_master(run, student.cpu()), material.skipped)
     return done
 
 
-def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
-    """The finished student of a folder, its tokenizer copied to the run; its user encoder starts anew."""
+def _crop_folders(
+    cache: Path,
+    collections: Sequence[tuple[list[np.ndarray], list[int]]],
+    recipe: Recipe,
+    teacher: Teacher,
+    accelerator: Accelerator,
+) -> list[Path]:
+    """Where the crops of each collection lie, which the main process has cut and shown to the teacher."""
+    count, size = recipe.crops.count, recipe.model.frame_size
+    folders = []
+    for images, _ in collections:
+        folders.append(cache / f"crops-{cache_key(teacher, images, count, size)}")
+        if accelerator.is_main_process:
+            shards = -(-recipe.crops.shards // len(collections))
+            write_shards(teacher, images, folders[-1], shards, count, size, default_workers(teacher))
+    return folders
+
+
+def _begun(start: Path, run: Path, config: ModelConfig, new_tokens: bool) -> Student:
+    """The finished student of a folder, its tokenizer copied to the run; its user encoder starts anew.
+
+    Where its layer tokens change anyhow, it is given today's prompt.
+    """
     student = load_student(start)
     if student.config != config:
         raise ArgumentError(
@@ -179,16 +202,21 @@ def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
     if not (run / "tokenizer.json").exists():
         shutil.copyfile(start / "tokenizer.json", run / "tokenizer.json")
     student.user = UserEncoder(config)
+    if new_tokens:
+        set_prompt(student, from_portable((run / "tokenizer.json").read_bytes()), PROMPT)
     return student
 
 
-def _remember(run: Path, recipe: Recipe, teacher: Teacher | None, material: Material, sources: str) -> None:
+def _remember(
+    run: Path, recipe: Recipe, teacher: Teacher | None, material: Material, sources: str, start: str | None
+) -> None:
     """Write what decides the run; refuse to go on with anything else."""
     listing = hashlib.sha256(repr([(m.path.name, m.captions) for m in material.media]).encode()).hexdigest()
     now = {
         "recipe": msgspec.to_builtins(recipe),
         "teacher": teacher.name if teacher else None,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
+        "start": start,
         "media": len(material.media),
         "sources": sources,
         "media_listing": listing,
@@ -245,7 +273,7 @@ def _looked(
     )
 
 
-def _views(cache: Path, crop_cache: Path, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
+def _views(cache: Path, crops: CropCache, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
     """What the clips stage draws from; owners: the item of each picture that crops were cut from."""
     texts = [material.media[i].captions for i in owners]
     sentences = None
@@ -260,10 +288,10 @@ def _views(cache: Path, crop_cache: Path, material: Material, owners: Sequence[i
         titles = [next(iter(material.media[i].captions), None) for i in real]
         features = _looked(cache, teacher, [f[:: max(1, len(f) // 4)] for f in frames], titles, "videos")
         videos = RealVideos(frames, features, [material.media[i].captions for i in real])
-    return Views(CropCache(crop_cache), texts, sentences, videos)
+    return Views(crops, texts, sentences, videos)
 
 
-def _pool(cache: Path, crop_cache: Path, material: Material, teacher: Teacher, config: ModelConfig) -> ClipPool:
+def _pool(cache: Path, crops: CropCache, material: Material, teacher: Teacher, config: ModelConfig) -> ClipPool:
     """One clip of each item for the users stage, with the teacher's view of it."""
     rng = np.random.default_rng(7)
     times, seen_at = np.array(slot_centres(config.frames, 1.0)), np.linspace(0, 1, TEACHER_FRAMES)
@@ -274,7 +302,7 @@ def _pool(cache: Path, crop_cache: Path, material: Material, teacher: Teacher, c
         clips.append(partial(clip_of, frames, path, times, config.frame_size))
         shown.append(clip_of(frames, path, seen_at, 224))
     titles = [next(iter(m.captions), None) for m in material.media]
-    features, crops = _looked(cache, teacher, shown, titles, "clips"), CropCache(crop_cache)
+    features = _looked(cache, teacher, shown, titles, "clips")
     return ClipPool(
         clips,
         crops.standardised("pooled", features.pooled),

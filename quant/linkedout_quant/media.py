@@ -29,6 +29,8 @@ class Media:
 
     path: Path
     captions: tuple[str, ...] = ()
+    collection: str = ""
+    """Crops are cut and cached for each collection by itself: another one costs the teacher nothing of the first."""
 
     @property
     def still(self) -> bool:
@@ -37,7 +39,12 @@ class Media:
 
     @property
     def held_back(self) -> bool:
-        """Whether the encoder may not learn from it, so that gates learn how far it can be trusted on the unseen."""
+        """Whether the encoder may not learn from it, so that gates learn how far it can be trusted on the unseen.
+
+        An @ in the name tells pictures of one item apart. They never are: what they show is learned from the others.
+        """
+        if "@" in self.path.name:
+            return False
         digest = hashlib.blake2b(self.path.name.encode(), digest_size=4).digest()
         return int.from_bytes(digest, "big") % HELD_BACK == 0
 
@@ -50,7 +57,7 @@ class Skipped:
     reason: str
 
 
-def find_media(sources: Iterable[Path], *, split: str | None = None) -> list[Media]:
+def find_media(sources: Iterable[Path], *, split: str | None = None, collection: str = "") -> list[Media]:
     """Media of folders and index files, each once, in a fixed order.
 
     Args:
@@ -58,6 +65,7 @@ def find_media(sources: Iterable[Path], *, split: str | None = None) -> list[Med
             ``path`` or ``file`` (relative to the index, or the name of a file somewhere below its folder), and may have
             ``caption``, ``title`` or ``label`` (several rows of one file are several captions) and ``split``.
         split: take only the rows of an index that have this value in ``split``; rows without one are taken.
+        collection: what they are counted to.
 
     Raises:
         ArgumentError: a source is missing, an index lacks its columns or names files that do not exist, or nothing is
@@ -79,7 +87,7 @@ def find_media(sources: Iterable[Path], *, split: str | None = None) -> list[Med
         raise ArgumentError(
             "no videos or photos found: expected files that end in " + ", ".join(sorted(VIDEOS | STILLS))
         )
-    return [Media(path, tuple(dict.fromkeys(texts))) for path, texts in found.items()]
+    return [Media(path, tuple(dict.fromkeys(texts)), collection) for path, texts in found.items()]
 
 
 def _index_rows(index: Path, split: str | None) -> Iterable[tuple[Path, str]]:

@@ -44,6 +44,7 @@ def _prepare(teacher: Teacher, images: list[np.ndarray]) -> None:
     global _teacher, _images
     _teacher, _images = teacher, images
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)  # threads of several processes that wait for each other made a crop cost four times as much
 
 
 def _write_shard(number: int, count: int, folder: Path, size: int) -> None:
@@ -128,15 +129,24 @@ class CropBatch:
 
 
 class CropCache:
-    """Random batches of the shards in a folder, the next one read while the current one trains.
+    """Random batches of all shards of one or several folders, the next one read while the current one trains.
 
     Features are standardised by the first shard: the mean row removed, one scale for all dimensions, so that the
     directions in which the teacher varies most keep their weight.
+
+    Args:
+        folders: as `write_shards` filled them. Places of photos count through: those of the second folder's photos
+            begin where the first one's end.
+        photos: how many photos each folder was cut from.
     """
 
-    def __init__(self, folder: Path) -> None:
-        paths = sorted(p for p in folder.glob("[0-9]*") if p.is_dir() and not p.name.endswith(".partial"))
-        self.shards = [{f.stem: np.load(f, mmap_mode="r") for f in sorted(p.iterdir())} for p in paths]
+    def __init__(self, folders: Sequence[Path], photos: Sequence[int]) -> None:
+        self.shards: list[dict[str, np.ndarray]] = []
+        self._first_photo: list[int] = []  # of each shard
+        for folder, first in zip(folders, np.cumsum([0, *photos]), strict=False):
+            paths = sorted(p for p in folder.glob("[0-9]*") if p.is_dir() and not p.name.endswith(".partial"))
+            self.shards += [{f.stem: np.load(f, mmap_mode="r") for f in sorted(p.iterdir())} for p in paths]
+            self._first_photo += [int(first)] * len(paths)
         self.layers = sum(name.startswith("layer") for name in self.shards[0])
         self.statistics: dict[str, tuple[np.ndarray, float]] = {}
         for name, first in self.shards[0].items():
@@ -183,11 +193,13 @@ class CropCache:
 
         def rows(name: str) -> np.ndarray:
             out = np.stack([self.shards[s][name][i] for s, i in zip(shard, row, strict=True)])
+            if name == "sources":
+                first = np.array([self._first_photo[s] for s in shard], np.int32)[:, None]
+                return np.where(out < 0, out, out + first)
             if name == "crops":
                 out[mirrored] = out[mirrored, :, ::-1]
                 if size not in (0, out.shape[1]):
                     out = np.stack([cv2.resize(x, (size, size), interpolation=cv2.INTER_AREA) for x in out])
-            if name in ("crops", "sources"):
                 return out
             out = self.standardised(name, out)
             side = round(out.shape[1] ** 0.5) if name.startswith("layer") else 0

@@ -80,13 +80,16 @@ def crop_size(config: ModelConfig, progress: float) -> int:
 
 
 def train_tower(
-    run: Path, cache: Path, config: ModelConfig, recipe: StageRecipe, accelerator: Accelerator
-) -> VisionTower:
-    """Distil the teacher, whose crops lie in `cache`, into a tower."""
+    run: Path,
+    crops: CropCache,
+    config: ModelConfig,
+    recipe: StageRecipe,
+    tower: VisionTower,
+    accelerator: Accelerator,
+) -> None:
+    """Distil the teacher, who has looked at `crops`, into a tower, in place."""
     torch.manual_seed(recipe.seed)
-    tower = VisionTower(config)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    crops = CropCache(cache)
     heads = TeacherHeads(
         config,
         [crops.shards[0][f"layer{i}"].shape[1:] for i in range(crops.layers)],
@@ -103,4 +106,3 @@ def train_tower(
             return tower_losses(heads, tower, drawn)
 
     train_stage(run, recipe, modules, losses, accelerator=accelerator)
-    return tower
