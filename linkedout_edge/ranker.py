@@ -154,7 +154,8 @@ class Ranker:
         """What the latest ranking took here: deadlines leave so much time for it."""
 
     def forget(self) -> None:
-        """Drop what is remembered of histories."""
+        """Drop what is remembered of histories and lists."""
+        self._scorer.forget()
         self._pasts.clear()
         self._users.clear()
 
@@ -257,7 +258,7 @@ class Ranker:
         total = len(view)
         if not len(user.weights) or not total:
             return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
-        return self._scorer.score(user, total, lambda part: view.read(part)[:2])
+        return self._scorer.score(user, total, lambda part: view.read(part)[:2], view.stamps)
 
     def _list(
         self,

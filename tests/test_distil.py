@@ -144,9 +144,7 @@ def test_a_finished_student_goes_on_from_any_stage_with_more_photos(run, photos,
     )
     assert done.master is None
     assert not (tmp_path / "all" / "language.jsonl").exists()  # it knows its language already
-    assert (
-        len(list((run / "cache").glob("crops-*"))) == 2
-    )  # the first is there, and stays
+    assert len(list((run / "cache").glob("crops-*"))) == 2  # the first is there, and stays
     images = [len(m) for m in (media, further)]
     crops = CropCache(sorted((run / "cache").glob("crops-*")), images)
     sources = np.concatenate([crops.batch(0, i, 50).sources for i in range(4)])

@@ -324,6 +324,38 @@ def test_a_list_that_was_ranked_before_is_not_looked_up_again(
     assert [(f.id, f.role) for f in gone.failed] == [("v0", "history")]
 
 
+def test_a_list_that_comes_again_is_kept_widened_until_it_changes(rec: Recommender) -> None:
+    scorer = rec._ranker._scorer
+    assert isinstance(scorer, HostScorer)
+    ids = fill(rec, 1500)
+    history = [Event("v0", watched=0.4), Event("v1", liked=True)]
+    first = rec.rank(history, ids)
+    assert [known.tokens is None for known in scorer._lists] == [True]
+    again = rec.rank(history, ids)
+    assert scorer._lists[0].tokens is not None
+    third = rec.rank(history, ids)
+    assert first.scores.tolist() == again.scores.tolist() == third.scores.tolist()  # to the last bit
+    assert first[3].layers == third[3].layers
+    assert rec.rank(["v3"], ids).scores.tolist() != first.scores.tolist()  # another user, the same list
+
+    changed = [a[0].copy() for a in rec.store.gather(rec.store.rows(["v5"]))[:2]]
+    rec.store.put("v7", *changed, Fingerprint("v7 again"))
+    scores = {r.id: r.score for r in rec.rank(history, ids)}
+    assert scores["v7"] == scores["v5"]
+
+    for n in range(HostScorer.KEPT + 1):  # another list displaces the oldest, a long one is not kept
+        rec.rank(history, ids[n:])
+    assert len(scorer._lists) == HostScorer.KEPT
+    fill(rec, HostScorer.KEPT_UP_TO + 1)
+    long = [f"v{n}" for n in range(HostScorer.KEPT_UP_TO + 1)]
+    kept = [known.stamps for known in scorer._lists]
+    rec.rank(history, long)
+    assert [known.stamps for known in scorer._lists] == kept
+    rec.history.add("v2")
+    rec.history.forget("v2")
+    assert not scorer._lists  # what is forgotten is not kept here either
+
+
 def test_a_history_that_was_ranked_before_still_contradicts(rec: Recommender, frames: np.ndarray) -> None:
     rec.encode([Video(frames=frames, id="x"), Video(frames=255 - frames, id="y")])
     history = [Video(frames=frames, id="x")]

@@ -10,8 +10,9 @@ torch = pytest.importorskip("torch", reason="the workstation half is not install
 import numpy as np  # noqa: E402
 from click.testing import CliRunner  # noqa: E402
 from linkedout_export.build import build, embed  # noqa: E402
+from linkedout_export.cli import export  # noqa: E402
 from linkedout_quant.cli import distill as distill_command  # noqa: E402
-from linkedout_quant.master import MASTER, load_student  # noqa: E402
+from linkedout_quant.master import MASTER, PROMPTS, load_student  # noqa: E402
 from linkedout_quant.training.loop import StageRecipe, TrainingError, train_stage  # noqa: E402
 from linkedout_quant.training.losses import alignment_loss, relational_loss  # noqa: E402
 from linkedout_quant.training.stills import CameraPath  # noqa: E402
@@ -168,6 +169,22 @@ def test_from_nothing_to_a_bundle_that_ranks(smoke, tmp_path):
     for precision in ("int8", "int4"):
         with Recommender.load(tmp_path / "small", precision=precision) as rec:
             assert len(rec.rank(videos[:2], videos[2:])) == 3
+
+
+def test_a_prompt_is_baked_in_when_exporting(smoke, tmp_path):
+    def exported(*arguments):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        result = CliRunner().invoke(export, [str(smoke), "--out", str(out), "--users", "0", "--json", *arguments])
+        assert result.exit_code == 0, result.output + str(result.exception)
+        return json.loads(result.stdout.splitlines()[-1])
+
+    general, own = exported(), exported("--prompt", "who is singing?")
+    assert [m["prompt"] for m in (general, own)] == [PROMPTS["general"], "who is singing?"]
+    assert general["token_space"] != own["token_space"]
+    refused = CliRunner().invoke(export, [str(smoke), "--out", str(tmp_path / "no"), "--prompt", " "])
+    assert isinstance(refused.exception, ArgumentError)
+    bundle = CliRunner().invoke(export, [str(tmp_path / "0"), "--prompt", "objects"])
+    assert "baked in" in str(bundle.exception)
 
 
 def test_an_unfinished_run_is_refused(tmp_path):

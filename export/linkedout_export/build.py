@@ -10,16 +10,17 @@ import numpy as np
 import onnx
 from linkedout_quant.evaluation.exam import pool_videos, product_scores, take_exam
 from linkedout_quant.evaluation.metrics import rank_agreement
-from linkedout_quant.master import PROMPT, load_student
+from linkedout_quant.master import PROMPT, PROMPTS, load_student, set_prompt
 from linkedout_quant.media import find_media, load_frames
 from linkedout_quant.model import Student
+from linkedout_quant.tokenizer import from_portable
 from linkedout_quant.training.stills import CameraPath, clip_of
 
 from linkedout_edge import Recommender, Video
 from linkedout_edge.bundle.manifest import Calibration, Manifest
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode.base import slot_centres
-from linkedout_edge.errors import BackendError
+from linkedout_edge.errors import ArgumentError, BackendError
 from linkedout_edge.microworld import make_exam, random_attributes, render_frames
 from linkedout_export.graphs import GraphName, export_graphs, parity
 from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8, quantise_user
@@ -109,6 +110,7 @@ def _write(
     clips: int,
     agreement: dict[str, dict[str, float]],
     worst: dict[str, float],
+    prompt: str = PROMPT,
 ) -> Manifest:
     licence, provenance = origin(run)
     return write_bundle(
@@ -117,7 +119,7 @@ def _write(
         precisions,
         (run / "tokenizer.json").read_bytes(),
         name=name,
-        prompt=PROMPT,
+        prompt=prompt,
         calibration=Calibration(
             description="micro-videos" + (" and clips of photos and videos, in turn" if data else ""),
             videos=clips,
@@ -131,7 +133,14 @@ def _write(
 
 
 def build(
-    run: Path, data: Path | None, out: Path, *, name: str = "base", users: int = 120, method: str = "auto"
+    run: Path,
+    data: Path | None,
+    out: Path,
+    *,
+    name: str = "base",
+    users: int = 120,
+    method: str = "auto",
+    prompt: str | None = None,
 ) -> Manifest:
     """Export a run to a bundle with int8, int4 and fp32, its agreement measured on the micro-video exam.
 
@@ -140,15 +149,21 @@ def build(
         data: photos and videos to calibrate on, beside micro-videos.
         out: folder of the bundle.
         name: of the bundle.
-        users: exam users per length of history.
+        users: exam users per length of history; 0 leaves the agreement unmeasured.
         method: calibration method of int8, or "auto": the one that measures best.
+        prompt: one of `linkedout_quant.master.PROMPTS` by name, or a sentence; by default the general one.
 
     Raises:
-        ArgumentError: the run is not finished, or an unknown method.
+        ArgumentError: the run is not finished, an unknown method, or an empty prompt.
         BackendError: a graph does not compute what torch computes.
     """
     student = load_student(run)
     config = student.config
+    prompt = PROMPTS.get(prompt or "general", prompt or "").strip()
+    if not prompt:
+        raise ArgumentError(f"the prompt is empty: give {', '.join(PROMPTS)}, or a sentence")
+    if prompt != PROMPT:
+        set_prompt(student, from_portable((run / "tokenizer.json").read_bytes()), prompt)
     graphs, worst = float_graphs(student)
     feeds = calibration_feeds(config, data)
     if method == "auto":
@@ -161,9 +176,9 @@ def build(
     }
     with tempfile.TemporaryDirectory() as scratch:
         unmeasured = Path(scratch) / "bundle"
-        _write(run, student, precisions, unmeasured, name, data, len(feeds), {}, worst)
-        agreement = measure_agreement(unmeasured, list(precisions), config, users)
-    return _write(run, student, precisions, out, name, data, len(feeds), agreement, worst)
+        _write(run, student, precisions, unmeasured, name, data, len(feeds), {}, worst, prompt)
+        agreement = measure_agreement(unmeasured, list(precisions), config, users) if users else {}
+    return _write(run, student, precisions, out, name, data, len(feeds), agreement, worst, prompt)
 
 
 def measure_agreement(

@@ -87,6 +87,12 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
     help="Folder of the bundle.  [default: SOURCE if it is a bundle, else SOURCE/bundle]",
 )
 @click.option("--name", default="base", show_default=True, help="Name of the bundle.")
+@click.option(
+    "--prompt",
+    default=None,
+    help="What a run's student is asked: general, objects, looks, or a sentence. Baked in; each has its own token space."
+    "space.  [default: general]",
+)
 @_USERS
 @click.option(
     "--embed", "embed_into", type=click.Path(path_type=Path), help="Also write int8 and int4 alone to this folder."
@@ -99,6 +105,7 @@ def export(
     data: Path | None,
     out: Path | None,
     name: str,
+    prompt: str | None,
     users: int,
     embed_into: Path | None,
     as_json: bool,
@@ -108,6 +115,7 @@ def export(
     A run becomes a bundle with int8, int4 and fp32, its agreement measured; then, and for a bundle at once, the graphs
     of the format are added. `onnx` adds the static twins of the graphs that a bundle has in any case.
     """
+    from linkedout_edge.errors import ArgumentError
     from linkedout_export.formats import check_pair, chosen_formats, require, toolkits
     from linkedout_export.verbs import Source, export_bundle, is_run
 
@@ -120,8 +128,10 @@ def export(
         from linkedout_export.build import build
 
         out = out or source / "bundle"
-        manifest = build(source, data, out, name=name, users=users)
+        manifest = build(source, data, out, name=name, users=users, prompt=prompt)
         source = out
+    elif prompt is not None:
+        raise ArgumentError(f"{source} is a bundle, whose prompt is baked in: export the training run with --prompt")
     else:
         manifest = Source.open(source).manifest
         out = out or source
