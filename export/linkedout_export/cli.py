@@ -90,8 +90,8 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
 @click.option(
     "--prompt",
     default=None,
-    help="What a run's student is asked: general, objects, looks, or a sentence. Baked in; each has its own token space."
-    "space.  [default: general]",
+    help="What a run's student is asked: general, objects, looks, or a sentence. Baked in; each has its own tokens."
+    "  [default: general]",
 )
 @_USERS
 @click.option(
