@@ -90,6 +90,15 @@ def test_a_run_leaves_a_student_metrics_plots_and_what_it_was(run):
     assert told["skipped"][0]["file"] == "broken.png"
 
 
+def test_batch_norms_keep_what_they_learned_of_photos(run):
+    tower = torch.load(run / "tower.pt", weights_only=True)["modules"]
+    student = load_student(run).encoder.tower.state_dict()
+    kept = [k for k in student if k.endswith(("running_mean", "running_var"))]
+    assert kept
+    for k in kept:
+        assert torch.equal(tower[f"tower.{k}"].half(), student[k].half())
+
+
 def test_going_on_costs_the_teacher_nothing_and_changes_nothing(run, photos):
     before, looks = (run / "master.safetensors").read_bytes(), []
     distil(

@@ -49,6 +49,7 @@ FACET_WEIGHTS: dict[str, dict[str, float]] = {
 }
 """Prompt → facet → weight of its similarities; facets that a prompt does not ask for count 0.3."""
 TITLED = 0.4  # share of clips that come with a title
+VIEW_SHARE = 0.7  # of a batch that are photos and videos, where there are some; the others are micro-videos
 
 
 @dataclass
@@ -151,7 +152,7 @@ class ClipData:
     def _make(self, draw: int, count: int) -> ClipBatch:
         c, rng = self.config, np.random.default_rng([self.seed, draw])
         prompt = str(rng.choice(list(PROMPT_SHARES), p=list(PROMPT_SHARES.values())))
-        views = 0 if self.views is None else max(1, round(count * 0.6))
+        views = 0 if self.views is None else max(1, round(count * VIEW_SHARE))
         micro = max(1, count - views)
         frames, facets, latents, titles = [], [], [], []
         for _ in range(micro):
@@ -358,6 +359,13 @@ def clip_losses(
     return terms
 
 
+def keep_statistics(tower: nn.Module) -> None:
+    """Have batch norms use what they learned of photos: means over photos and rendered clips together fit neither."""
+    for module in tower.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 def train_clips(
     run: Path,
     config: ModelConfig,
@@ -381,6 +389,8 @@ def train_clips(
     prompts = {name: prompt_ids(tokenizer, text, config.prompt_tokens) for name, text in PROMPTS.items()}
 
     def losses(draw: int, batch: int) -> dict[str, Tensor]:
+        if views is not None:
+            keep_statistics(encoder.tower)
         drawn = data.batch(draw, batch).to(accelerator.device)
         return clip_losses(encoder, heads, drawn, prompts[drawn.prompt].to(accelerator.device), accelerator)
 
