@@ -14,7 +14,7 @@ from linkedout_export.cli import export  # noqa: E402
 from linkedout_quant.cli import distill as distill_command  # noqa: E402
 from linkedout_quant.master import MASTER, PROMPTS, load_student  # noqa: E402
 from linkedout_quant.training.loop import StageRecipe, TrainingError, train_stage  # noqa: E402
-from linkedout_quant.training.losses import alignment_loss, relational_loss  # noqa: E402
+from linkedout_quant.training.losses import alignment_loss, centre_loss, relational_loss  # noqa: E402
 from linkedout_quant.training.stills import CameraPath  # noqa: E402
 from linkedout_quant.training.users import listwise_loss  # noqa: E402
 from torch import nn  # noqa: E402
@@ -145,6 +145,13 @@ def test_camera_paths_stay_inside_their_photo():
             assert y >= 0
             assert x + side <= 120 / 90 + 1e-9
             assert y + side <= 1 + 1e-9
+
+
+def test_what_all_rows_share_is_what_centring_costs():
+    rows = torch.tensor([[[1.0, 2.0], [-1.0, -2.0]], [[3.0, 4.0], [3.0, 4.0]]])
+    assert centre_loss(rows[0]).item() == 0
+    assert centre_loss(rows[1]).item() == pytest.approx(1)
+    assert centre_loss(rows).item() == pytest.approx(0.5)
 
 
 @pytest.fixture(scope="module")

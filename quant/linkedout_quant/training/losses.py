@@ -29,6 +29,16 @@ def relational_loss(tokens: Tensor, *targets: Tensor) -> Tensor:
     return (similarity(tokens) - want)[..., off].square().mean()
 
 
+def centre_loss(tokens: Tensor) -> Tensor:
+    """Share of the mean in the squared size of rows of `tokens` [..., B, X].
+
+    What all videos have in common says nothing about taste, but in an inner product it favours the common ones: hubs
+    (Suzuki et al., "Centering Similarity Measures to Reduce Hubs", EMNLP 2013).
+    """
+    mean = tokens.mean(-2).square().sum(-1)
+    return (mean / tokens.square().sum(-1).mean(-1)).mean()
+
+
 def alignment_loss(a: Tensor, b: Tensor, temperature: float = 0.07) -> Tensor:
     """Contrastive alignment of row i of `a` [B, K] with row i of `b` [B, K], both ways (InfoNCE, as in CLIP)."""
     logits = nn.functional.normalize(a, dim=-1) @ nn.functional.normalize(b, dim=-1).T / temperature

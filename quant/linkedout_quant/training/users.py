@@ -31,11 +31,12 @@ from linkedout_quant.model.fusion import layer_scores
 from linkedout_quant.progress import track
 from linkedout_quant.training.clips import PROMPT_SHARES, latent_mean, latent_weights
 from linkedout_quant.training.loop import StageRecipe, train_stage
-from linkedout_quant.training.losses import relational_loss, similarity
+from linkedout_quant.training.losses import centre_loss, relational_loss, similarity
 
 CANDIDATES = 100
 MAX_EVENTS = 32
 EVENNESS = 0.05
+CENTRED = 1.0
 
 
 @dataclass
@@ -280,6 +281,7 @@ class UserObjective:
         terms = {
             "micro": listwise_loss(scores, relevant),
             "micro_relations": relational_loss(shown[some.to(device)].flatten(1), weighted),
+            "micro_centre": CENTRED * centre_loss(shown.transpose(0, 1)),
         }
         if self.pool is None or prompt == "looks":
             return terms
@@ -294,6 +296,7 @@ class UserObjective:
                 # Layers err in different ways, so their mean errs less than the best of them: gates stay soft.
                 terms["evenness"] = EVENNESS * (gates * (gates + 1e-9).log()).sum(-1).mean()
         learned = np.flatnonzero(~self.pool.held_back)
+        terms["centre"] = CENTRED * centre_loss(shown[torch.from_numpy(learned).to(device)].transpose(0, 1))
         some = torch.from_numpy(rng.choice(learned, min(64, len(learned)), replace=False)).to(device)
         terms["relations"] = 5 * relational_loss(shown[some].flatten(1), pooled[some], language[some])
         terms["layer_relations"] = 3 * relational_loss(shown[some].transpose(0, 1), pooled[some], language[some])
