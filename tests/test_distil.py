@@ -217,7 +217,7 @@ def test_the_command_tells_what_to_do(tmp_path, photos):
         assert result.exit_code != 0
         return str(result.exception) + result.output
 
-    assert "leave --videos out" in said("--teacher", "none", "--videos", str(photos))
+    assert "leave --videos and --also out" in said("--teacher", "none", "--videos", str(photos))
     (tmp_path / "empty").mkdir()
     assert "no videos or photos found" in said("--teacher", "x", "--videos", str(tmp_path / "empty"))
 

@@ -26,7 +26,7 @@ VIDEOS = 8
 TOLERANCE = {
     "score": 1e-3,  # from the given tokens, by any inference library
     "token_steps": 2,  # from the given frames, by the same version of ONNX Runtime
-    "token_cosine": 0.995,  # from the given frames, by another library or version: its int8 rounds differently
+    "token_cosine": 0.99,  # from the given frames, by another library or version: its int8 rounds differently
     "score_from_frames": 0.05,
 }
 TITLES = (

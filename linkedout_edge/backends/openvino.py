@@ -197,6 +197,8 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": graph_threads(graph, self.threads),
+            # By default, whatever meets weights stored in 8 or 4 bit is rounded to 8 bit too: scores were 0.02 off.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
 
     def _compile(self, network: Any, graph: str, device: str, options: dict[str, Any]) -> OpenVinoSession:
