@@ -132,13 +132,12 @@ class _Digits(NamedTuple):
     bias: Floats  # [L, 1]
 
 
-class _List:
-    """Candidates that were scored lately, and from the second time on their tokens as float32."""
+class _List(NamedTuple):
+    """Candidates that were scored more than once, widened."""
 
-    def __init__(self, stamps: NDArray[np.int64]) -> None:
-        self.stamps = stamps
-        self.tokens: Floats | None = None  # [L·M, D, C]
-        self.scales: Floats | None = None  # [L, M, 1, C]
+    stamps: NDArray[np.int64]
+    tokens: Floats  # [L·M, D, C]
+    scales: Floats  # [L, M, 1, C]
 
 
 class HostScorer:
@@ -172,6 +171,7 @@ class HostScorer:
         self._digits: weakref.WeakKeyDictionary[User, _Digits] = weakref.WeakKeyDictionary()
         self._buffers = threading.local()
         self._lists: deque[_List] = deque(maxlen=self.KEPT)
+        self._once: deque[NDArray[np.int64]] = deque(maxlen=self.KEPT)  # stamps of lists that came once
         self._lock = threading.Lock()
 
     def score(
@@ -185,8 +185,8 @@ class HostScorer:
         known = self._known(stamps, chunk) if stamps is not None and 0 < total <= self.KEPT_UP_TO else None
         if known is not None:
             layers, m, _ = self._shape
-            products = np.matmul(digits.values, known[0]).reshape(layers, m, 4, total)
-            self._fuse(digits, products, known[1], scores, contributions)
+            products = np.matmul(digits.values, known.tokens).reshape(layers, m, 4, total)
+            self._fuse(digits, products, known.scales, scores, contributions)
             return _numbers(scores), contributions
 
         def work(parts: list[slice]) -> None:
@@ -208,6 +208,7 @@ class HostScorer:
         """See `Scorer.forget`."""
         with self._lock:
             self._lists.clear()
+            self._once.clear()
 
     def close(self) -> None:
         """See `Scorer.close`."""
@@ -215,19 +216,22 @@ class HostScorer:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def _known(self, stamps: NDArray[np.int64], chunk: Chunk) -> tuple[Floats, Floats] | None:
-        """Tokens float32 ``[L·M, D, C]`` and scales ``[L, M, 1, C]`` of a list that comes again; None: it is new."""
+    def _known(self, stamps: NDArray[np.int64], chunk: Chunk) -> _List | None:
+        """A list that comes again, widened; None: it is new. Lists that come but once displace none that came twice."""
         with self._lock:
-            found = next((known for known in self._lists if np.array_equal(known.stamps, stamps)), None)
-            if found is None:
-                self._lists.appendleft(_List(stamps))
+            for known in self._lists:
+                if np.array_equal(known.stamps, stamps):
+                    return known
+            if not any(np.array_equal(once, stamps) for once in self._once):
+                self._once.appendleft(stamps)
                 return None
-        if found.tokens is None or found.scales is None:
-            layers, m, d = self._shape
-            tokens, scales = chunk(slice(0, len(stamps)))
-            wide = np.ascontiguousarray(tokens.reshape(-1, layers * m, d).transpose(1, 2, 0), np.float32)
-            found.scales, found.tokens = np.ascontiguousarray(scales.transpose(1, 2, 0))[:, :, None], wide
-        return found.tokens, found.scales
+        layers, m, d = self._shape
+        tokens, scales = chunk(slice(0, len(stamps)))
+        wide = np.ascontiguousarray(tokens.reshape(-1, layers * m, d).transpose(1, 2, 0), np.float32)
+        known = _List(stamps, wide, np.ascontiguousarray(scales.transpose(1, 2, 0))[:, :, None])
+        with self._lock:
+            self._lists.appendleft(known)
+        return known
 
     def _in_digits(self, user: User) -> _Digits:
         layers, m, d = self._shape
