@@ -47,7 +47,7 @@ DISTIL = --teacher composite --data $(DATA) --also $(PHOTOS) --out runs/base --c
 	--sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample images, split train (research use); \
 	photos of Debian packages (Tux Paint stamps, GCompris, wallpapers; GPL and Creative Commons)"
 
-$(PHOTOS): .venv/installed
+$(PHOTOS): | .venv/installed
 	.venv/bin/python -m linkedout_quant.openphotos runs/photos
 
 photos: $(PHOTOS)  ## fetch openly licensed photos for training out of Debian packages (needs APT)
