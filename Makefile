@@ -52,14 +52,11 @@ $(PHOTOS): | .venv/installed
 
 photos: $(PHOTOS)  ## fetch openly licensed photos for training out of Debian packages (needs APT)
 
-train: .venv/installed $(PHOTOS)  ## distil the default student (hours; resumes where it stopped), then build its bundle
-	OMP_NUM_THREADS=1 .venv/bin/linkedout-edge distill $(DISTIL) --recipe base --until crops
-	$(LAUNCH) distill $(DISTIL) --recipe base
-	$(MAKE) bundle
-
-refine: .venv/installed $(PHOTOS)  ## go on from the default student with more photos (hours; resumes), then build its bundle
-	OMP_NUM_THREADS=1 .venv/bin/linkedout-edge distill $(DISTIL) --recipe refine --start models/base --from crops --until crops
-	$(LAUNCH) distill $(DISTIL) --recipe refine --start models/base --from crops
+train: RECIPE = --recipe base  ## distil the default student (hours; resumes where it stopped), then build its bundle
+refine: RECIPE = --recipe refine --start models/base --from crops  ## go on from the default student with more photos, as train
+train refine: .venv/installed $(PHOTOS)
+	OMP_NUM_THREADS=1 .venv/bin/linkedout-edge distill $(DISTIL) $(RECIPE) --until crops
+	$(LAUNCH) distill $(DISTIL) $(RECIPE)
 	$(MAKE) bundle
 
 bundle: .venv/installed  ## runs/base → ONNX, int8, int4 → runs/base/bundle, and what ships → linkedout_edge/bundles/base

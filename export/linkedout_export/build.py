@@ -159,11 +159,11 @@ def build(
     """
     student = load_student(run)
     config = student.config
-    prompt = PROMPTS.get(prompt or "general", prompt or "").strip()
-    if not prompt:
+    asked = PROMPT if prompt is None else PROMPTS.get(prompt, prompt).strip()
+    if not asked:
         raise ArgumentError(f"the prompt is empty: give {', '.join(PROMPTS)}, or a sentence")
-    if prompt != PROMPT:
-        set_prompt(student, from_portable((run / "tokenizer.json").read_bytes()), prompt)
+    if prompt is not None:
+        set_prompt(student, from_portable((run / "tokenizer.json").read_bytes()), asked)
     graphs, worst = float_graphs(student)
     feeds = calibration_feeds(config, data)
     if method == "auto":
@@ -174,11 +174,13 @@ def build(
         "int4": {**graphs, "user": user, "encoder": quantise_int4(graphs["encoder"], feeds)},
         "fp32": graphs,
     }
-    with tempfile.TemporaryDirectory() as scratch:
-        unmeasured = Path(scratch) / "bundle"
-        _write(run, student, precisions, unmeasured, name, data, len(feeds), {}, worst, prompt)
-        agreement = measure_agreement(unmeasured, list(precisions), config, users) if users else {}
-    return _write(run, student, precisions, out, name, data, len(feeds), agreement, worst, prompt)
+    agreement: dict[str, dict[str, float]] = {}
+    if users:
+        with tempfile.TemporaryDirectory() as scratch:
+            unmeasured = Path(scratch) / "bundle"
+            _write(run, student, precisions, unmeasured, name, data, len(feeds), agreement, worst, asked)
+            agreement = measure_agreement(unmeasured, list(precisions), config, users)
+    return _write(run, student, precisions, out, name, data, len(feeds), agreement, worst, asked)
 
 
 def measure_agreement(

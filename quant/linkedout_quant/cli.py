@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+_STAGE = click.Choice(["crops", "tower", "language", "clips", "users"])  # distil.STAGES, whose module loads torch
+
 
 @click.command()
 @click.option(
@@ -59,13 +61,13 @@ import click
 @click.option(
     "--from",
     "first",
-    type=click.Choice(["crops", "tower", "language", "clips", "users"]),
+    type=_STAGE,
     default=None,
     help="The first stage to run; with --start by default the last, so that the encoder is kept.",
 )
 @click.option(
     "--until",
-    type=click.Choice(["crops", "tower", "language", "clips", "users"]),
+    type=_STAGE,
     default="users",
     show_default=True,
     help="The last stage to run.",

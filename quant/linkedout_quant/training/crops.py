@@ -143,10 +143,10 @@ class CropCache:
     def __init__(self, folders: Sequence[Path], photos: Sequence[int]) -> None:
         self.shards: list[dict[str, np.ndarray]] = []
         self._first_photo: list[int] = []  # of each shard
-        for folder, first in zip(folders, np.cumsum([0, *photos]), strict=False):
+        for folder, end, count in zip(folders, np.cumsum(photos), photos, strict=True):
             paths = sorted(p for p in folder.glob("[0-9]*") if p.is_dir() and not p.name.endswith(".partial"))
             self.shards += [{f.stem: np.load(f, mmap_mode="r") for f in sorted(p.iterdir())} for p in paths]
-            self._first_photo += [int(first)] * len(paths)
+            self._first_photo += [int(end) - count] * len(paths)
         self.layers = sum(name.startswith("layer") for name in self.shards[0])
         self.statistics: dict[str, tuple[np.ndarray, float]] = {}
         for name, first in self.shards[0].items():
@@ -191,11 +191,11 @@ class CropCache:
         row = rng.integers([len(self.shards[s]["crops"]) for s in shard])
         mirrored = rng.random(count) < 0.5
 
+        def stored(name: str) -> np.ndarray:
+            return np.stack([self.shards[s][name][i] for s, i in zip(shard, row, strict=True)])
+
         def rows(name: str) -> np.ndarray:
-            out = np.stack([self.shards[s][name][i] for s, i in zip(shard, row, strict=True)])
-            if name == "sources":
-                first = np.array([self._first_photo[s] for s in shard], np.int32)[:, None]
-                return np.where(out < 0, out, out + first)
+            out = stored(name)
             if name == "crops":
                 out[mirrored] = out[mirrored, :, ::-1]
                 if size not in (0, out.shape[1]):
@@ -208,10 +208,12 @@ class CropCache:
                 grid[mirrored] = grid[mirrored, :, ::-1]
             return out
 
+        sources = stored("sources")
+        first = np.array([self._first_photo[s] for s in shard], np.int32)[:, None]
         return CropBatch(
             torch.from_numpy(rows("crops")),
             tuple(torch.from_numpy(rows(f"layer{i}")) for i in range(self.layers)),
             torch.from_numpy(rows("pooled")),
             torch.from_numpy(rows("language")),
-            rows("sources"),
+            np.where(sources < 0, sources, sources + first),
         )
