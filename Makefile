@@ -55,7 +55,7 @@ photos: $(PHOTOS)  ## fetch openly licensed photos for training out of Debian pa
 train: RECIPE = --recipe base  ## distil the default student (hours; resumes where it stopped), then build its bundle
 refine: RECIPE = --recipe refine --start models/base --from crops  ## go on from the default student with more photos, as train
 train refine: .venv/installed $(PHOTOS)
-	OMP_NUM_THREADS=1 .venv/bin/linkedout-edge distill $(DISTIL) $(RECIPE) --until crops
+	.venv/bin/linkedout-edge distill $(DISTIL) $(RECIPE) --until crops
 	$(LAUNCH) distill $(DISTIL) $(RECIPE)
 	$(MAKE) bundle
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from linkedout_edge.threads import available_cpus
@@ -43,8 +44,14 @@ def cache_key(teacher: Teacher, images: Sequence[np.ndarray], shard: int, size: 
 def _prepare(teacher: Teacher, images: list[np.ndarray]) -> None:
     global _teacher, _images
     _teacher, _images = teacher, images
+
+
+def _prepare_worker(teacher: Teacher, images: list[np.ndarray]) -> None:
+    """One thread a process: BLAS threads of two processes on two CPUs made a crop cost more than twice as much."""
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)  # threads of several processes that wait for each other made a crop cost four times as much
+    cv2.setNumThreads(1)
+    threadpool_limits(1)
+    _prepare(teacher, images)
 
 
 def _write_shard(number: int, count: int, folder: Path, size: int) -> None:
@@ -96,7 +103,9 @@ def write_shards(
         return
     # Forked, so that photos and teacher are shared and not sent; the interpreter of the teacher has no threads yet.
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare, initargs=(teacher, images)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_prepare_worker, initargs=(teacher, images)
+    ) as pool:
         jobs = [pool.submit(_write_shard, number, count, folder, size) for number in missing]
         for job in track(as_completed(jobs), "teacher looks at crops", total=len(jobs)):
             job.result()
