@@ -51,11 +51,14 @@ METHODS = {
 """How ranges of activations are found; `linkedout_export.sensitivity.choose_method` measures which is best."""
 
 
-class _Reader(CalibrationDataReader):
+class FeedReader(CalibrationDataReader):
+    """Feeds in the way that ONNX Runtime's calibrators ask for them, once through."""
+
     def __init__(self, feeds: Iterable[Feeds]) -> None:
         self._feeds: Iterator[Feeds] = iter(feeds)
 
     def get_next(self) -> Feeds | None:
+        """The next feed, None after the last."""
         return next(self._feeds, None)
 
 
@@ -122,7 +125,7 @@ def _static(
             quantize_static(
                 prepared,
                 done,
-                _Reader(calibration),
+                FeedReader(calibration),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 reduce_range=reduce_range,

@@ -10,27 +10,19 @@ from __future__ import annotations
 
 import struct
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
+from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import create_calibrator
 
 from linkedout_edge.errors import ArgumentError
-from linkedout_export.quantisation import MIN_CALIBRATION, Feeds, fused_nodes, weighted_nodes
+from linkedout_export.quantisation import MIN_CALIBRATION, FeedReader, Feeds, fused_nodes, weighted_nodes
 
 ALGORITHM = "EntropyCalibration2"
 """The calibrator that trtexec reads a cache for. It is not how our ranges are found."""
-
-
-class _Reader(CalibrationDataReader):
-    def __init__(self, feeds: Iterable[Feeds]) -> None:
-        self._feeds: Iterator[Feeds] = iter(feeds)
-
-    def get_next(self) -> Feeds | None:
-        return next(self._feeds, None)
 
 
 def tensor_scales(encoder: onnx.ModelProto, feeds: list[Feeds]) -> dict[str, float]:
@@ -61,7 +53,7 @@ def tensor_scales(encoder: onnx.ModelProto, feeds: list[Feeds]) -> dict[str, flo
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=CalibrationMethod.MinMax,
         )
-        calibrator.collect_data(_Reader(feeds))
+        calibrator.collect_data(FeedReader(feeds))
         ranges = calibrator.compute_data()
     scales = {}
     for name, found in ranges.items():

@@ -33,6 +33,16 @@ class Engine:
         return f"{self.graph}-{self.precision}"
 
 
+def check_precision(precision: str) -> None:
+    """Whether TensorRT has engines in it here.
+
+    Raises:
+        ArgumentError: it has not.
+    """
+    if precision not in ("fp16", "int8"):
+        raise ArgumentError(f"no TensorRT engine in {precision!r}: expected 'fp16' or 'int8'")
+
+
 def trtexec_arguments(engine: Engine, *, workspace_mb: int = 512) -> list[str]:
     """What builds an engine. No shapes: trtexec refuses them for graphs whose dimensions are fixed.
 
@@ -43,8 +53,7 @@ def trtexec_arguments(engine: Engine, *, workspace_mb: int = 512) -> list[str]:
     Raises:
         ArgumentError: a precision that TensorRT has no engines for there.
     """
-    if engine.precision not in ("fp16", "int8"):
-        raise ArgumentError(f"no TensorRT engine in {engine.precision!r}: expected 'fp16' or 'int8'")
+    check_precision(engine.precision)
     arguments = [f"--onnx={engine.onnx}", "--fp16"]  # beside int8 too: what int8 does not take runs in fp16
     if engine.precision == "int8":
         arguments.append("--int8")

@@ -14,7 +14,7 @@ from linkedout_edge.bundle import open_bundle
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError
 from linkedout_export.jetson.calibration import cache_text, tensor_scales
-from linkedout_export.jetson.engines import Engine, build_script, static_shapes
+from linkedout_export.jetson.engines import Engine, build_script, check_precision, static_shapes
 from linkedout_export.quantisation import Feeds
 
 TENSORRT = "10.3.0"
@@ -100,8 +100,7 @@ def write_kit(
     if out.exists() and any(out.iterdir()):
         raise ArgumentError(f"{out} is not empty: name a new folder")
     for precision in precisions:
-        if precision not in ("fp16", "int8"):
-            raise ArgumentError(f"no TensorRT engine in {precision!r}: expected 'fp16' or 'int8'")
+        check_precision(precision)
     with open_bundle(bundle) as opened:
         config, name, space = opened.manifest.config, opened.manifest.name, opened.manifest.token_space
     engines, notes, files = [], [], {}
