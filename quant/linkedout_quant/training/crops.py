@@ -49,7 +49,6 @@ def _prepare(teacher: Teacher, images: list[np.ndarray]) -> None:
 def _prepare_worker(teacher: Teacher, images: list[np.ndarray]) -> None:
     """One thread a process: BLAS threads of two processes on two CPUs made a crop cost more than twice as much."""
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
     threadpool_limits(1)
     _prepare(teacher, images)
 
@@ -103,12 +102,18 @@ def write_shards(
         return
     # Forked, so that photos and teacher are shared and not sent; the interpreter of the teacher has no threads yet.
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_prepare_worker, initargs=(teacher, images)
-    ) as pool:
-        jobs = [pool.submit(_write_shard, number, count, folder, size) for number in missing]
-        for job in track(as_completed(jobs), "teacher looks at crops", total=len(jobs)):
-            job.result()
+    # OpenCV's own threads are ended before: a copied process would wait for ever for those that it does not have.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_prepare_worker, initargs=(teacher, images)
+        ) as pool:
+            jobs = [pool.submit(_write_shard, number, count, folder, size) for number in missing]
+            for job in track(as_completed(jobs), "teacher looks at crops", total=len(jobs)):
+                job.result()
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def default_workers(teacher: Teacher) -> int:
