@@ -3,7 +3,7 @@ PYTHON ?= python3
 DATA ?= ../shared/data
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all lint type check photos train refine bundle clean-bundle student golden exam bench table readme-table aarch64 clean help
+.PHONY: demo test test-all lint type check photos train refine finish bundle clean-bundle student golden exam bench table readme-table aarch64 clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -43,24 +43,33 @@ PROCESSES ?= $(shell nproc)
 LAUNCH = OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/torchrun --nproc_per_node $(PROCESSES) \
 	-m -- linkedout_edge.cli.main
 PHOTOS = runs/photos/photos.csv
-DISTIL = --teacher composite --data $(DATA) --also $(PHOTOS) --out runs/base --cache runs/cache \
-	--sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample images, split train (research use); \
-	photos of Debian packages (Tux Paint stamps, GCompris, wallpapers; GPL and Creative Commons)"
+DISTIL = distill --teacher composite --data $(DATA) --also $(PHOTOS) --cache runs/cache
+OPEN = photos of Debian packages (Tux Paint stamps, GCompris, wallpapers; GPL and Creative Commons)
+SOURCES = --sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample images, split train (research use); $(OPEN)"
+ALL_SOURCES = --sources "1,000 captioned photos of Flickr8k and 500 ImageNet sample images (research use); $(OPEN)"
+RUN ?= runs/finish
 
 $(PHOTOS): | .venv/installed
 	.venv/bin/python -m linkedout_quant.openphotos runs/photos
 
 photos: $(PHOTOS)  ## fetch openly licensed photos for training out of Debian packages (needs APT)
 
-train: RECIPE = --recipe base  ## distil the default student (hours; resumes where it stopped), then build its bundle
-refine: RECIPE = --recipe refine --start models/base --from crops  ## go on from the default student with more photos, as train
-train refine: .venv/installed $(PHOTOS)
-	.venv/bin/linkedout-edge distill $(DISTIL) $(RECIPE) --until crops
-	$(LAUNCH) distill $(DISTIL) $(RECIPE)
-	$(MAKE) bundle
+# Each resumes where it stopped. The teacher looks in one process, which starts its own workers.
+train: .venv/installed $(PHOTOS)  ## distil a default student from nothing (hours) → runs/base
+	.venv/bin/linkedout-edge $(DISTIL) $(SOURCES) --out runs/base --recipe base --until crops
+	$(LAUNCH) $(DISTIL) $(SOURCES) --out runs/base --recipe base
 
-bundle: .venv/installed  ## runs/base → ONNX, int8, int4 → runs/base/bundle, and what ships → linkedout_edge/bundles/base
-	.venv/bin/linkedout-edge export runs/base --data $(DATA)/images/captioned --out runs/base/bundle \
+refine: .venv/installed $(PHOTOS)  ## go on from START's language model, its tower as it is (an hour) → runs/refine
+	$(LAUNCH) $(DISTIL) $(SOURCES) --out runs/refine --recipe refine --start $(or $(START),models/base) --from clips
+
+finish: .venv/installed $(PHOTOS)  ## go on from START with all photos, those of the yardstick too → runs/finish
+	.venv/bin/linkedout-edge $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
+		--recipe finish --start $(or $(START),runs/refine) --from crops --until crops
+	$(LAUNCH) $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
+		--recipe finish --start $(or $(START),runs/refine) --from crops
+
+bundle: .venv/installed  ## RUN → ONNX, int8, int4 → RUN/bundle, and what ships → linkedout_edge/bundles/base
+	.venv/bin/linkedout-edge export $(RUN) --data $(DATA)/images/captioned --out $(RUN)/bundle \
 		--embed linkedout_edge/bundles/base
 
 clean-bundle: .venv/installed  ## a small bundle of clean provenance, from micro-videos alone → runs/clean/bundle

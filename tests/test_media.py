@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the workstation half is not installed")
 
-from linkedout_quant.media import Media, find_media, load_frames
+from linkedout_quant.media import Media, find_media, load_frames, new_media
 
 from linkedout_edge.errors import ArgumentError
 
@@ -40,6 +40,13 @@ def names(media):
 def test_a_folder_gives_its_photos_and_videos_and_no_texts(folder):
     assert names(find_media([folder])) == ["a.png", "b.jpg"]
     assert names(find_media([folder, folder / "more"])) == ["a.png", "b.jpg"]  # each once
+
+
+def test_what_is_known_by_another_way_is_not_new(folder):
+    known = find_media([folder / "more"])
+    found = find_media([folder / "more" / ".."])
+    assert names(new_media(found, known)) == ["a.png"]
+    assert names(new_media(found, [])) == ["a.png", "b.jpg"]
 
 
 def test_an_index_gives_captions_and_finds_files_below_it(folder):

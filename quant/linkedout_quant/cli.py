@@ -28,7 +28,7 @@ _STAGE = click.Choice(["crops", "tower", "language", "clips", "users"])  # disti
     "--also",
     multiple=True,
     type=click.Path(exists=True, path_type=Path),
-    help="A further folder or index, whose crops are cut and kept by themselves: adding it looks at nothing twice.",
+    help="A further folder or index: what is new in it, with crops of its own, so that nothing is looked at twice.",
 )
 @click.option("--split", default=None, help="Take only the rows of an index with this value in its column split.")
 @click.option(
@@ -45,7 +45,9 @@ _STAGE = click.Choice(["crops", "tower", "language", "clips", "users"])  # disti
     required=True,
     help="Run folder; an interrupted run goes on.",
 )
-@click.option("--recipe", default="base", show_default=True, help="base, refine, clean, smoke, or the path of a .yaml.")
+@click.option(
+    "--recipe", default="base", show_default=True, help="base, refine, finish, clean, smoke, or the path of a .yaml."
+)
 @click.option(
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
@@ -112,7 +114,7 @@ def distill(
     """
     from linkedout_edge.errors import ArgumentError
     from linkedout_quant.distil import distil, read_texts
-    from linkedout_quant.media import find_media
+    from linkedout_quant.media import find_media, new_media
     from linkedout_quant.recipes import load_recipe
     from linkedout_quant.teachers import load_teacher
 
@@ -124,11 +126,12 @@ def distill(
                 "--teacher none learns from micro-videos alone: leave --videos and --also out, or name a teacher"
             )
     else:
-        if data is not None and not sources:
-            sources, split = tuple(sorted((data / "images").glob("*s.csv"))), split or "train"
-        media = find_media(sources, split=split)
+        own = data is not None and not sources
+        if data is not None and own:
+            sources = tuple(sorted((data / "images").glob("*s.csv")))
+        media = find_media(sources, split=split or ("train" if own else None))
         for number, source in enumerate(also, 1):
-            media += find_media([source], split=split, collection=str(number))
+            media += new_media(find_media([source], split=split, collection=str(number)), media)
         teacher = load_teacher(
             teacher_name,
             data=data,

@@ -90,6 +90,12 @@ def find_media(sources: Iterable[Path], *, split: str | None = None, collection:
     return [Media(path, tuple(dict.fromkeys(texts)), collection) for path, texts in found.items()]
 
 
+def new_media(found: Iterable[Media], known: Iterable[Media]) -> list[Media]:
+    """What was found and is not known yet, by file."""
+    files = {m.path.resolve() for m in known}
+    return [m for m in found if m.path.resolve() not in files]
+
+
 def _index_rows(index: Path, split: str | None) -> Iterable[tuple[Path, str]]:
     by_name: dict[str, Path] | None = None
     with index.open(newline="", encoding="utf-8") as f:

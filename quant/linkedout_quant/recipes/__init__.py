@@ -1,4 +1,4 @@
-"""Recipes of trainings, as small YAML files, by name: `base`, `refine`, `clean`, `smoke`. An own file has its path."""
+"""Recipes of trainings, as small YAML files, by name (`NAMES`). A file of your own is named by its path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, unknown
 from linkedout_quant.training.loop import StageRecipe
 
-NAMES = ("base", "refine", "clean", "smoke")
+NAMES = ("base", "refine", "finish", "clean", "smoke")
 
 
 class Crops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
