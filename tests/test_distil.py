@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import msgspec
@@ -22,7 +23,7 @@ from linkedout_quant.media import find_media  # noqa: E402
 from linkedout_quant.recipes import NAMES, Recipe, load_recipe  # noqa: E402
 from linkedout_quant.teachers.base import TeacherFeatures  # noqa: E402
 from linkedout_quant.tokenizer import from_portable  # noqa: E402
-from linkedout_quant.training.clips import colour_layout, latent_weights  # noqa: E402
+from linkedout_quant.training.clips import colour_layout, facet_shares, latent_weights, layer_weights  # noqa: E402
 from linkedout_quant.training.crops import CropCache  # noqa: E402
 from linkedout_quant.training.loop import TrainingError  # noqa: E402
 from linkedout_quant.training.users import LikedSorts  # noqa: E402
@@ -84,7 +85,7 @@ def test_a_run_leaves_a_student_metrics_plots_and_what_it_was(run):
         assert row["step"] == 2
         assert (run / f"{stage}.png").stat().st_size > 1000
     clips = json.loads((run / "clips.jsonl").read_text().splitlines()[-1])
-    assert {"facets", "captions", "micro_relations"} <= set(clips)
+    assert {"facets", "captions", "words", "micro_relations"} <= set(clips)
     told = json.loads((run / "run.json").read_text())
     assert told["teacher"] == "colours"
     assert told["skipped"][0]["file"] == "broken.png"
@@ -165,6 +166,12 @@ def test_a_finished_student_goes_on_from_any_stage_with_more_photos(run, photos,
     kept = [k for k in before if "project" not in k]
     assert all(torch.equal(before[k].half(), after[k].half()) for k in kept)
 
+    distil(tmp_path / "language", recipe, teacher=teacher, media=media, first="clips", **arguments)
+    after = load_student(tmp_path / "language").encoder.state_dict()
+    same = {k: torch.equal(before[k].half(), after[k].half()) for k in before}
+    assert all(same[k] for k in before if k.startswith("tower"))  # a stage that is left out leaves its part as it is
+    assert not any(same[k] for k in before if k.startswith("lm.blocks") and k.endswith("qkv.weight"))
+
     with pytest.raises(ArgumentError, match="--start"):
         distil(tmp_path / "none", recipe, teacher=teacher, media=media, first="clips")
 
@@ -173,6 +180,37 @@ def test_prompts_ask_for_facets():
     assert set(PROMPTS) == {"general", "objects", "looks"}
     assert np.ptp(latent_weights("general")) == 0
     assert latent_weights("objects").argmax() != latent_weights("looks").argmax()
+    for prompt in PROMPTS:
+        shares = facet_shares(prompt)
+        assert sum(shares.values()) == pytest.approx(1)
+        assert (max(shares, key=shares.get) == "object") == (prompt == "objects")
+
+
+def test_layers_share_the_facets_and_all_together_follow_them_alike():
+    weights = layer_weights(6) ** 2
+    assert np.ptp(weights.sum(0)) == pytest.approx(0, abs=1e-5)
+    assert len({row.argmax() for row in weights}) == 3
+    assert np.ptp(layer_weights(1)) == 0
+
+
+def test_workers_are_copied_from_a_process_whose_opencv_has_threads(tmp_path):
+    """A copied process would wait for ever for OpenCV threads that it does not have, so they end before."""
+    script = tmp_path / "cut.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nimport cv2, numpy as np\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from test_distil import ColourTeacher\nfrom linkedout_quant.training.crops import write_shards\n"
+        "cv2.setNumThreads(3)\n"
+        "pictures = [cv2.resize(np.zeros((64, 64, 3), np.uint8), (3000, 3000))[:50, :50] for _ in range(3)]\n"
+        "write_shards(ColourTeacher(), pictures, Path(sys.argv[1]), 2, 4, 32, 2)\n"
+        "print(cv2.getNumThreads())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "crops")], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[-1] == "3"
+    assert len(list((tmp_path / "crops").glob("000[01]"))) == 2
 
 
 def test_another_prompt_is_another_token_space(run):

@@ -13,7 +13,8 @@ from linkedout_edge.config import EVENT_FEATURES, ModelConfig  # noqa: E402
 def student():
     torch.manual_seed(3)
     student = Student(ModelConfig.tiny()).eval()
-    for linear in (student.user.attend, student.user.value, student.user.gate_read):
+    gains = [c.gain for c in student.encoder.compressors]
+    for linear in (student.user.attend, student.user.value, student.user.gate_read, *gains):
         torch.nn.init.normal_(linear.weight, std=0.3)
     return student
 
@@ -73,6 +74,37 @@ def test_the_language_model_is_causal(student):
     assert (a[:, last_title:] - b[:, last_title:]).abs().max() > 1e-4
 
 
+def test_what_the_prompt_asks_for_decides_what_counts(student):
+    c = student.config
+    arguments = inputs(c)
+    asked = student.encoder.prompt_ids.clone()
+    with torch.no_grad():
+        seen = student.encoder.states(*arguments)
+        before = student.encoder.features(seen, arguments[1])
+        try:
+            student.encoder.prompt_ids += 7
+            other = student.encoder.states(*arguments)
+            after = student.encoder.features(other, arguments[1])
+        finally:
+            student.encoder.prompt_ids.copy_(asked)
+    torch.testing.assert_close(seen[-1][:, : -c.prompt_tokens], other[-1][:, : -c.prompt_tokens])
+    ratio = (after / before)[before > 0.05]
+    assert (ratio - 1).abs().median() > 0.1
+
+
+def test_frames_that_are_left_out_are_like_masked_ones(student):
+    c = student.config
+    frames, mask, ids, no_title = inputs(c)
+    mask[:, 3:] = False
+    encoder = student.encoder
+    with torch.no_grad():
+        visual = encoder.tower(frames[:, :3].flatten(0, 1)).unflatten(0, (2, 3))
+        states = encoder.lm(visual, mask[:, :3], ids, no_title, encoder.prompt_ids)
+        short = encoder.tokens(encoder.features(states, mask[:, :3]))
+        whole = encoder(frames, mask, ids, no_title)
+    torch.testing.assert_close(short, whole, atol=1e-5, rtol=0)
+
+
 def test_quantising_costs_at_most_half_a_step():
     x = torch.randn(5, 3, 2, 16)
     tokens, scales = quantise(x)
@@ -122,6 +154,24 @@ def test_an_empty_history_scores_zero_and_padding_is_inert(student):
         short = student.user(tokens[:, :4], scales[:, :4], events[:, :4], mask[:, :4])
     torch.testing.assert_close(padded[0], short[0], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(padded[2][:, :4], short[2], atol=1e-6, rtol=1e-4)
+
+
+def test_gates_can_follow_the_layer_whose_tokens_agree(student):
+    c = student.config
+    tokens, scales, events, mask = history(c, 4)
+    values = dequantise(tokens, scales)
+    values = torch.nn.functional.layer_norm(values.unflatten(-1, (-1, c.token_width)), (c.token_width,)).flatten(-2)
+    alike = values.clone()
+    alike[:, :, 1] = values[:, :1, 1]  # layer 1 sees the same in all of them
+    student.user.gate_agreement.weight.data.copy_(torch.eye(c.layers))
+    try:
+        with torch.no_grad():
+            before, after = (student.user.from_values(x, events, mask)[1][0] for x in (values, alike))
+    finally:
+        student.user.gate_agreement.weight.data.zero_()
+    rise = after - before
+    assert rise.argmax() == 1
+    assert rise[1] > 0.1
 
 
 def test_the_default_keeps_its_budget():

@@ -162,7 +162,18 @@ def distil(
     if "clips" in stages:
         owners = [i for _, places in collections for i in places]
         views = _views(cache, crops, material, owners, teacher) if teacher is not None and crops is not None else None
-        train_clips(run, config, recipe.clips, tokenizer, student.encoder, views, accelerator)
+        kept = begun is not None and "tower" not in stages
+        train_clips(
+            run,
+            config,
+            recipe.clips,
+            tokenizer,
+            student.encoder,
+            views,
+            sentences,
+            accelerator,
+            learn_tower=not kept,
+        )
     if "users" in stages:
         pool = _pool(cache, crops, material, teacher, config) if teacher is not None and crops is not None else None
         train_users(run, config, recipe.users, tokenizer, student, pool, recipe.pool, accelerator)

@@ -54,11 +54,18 @@ def load_student(run: Path) -> Student:
     """The student of a run folder, in float32 from its fp16 master.
 
     Raises:
-        ArgumentError: the folder holds no finished training.
+        ArgumentError: the folder holds no finished training, or one of another version of the model.
     """
     if not (run / MASTER).exists():
-        raise ArgumentError(f"{run} holds no {MASTER}: finish the training first (linkedout-edge train --out {run})")
+        raise ArgumentError(f"{run} holds no {MASTER}: finish the training first (linkedout-edge distill --out {run})")
     config = msgspec.json.decode((run / "config.json").read_bytes(), type=ModelConfig)
     student = Student(config)
-    student.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(run / MASTER).items()})
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in load_file(run / MASTER).items()}
+    try:
+        student.load_state_dict(weights)
+    except RuntimeError as e:
+        raise ArgumentError(
+            f"{run / MASTER} is of another version of the model: train it again, or use the version of linkedout-edge "
+            f"that trained it ({e})"
+        ) from e
     return student.eval()

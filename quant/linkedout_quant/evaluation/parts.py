@@ -23,7 +23,7 @@ from linkedout_quant.evaluation.metrics import bootstrap_interval, user_metrics
 from linkedout_quant.model import Student
 from linkedout_quant.model.compressor import Compressor
 from linkedout_quant.progress import track
-from linkedout_quant.training.clips import facet_indices, latent_mean
+from linkedout_quant.training.clips import facet_indices, latent_mean, layer_weights
 from linkedout_quant.training.losses import relational_loss
 from linkedout_quant.training.users import UserObjective, micro_pool
 
@@ -129,6 +129,7 @@ def train_compressors(config: ModelConfig, variant: Variant, states: Tensor, att
     trunk = _Trunk(config, len(variant.states))
     vectors = np.stack([one_hot(a) for a in attributes])
     latents = torch.from_numpy(vectors - latent_mean())
+    by_layer = torch.from_numpy(layer_weights(len(variant.states)))[:, None]
     facets = torch.from_numpy(np.stack([facet_indices(v) for v in vectors]))
     flat = config.layers * config.tokens_per_layer * config.token_width
     heads = nn.ModuleList(nn.Linear(flat, int(facets[:, i].max()) + 1) for i in range(facets.shape[1]))
@@ -138,7 +139,8 @@ def train_compressors(config: ModelConfig, variant: Variant, states: Tensor, att
         rows = torch.randint(len(states), (48,))
         tokens = trunk.tokens(trunk.features(states[rows], variant.states)).flatten(2)
         whole = tokens.flatten(1)
-        loss = 5 * relational_loss(whole, latents[rows]) + 2 * relational_loss(tokens.transpose(0, 1), latents[rows])
+        loss = 5 * relational_loss(whole, latents[rows])
+        loss = loss + 3 * relational_loss(tokens.transpose(0, 1), by_layer * latents[rows])
         named = [nn.functional.cross_entropy(h(whole), facets[rows, i]) for i, h in enumerate(heads)]
         loss = loss + torch.stack(named).mean()
         optimiser.zero_grad()

@@ -64,7 +64,7 @@ class CausalLM(nn.Module):
         """All hidden states, the LM's input first.
 
         Args:
-            visual: float32 [B, F, grid², W].
+            visual: float32 [B, F, grid², W]; training may leave out the frames that the mask would hide.
             frame_mask: bool [B, F], True where there is a frame.
             title_ids: int [B, T]; title_mask: bool [B, T].
             prompt_ids: int [P], or [B, P] where each video has a prompt of its own.
@@ -73,7 +73,7 @@ class CausalLM(nn.Module):
             ``lm_layers + 1`` tensors, float32 [B, F·grid² + T + P, W].
         """
         b, f, cells, width = visual.shape
-        seen = (visual + self.frame_position + self.cell_position).reshape(b, f * cells, width)
+        seen = (visual + self.frame_position[:f] + self.cell_position).reshape(b, f * cells, width)
         title = self.embedding(title_ids) + self.title_position
         prompt = (self.embedding(prompt_ids) + self.prompt_position).expand(b, -1, -1)
         x = torch.cat([seen, title, prompt], 1)

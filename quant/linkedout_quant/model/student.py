@@ -40,7 +40,7 @@ class VideoEncoder(nn.Module):
         visual = frame_mask.repeat_interleave(c.grid**2, 1)
         new = torch.ones_like(frame_mask[:, :1]).expand(-1, c.prompt_tokens)
         valid = torch.cat([visual, new], 1)
-        seen, asked = c.frames * c.grid**2, c.prompt_tokens
+        seen, asked = visual.shape[1], c.prompt_tokens
         rows = []
         for tap, compressor in zip(c.taps, self.compressors, strict=True):
             hidden = torch.cat([states[tap][:, :seen], states[tap][:, -asked:]], 1)

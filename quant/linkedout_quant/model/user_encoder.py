@@ -34,10 +34,14 @@ class UserEncoder(nn.Module):
         self.gate_query = nn.Parameter(torch.zeros(layers, flat))
         self.gate_read = nn.Linear(width, layers * flat)
         self.gate_bias = nn.Linear(width, layers)
+        # A layer whose tokens agree over the history is the one that sees what the user likes.
+        self.gate_agreement = nn.Linear(layers, layers)
         for linear in (self.attend, self.value, self.gate_read, self.gate_bias):
             nn.init.zeros_(linear.bias)
             nn.init.normal_(linear.weight, std=1e-3)
         nn.init.constant_(self.value.bias, 0.5)
+        nn.init.zeros_(self.gate_agreement.weight)
+        nn.init.zeros_(self.gate_agreement.bias)
         self.register_buffer("score_scale", torch.ones(()))  # set after training: scores with unit deviation
 
     def forward(self, tokens: Tensor, scales: Tensor, events: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,8 +62,11 @@ class UserEncoder(nn.Module):
         state = torch.cat([h, mixed.transpose(1, 2).reshape(b, n, -1)], -1)
         present = mask.to(values.dtype).unsqueeze(-1)
         attention = torch.softmax(self.attend(state) + torch.where(mask, 0.0, MASKED).unsqueeze(-1), 1) * present
-        weights = attention * torch.tanh(self.value(state)) * (self.strength.exp() * self.score_scale / flat)
-        u = torch.einsum("bnl,bnlf->blf", weights, values)
+        signed = attention * torch.tanh(self.value(state))
+        scale = self.strength.exp() * self.score_scale / flat
+        mean = torch.einsum("bnl,bnlf->blf", signed, values)
+        agreement = mean.square().mean(-1)  # [B, L] in [0, 1]: tokens have unit variance
         pooled = (attention.mean(-1, keepdim=True) * h).sum(1)
         q_gate = (self.gate_query + self.gate_read(pooled).reshape(b, layers, flat)) * flat**-0.5
-        return torch.stack([u, q_gate], 1), self.gate_bias(pooled), weights
+        bias = self.gate_bias(pooled) + self.gate_agreement(agreement)
+        return torch.stack([mean * scale.unsqueeze(-1), q_gate], 1), bias, signed * scale

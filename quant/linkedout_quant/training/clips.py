@@ -9,7 +9,8 @@ Terms of the loss:
   shown, the tokens are aligned with the caption's sentence embedding (contrastive).
 
 The prompt changes from step to step. Asked for objects or looks, similarities follow that facet first, so that the
-promptable query does what it says.
+promptable query does what it says. Layers share the work: each follows some facets of micro-videos more than others, so
+that gates have something to choose from. Sentences without clips keep the LM fluent.
 """
 
 from __future__ import annotations
@@ -41,15 +42,20 @@ from linkedout_quant.training.losses import alignment_loss, feature_loss, relati
 from linkedout_quant.training.stills import CameraPath
 
 VIEW_FRAMES = 3  # a pan over a still needs no more; the rest is masked, which teaches the model to do with less
-PROMPT_SHARES = {"general": 0.6, "objects": 0.2, "looks": 0.2}
+PROMPT_SHARES = {"general": 0.5, "objects": 0.25, "looks": 0.25}
 FACET_WEIGHTS: dict[str, dict[str, float]] = {
     "general": {},
     "objects": {"object": 3.0},
     "looks": {"palette": 3.0, "scene": 1.0},
 }
 """Prompt → facet → weight of its similarities; facets that a prompt does not ask for count 0.3."""
+FACETS_BY_DEPTH = (("palette", "scene"), ("object", "text"), ("motion", "camera", "cuts"))
+"""What shallow, middle and deep taps follow first: looks need no LM, time needs all of it."""
+OWN_FACET, OTHER_FACET = 1.5, 0.5
 TITLED = 0.4  # share of clips that come with a title
-VIEW_SHARE = 0.7  # of a batch that are photos and videos, where there are some; the others are micro-videos
+VIEW_SHARE = 0.6  # of a batch that are photos and videos, where there are some; the others are micro-videos
+SENTENCES = 2  # without a clip, for each clip of a batch
+WORDS = 0.3  # weight of the next-token losses
 
 
 @dataclass
@@ -60,6 +66,8 @@ class ClipBatch:
     view_frames: Tensor  # uint8 [P, VIEW_FRAMES, H, W, 3]
     title_ids: Tensor  # int64 [A+P, T]
     title_mask: Tensor  # bool [A+P, T]
+    text_ids: Tensor  # int64 [S, T], sentences that belong to no clip
+    text_mask: Tensor  # bool [S, T]
     facets: Tensor  # int64 [A, number of facets]
     latents: Tensor  # float32 [A, K], centred and weighted for the prompt
     layers: tuple[Tensor, ...]  # float32 [P, W] each: the teacher's layers, mean over their tokens
@@ -92,6 +100,26 @@ def latent_weights(prompt: str) -> np.ndarray:
     asked = FACET_WEIGHTS[prompt]
     weights = {facet: asked.get(facet, 0.3) if asked else 1.0 for facet in FACETS}
     return np.concatenate([np.full(len(values), weights[f] ** 0.5, np.float32) for f, values in FACETS.items()])
+
+
+def facet_shares(prompt: str) -> dict[str, float]:
+    """What naming each facet counts when `prompt` is asked; the sum is 1."""
+    asked = FACET_WEIGHTS[prompt]
+    weights = {facet: asked.get(facet, 0.3) if asked else 1.0 for facet in FACETS}
+    return {facet: w / sum(weights.values()) for facet, w in weights.items()}
+
+
+def layer_weights(layers: int) -> np.ndarray:
+    """What each latent counts for each layer's similarities, float32 [L, K]; a layer by itself follows all alike."""
+    if layers == 1:
+        return latent_weights("general")[None]
+    rows = []
+    for layer in range(layers):
+        own = FACETS_BY_DEPTH[layer * len(FACETS_BY_DEPTH) // layers]
+        rows.append(
+            [(OWN_FACET if facet in own else OTHER_FACET) ** 0.5 for facet, values in FACETS.items() for _ in values]
+        )
+    return np.array(rows, np.float32)
 
 
 def facet_indices(vector: np.ndarray) -> np.ndarray:
@@ -134,11 +162,15 @@ class ClipData:
         config: the student's shapes.
         tokenizer: for titles.
         views: photos and videos; None: micro-videos alone.
+        sentences: captions of anything, for the LM alone.
         seed: with the draw's number, all chance.
     """
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, views: Views | None, seed: int) -> None:
+    def __init__(
+        self, config: ModelConfig, tokenizer: Tokenizer, views: Views | None, sentences: Sequence[str], seed: int
+    ) -> None:
         self.config, self.tokenizer, self.views, self.seed = config, tokenizer, views, seed
+        self.sentences = title_tokens(tokenizer, sentences, config.title_tokens)
         self.mean = latent_mean()
         self._pool = ThreadPoolExecutor(1)
         self._next: tuple[tuple[int, int], Future[ClipBatch]] | None = None
@@ -166,11 +198,14 @@ class ClipData:
             titles.append(caption(attributes, rng) if rng.random() < TITLED else None)
         seen = self._views(rng, draw, views)
         ids, mask = title_tokens(self.tokenizer, titles + seen.titles, c.title_tokens)
+        said = rng.integers(len(self.sentences[0]), size=SENTENCES * count)
         return ClipBatch(
             torch.from_numpy(np.stack(frames)),
             torch.from_numpy(seen.frames),
             torch.from_numpy(ids),
             torch.from_numpy(mask),
+            torch.from_numpy(self.sentences[0][said]),
+            torch.from_numpy(self.sentences[1][said]),
             torch.from_numpy(np.stack(facets)),
             torch.from_numpy(np.stack(latents).astype(np.float32)),
             seen.layers,
@@ -297,19 +332,12 @@ class ClipHeads(nn.Module):
             self.layers = nn.ModuleList(nn.Linear(flat, width) for width in layers)
 
 
-def forward_states(encoder: VideoEncoder, batch: ClipBatch, prompt: Tensor) -> tuple[list[Tensor], Tensor]:
-    """Hidden states and frame mask; frames that are masked are not computed."""
-    c = encoder.config
-    a, p = len(batch.micro_frames), len(batch.view_frames)
-    seen = encoder.tower(torch.cat([batch.micro_frames.flatten(0, 1), batch.view_frames.flatten(0, 1)]))
-    micro = seen[: a * c.frames].unflatten(0, (a, c.frames))
-    views = (
-        seen[a * c.frames :].unflatten(0, (p, VIEW_FRAMES)) if p else seen.new_zeros(0, VIEW_FRAMES, *seen.shape[1:])
-    )
-    views = nn.functional.pad(views, (0, 0, 0, 0, 0, c.frames - VIEW_FRAMES))
-    frame_mask = torch.ones(a + p, c.frames, dtype=torch.bool, device=seen.device)
-    frame_mask[a:, VIEW_FRAMES:] = False
-    return encoder.lm(torch.cat([micro, views]), frame_mask, batch.title_ids, batch.title_mask, prompt), frame_mask
+def see(encoder: VideoEncoder, batch: ClipBatch) -> tuple[Tensor, Tensor]:
+    """Visual tokens of micro-videos [A, F, grid², W] and of views [P, VIEW_FRAMES, grid², W]."""
+    micro, views = batch.micro_frames, batch.view_frames
+    seen = encoder.tower(torch.cat([micro.flatten(0, 1), views.flatten(0, 1)]))
+    first, second = seen.split([micro.shape[0] * micro.shape[1], views.shape[0] * views.shape[1]])
+    return first.unflatten(0, micro.shape[:2]), second.unflatten(0, views.shape[:2])
 
 
 def caption_logits(encoder: VideoEncoder, last: Tensor) -> Tensor:
@@ -317,45 +345,75 @@ def caption_logits(encoder: VideoEncoder, last: Tensor) -> Tensor:
 
     A padded frame's last position has seen nothing of its own, but all frames before it: it can start a caption too.
     """
-    seen = encoder.config.frames * encoder.config.grid**2
-    return encoder.lm.logits(last[:, seen - 1 : seen + encoder.config.title_tokens - 1])
+    c = encoder.config
+    start = last.shape[1] - c.title_tokens - c.prompt_tokens
+    return encoder.lm.logits(last[:, start - 1 : start + c.title_tokens - 1])
 
 
 def clip_losses(
-    encoder: VideoEncoder, heads: ClipHeads, batch: ClipBatch, prompt: Tensor, accelerator: Accelerator
+    encoder: VideoEncoder,
+    heads: ClipHeads,
+    batch: ClipBatch,
+    prompt: Tensor,
+    accelerator: Accelerator,
+    learn_tower: bool = True,
 ) -> dict[str, Tensor]:
     """Weighted loss terms of one batch."""
-    with accelerator.autocast():
-        states, frame_mask = forward_states(encoder, batch, prompt)
-        features = encoder.features(states, frame_mask)
-        logits = caption_logits(encoder, states[-1]).float()
-    tokens = encoder.tokens(features.float()).flatten(2)  # [B, L, M·D]
     a = len(batch.micro_frames)
-    flat = tokens.flatten(1)
-    named = [nn.functional.cross_entropy(h(flat[:a]), batch.facets[:, i]) for i, h in enumerate(heads.facets)]
-    terms = {"facets": torch.stack(named).mean()}
+    features, logits = [], []
+    with accelerator.autocast():
+        with torch.set_grad_enabled(learn_tower):
+            micro, views = see(encoder, batch)
+        # One after the other: a view's missing frames would be hidden by the mask, and cost as much as others.
+        for visual, rows in ((micro, slice(None, a)), (views, slice(a, None))):
+            if len(visual):
+                frame_mask = torch.ones(visual.shape[:2], dtype=torch.bool, device=visual.device)
+                states = encoder.lm(visual, frame_mask, batch.title_ids[rows], batch.title_mask[rows], prompt)
+                features.append(encoder.features(states, frame_mask))
+                logits.append(caption_logits(encoder, states[-1]))
+        said = encoder.lm.logits(encoder.lm.read_text(batch.text_ids, batch.text_mask)[-1]).float()
+    tokens = encoder.tokens(torch.cat(features).float()).flatten(2)  # [B, L, M·D]
+    flat, following = tokens.flatten(1), batch.text_mask[:, 1:]
+    named = [
+        share * nn.functional.cross_entropy(head(flat[:a]), batch.facets[:, i])
+        for i, (head, share) in enumerate(zip(heads.facets, facet_shares(batch.prompt).values(), strict=True))
+    ]
+    terms = {
+        "facets": torch.stack(named).sum(),
+        "words": WORDS * nn.functional.cross_entropy(said[:, :-1][following], batch.text_ids[:, 1:][following]),
+    }
     if a > 1:
+        by_layer = torch.from_numpy(layer_weights(tokens.shape[1])).to(tokens.device)
         terms["micro_relations"] = 5 * relational_loss(flat[:a], batch.latents)
-        terms["micro_layers"] = 2 * relational_loss(tokens[:a].transpose(0, 1), batch.latents)
+        terms["micro_layers"] = 3 * relational_loss(tokens[:a].transpose(0, 1), by_layer[:, None] * batch.latents)
     if batch.title_mask.any():
         words = batch.title_mask
-        terms["captions"] = 0.2 * nn.functional.cross_entropy(logits[words], batch.title_ids[words])
-    if len(batch.view_frames) < 2:
-        return terms
-    views, each = flat[a:], tokens[a:]
+        terms["captions"] = WORDS * nn.functional.cross_entropy(
+            torch.cat(logits).float()[words], batch.title_ids[words]
+        )
+    return terms if len(batch.view_frames) < 2 else terms | view_losses(heads, batch, tokens[a:])
+
+
+def view_losses(heads: ClipHeads, batch: ClipBatch, tokens: Tensor) -> dict[str, Tensor]:
+    """Terms of photos and videos, from their layer tokens [P, L, M·D]."""
+    flat, by_layer = tokens.flatten(1), tokens.transpose(0, 1)
     if batch.prompt == "looks":
-        terms["colour_relations"] = 5 * relational_loss(views, batch.colours)
-        return terms
-    terms["pooled"] = feature_loss(heads.pooled(views), batch.pooled)
-    terms["language"] = feature_loss(heads.language(views), batch.language)
-    terms["last"] = 0.5 * feature_loss(heads.last(each[:, -1]), batch.language)
+        return {
+            "colour_relations": 5 * relational_loss(flat, batch.colours),
+            "colour_layers": 3 * relational_loss(by_layer, batch.colours),
+        }
+    terms = {
+        "pooled": feature_loss(heads.pooled(flat), batch.pooled),
+        "language": feature_loss(heads.language(flat), batch.language),
+        "last": 0.5 * feature_loss(heads.last(tokens[:, -1]), batch.language),
+        "relations": 8 * relational_loss(flat, batch.pooled, batch.language),
+        "layer_relations": 5 * relational_loss(by_layer, batch.pooled, batch.language),
+    }
     for i, (head, tap, want) in enumerate(zip(heads.layers, heads.taps, batch.layers, strict=True)):
-        terms[f"layer{i}"] = 0.2 * feature_loss(head(each[:, tap]), want)
-    terms["relations"] = 8 * relational_loss(views, batch.pooled, batch.language)
-    terms["layer_relations"] = 5 * relational_loss(each.transpose(0, 1), batch.pooled, batch.language)
-    if int(batch.captioned.sum()) > 1:
-        known = batch.captioned
-        terms["sentences"] = 0.1 * alignment_loss(heads.sentence(views[known]), batch.sentences[known])
+        terms[f"layer{i}"] = 0.2 * feature_loss(head(tokens[:, tap]), want)
+    known = batch.captioned
+    if int(known.sum()) > 1:
+        terms["sentences"] = 0.1 * alignment_loss(heads.sentence(flat[known]), batch.sentences[known])
     return terms
 
 
@@ -373,9 +431,20 @@ def train_clips(
     tokenizer: Tokenizer,
     encoder: VideoEncoder,
     views: Views | None,
+    sentences: Sequence[str],
     accelerator: Accelerator,
+    *,
+    learn_tower: bool = True,
 ) -> None:
-    """Train the encoder in place on micro-videos and, where given, views of photos and videos."""
+    """Train the encoder in place on micro-videos and, where given, views of photos and videos.
+
+    Args:
+        run, config, recipe, tokenizer, accelerator: as of every stage.
+        encoder: its LM and compressors learn, and its tower if `learn_tower` says so.
+        views: photos and videos; None: micro-videos alone.
+        sentences: captions of anything, for the LM alone.
+        learn_tower: else the tower stays as it is, which saves a third of the time.
+    """
     torch.manual_seed(recipe.seed)
     if views is None:
         heads = ClipHeads(config)
@@ -384,15 +453,20 @@ def train_clips(
         widths = [crops.width(f"layer{i}") for i in range(crops.layers)]
         heads = ClipHeads(config, widths, crops.width("pooled"), crops.width("language"))
     rest = nn.ModuleDict({"lm": encoder.lm, "compressors": encoder.compressors})
-    modules = nn.ModuleDict({"tower": encoder.tower, "rest": rest, "heads": heads})
-    data = ClipData(config, tokenizer, views, recipe.seed)
+    modules = nn.ModuleDict({"rest": rest, "heads": heads})
+    if learn_tower:
+        modules["tower"] = encoder.tower
+    else:
+        encoder.tower.to(accelerator.device).eval()
+    data = ClipData(config, tokenizer, views, sentences, recipe.seed)
     prompts = {name: prompt_ids(tokenizer, text, config.prompt_tokens) for name, text in PROMPTS.items()}
 
     def losses(draw: int, batch: int) -> dict[str, Tensor]:
         if views is not None:
             keep_statistics(encoder.tower)
         drawn = data.batch(draw, batch).to(accelerator.device)
-        return clip_losses(encoder, heads, drawn, prompts[drawn.prompt].to(accelerator.device), accelerator)
+        prompt = prompts[drawn.prompt].to(accelerator.device)
+        return clip_losses(encoder, heads, drawn, prompt, accelerator, learn_tower)
 
     slow = () if views is None else ("tower",)  # without photos, nobody has taught the tower yet
     train_stage(run, recipe, modules, losses, slow=slow, checkpoint_every=100, accelerator=accelerator)

@@ -19,11 +19,11 @@ def similarity(x: Tensor) -> Tensor:
 
 
 def relational_loss(tokens: Tensor, *targets: Tensor) -> Tensor:
-    """Squared error between cosines of rows of `tokens` [..., B, X] and the mean cosine of `targets` [B, Y] each.
+    """Squared error between cosines of rows of `tokens` [..., B, X] and the mean cosine of `targets` [..., B, Y] each.
 
     Relational distillation, off the diagonal (Park et al. 2019).
     """
-    b = targets[0].shape[0]
+    b = targets[0].shape[-2]
     off = ~torch.eye(b, dtype=torch.bool, device=tokens.device)
     want = torch.stack([similarity(t) for t in targets]).mean(0)
     return (similarity(tokens) - want)[..., off].square().mean()

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -60,12 +61,15 @@ def pool_features(
 ) -> list[Tensor]:
     """Features float32 [clips, L, M, W] before the last projection, one tensor a prompt.
 
-    Each clip is made when its turn comes; the vision tower looks at it once for all prompts.
+    Each clip is made when its turn comes; the vision tower looks at it once for all prompts. Several processes share
+    the clips, and all of them have all features at the end.
     """
     c, encoder, device = student.config, student.encoder.eval().to(accelerator.device), accelerator.device
     rows: list[list[Tensor]] = [[] for _ in prompts]
-    for start in track(range(0, len(clips), batch), f"features of {what}"):
-        frames = torch.from_numpy(np.stack([make() for make in clips[start : start + batch]])).to(device)
+    shares = np.array_split(np.arange(len(clips)), accelerator.num_processes)
+    own = shares[accelerator.process_index].tolist()
+    for start in track(range(0, len(own), batch), f"features of {what}"):
+        frames = torch.from_numpy(np.stack([clips[i]() for i in own[start : start + batch]])).to(device)
         b = len(frames)
         frame_mask = torch.ones(b, c.frames, dtype=torch.bool, device=device)
         titles = torch.zeros(b, c.title_tokens, dtype=torch.long, device=device)
@@ -74,7 +78,11 @@ def pool_features(
             for row, prompt in zip(rows, prompts, strict=True):
                 states = encoder.lm(visual, frame_mask, titles, titles.bool(), prompt.to(device))
                 row.append(encoder.features(states, frame_mask).float().cpu())
-    return [torch.cat(row) for row in rows]
+    empty = torch.zeros(0, c.layers, c.tokens_per_layer, c.lm_width)
+    found = [torch.cat([empty, *row]) for row in rows]
+    if accelerator.num_processes == 1:
+        return found
+    return [torch.cat(parts) for parts in zip(*gather_object([found]), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -335,16 +343,17 @@ def train_users(
     torch.manual_seed(recipe.seed)
     attributes, clips = micro_pool(config, pool, recipe.seed)
     cache = run / "features.pt"
-    if not cache.exists() and accelerator.is_main_process:
+    if not cache.exists():
         prompts = [prompt_ids(tokenizer, text, config.prompt_tokens) for text in PROMPTS.values()]
         features = pool_features(student, clips, prompts, "micro-videos", accelerator)
         state = {"micro": dict(zip(PROMPTS, features, strict=True))}
         if real is not None:
             features = pool_features(student, real.clips, prompts, "photos and videos", accelerator)
             state["real"] = dict(zip(PROMPTS, features, strict=True))
-        partial_file = cache.with_suffix(".partial")
-        torch.save(state, partial_file)
-        partial_file.replace(cache)
+        if accelerator.is_main_process:
+            partial_file = cache.with_suffix(".partial")
+            torch.save(state, partial_file)
+            partial_file.replace(cache)
     accelerator.wait_for_everyone()
     saved = torch.load(cache, weights_only=True)
     objective = UserObjective(student, saved["micro"], attributes, real, saved.get("real"))
