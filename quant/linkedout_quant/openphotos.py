@@ -180,4 +180,8 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m linkedout_quant.openphotos FOLDER")
     target = Path(sys.argv[1])
-    print(f"{write_photos(target)} pictures; go on with: linkedout-edge distill --also {target / 'photos.csv'} …")
+    try:
+        count = write_photos(target)
+    except ArgumentError as e:
+        sys.exit(f"error: {e}")
+    print(f"{count} pictures; go on with: linkedout-edge distill --also {target / 'photos.csv'} …")
