@@ -46,8 +46,9 @@ class Compressor(nn.Module):
         mask = torch.where(valid, 0.0, MASKED)[:, None, None, :]
         attention = torch.softmax((q * (inner // self.heads) ** -0.5) @ k.transpose(-1, -2) + mask, -1)
         pooled = (attention @ v).transpose(1, 2).reshape(b, m, inner)
-        gain = 2 * torch.sigmoid(self.gain(read[:, -self.asked :].mean(1)))
-        return torch.relu(self.mix(pooled)) * gain.unsqueeze(1)
+        # Three dimensions, so that ONNX has a MatMul there, whose weights become 4 bit, and no Gemm.
+        gain = 2 * torch.sigmoid(self.gain(read[:, -self.asked :].mean(1, keepdim=True)))
+        return torch.relu(self.mix(pooled)) * gain
 
     def tokens(self, features: Tensor) -> Tensor:
         """[B, M, W] → layer tokens float32 [B, M, D]."""
