@@ -268,7 +268,7 @@ def test_numpy_scores_what_the_graph_scores(rec: Recommender, count: int) -> Non
     close = 1e-5 * max(1.0, float(ours.scores.std()))  # the graph itself is exact to half of that
     for r in ours:
         assert math.isclose(r.score, theirs[r.id].score, rel_tol=1e-6, abs_tol=close)
-        np.testing.assert_allclose(r.layers, theirs[r.id].layers, atol=close)
+        np.testing.assert_allclose(r.layers, theirs[r.id].layers, rtol=1e-6, atol=close)
 
 
 def test_equal_videos_get_equal_scores_wherever_they_stand(rec: Recommender) -> None:
