@@ -55,18 +55,21 @@ $(PHOTOS): | .venv/installed
 photos: $(PHOTOS)  ## fetch openly licensed photos for training out of Debian packages (needs APT)
 
 # Each resumes where it stopped. The teacher looks in one process, which starts its own workers.
+train: WHAT = $(DISTIL) $(SOURCES) --out runs/base --recipe base
+refine: WHAT = $(DISTIL) $(SOURCES) --out runs/refine --recipe refine --start $(or $(START),models/base) --from clips
+finish: WHAT = $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
+	--recipe finish --start $(or $(START),runs/refine) --from crops
+
 train: .venv/installed $(PHOTOS)  ## distil a default student from nothing (hours) → runs/base
-	.venv/bin/linkedout-edge $(DISTIL) $(SOURCES) --out runs/base --recipe base --until crops
-	$(LAUNCH) $(DISTIL) $(SOURCES) --out runs/base --recipe base
+	.venv/bin/linkedout-edge $(WHAT) --until crops
+	$(LAUNCH) $(WHAT)
 
 refine: .venv/installed $(PHOTOS)  ## go on from START's language model, its tower as it is (an hour) → runs/refine
-	$(LAUNCH) $(DISTIL) $(SOURCES) --out runs/refine --recipe refine --start $(or $(START),models/base) --from clips
+	$(LAUNCH) $(WHAT)
 
 finish: .venv/installed $(PHOTOS)  ## go on from START with all photos, those of the yardstick too → runs/finish
-	.venv/bin/linkedout-edge $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
-		--recipe finish --start $(or $(START),runs/refine) --from crops --until crops
-	$(LAUNCH) $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
-		--recipe finish --start $(or $(START),runs/refine) --from crops
+	.venv/bin/linkedout-edge $(WHAT) --until crops
+	$(LAUNCH) $(WHAT)
 
 bundle: .venv/installed  ## RUN → ONNX, int8, int4 → RUN/bundle, and what ships → linkedout_edge/bundles/base
 	.venv/bin/linkedout-edge export $(RUN) --data $(DATA)/images/captioned --out $(RUN)/bundle \

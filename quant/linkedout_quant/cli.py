@@ -126,10 +126,10 @@ def distill(
                 "--teacher none learns from micro-videos alone: leave --videos and --also out, or name a teacher"
             )
     else:
-        own = data is not None and not sources
-        if data is not None and own:
-            sources = tuple(sorted((data / "images").glob("*s.csv")))
-        media = find_media(sources, split=split or ("train" if own else None))
+        if data is not None and not sources:
+            media = find_media(sorted((data / "images").glob("*s.csv")), split=split or "train")
+        else:
+            media = find_media(sources, split=split)
         for number, source in enumerate(also, 1):
             media += new_media(find_media([source], split=split, collection=str(number)), media)
         teacher = load_teacher(

@@ -95,17 +95,25 @@ def latent_mean() -> np.ndarray:
     return np.concatenate([np.full(len(values), 1 / len(values), np.float32) for values in FACETS.values()])
 
 
+def facet_weights(prompt: str) -> dict[str, float]:
+    """What each facet counts when `prompt` is asked: all alike, or those that it asks for and the others a little."""
+    asked = FACET_WEIGHTS[prompt]
+    return {facet: asked.get(facet, 0.3) if asked else 1.0 for facet in FACETS}
+
+
+def per_latent(weights: dict[str, float]) -> np.ndarray:
+    """What latents are multiplied by, so that each facet counts its weight in their products: float32 [K]."""
+    return np.concatenate([np.full(len(values), weights[f] ** 0.5, np.float32) for f, values in FACETS.items()])
+
+
 def latent_weights(prompt: str) -> np.ndarray:
     """What each latent counts when `prompt` is asked, float32 [K]."""
-    asked = FACET_WEIGHTS[prompt]
-    weights = {facet: asked.get(facet, 0.3) if asked else 1.0 for facet in FACETS}
-    return np.concatenate([np.full(len(values), weights[f] ** 0.5, np.float32) for f, values in FACETS.items()])
+    return per_latent(facet_weights(prompt))
 
 
 def facet_shares(prompt: str) -> dict[str, float]:
     """What naming each facet counts when `prompt` is asked; the sum is 1."""
-    asked = FACET_WEIGHTS[prompt]
-    weights = {facet: asked.get(facet, 0.3) if asked else 1.0 for facet in FACETS}
+    weights = facet_weights(prompt)
     return {facet: w / sum(weights.values()) for facet, w in weights.items()}
 
 
@@ -113,13 +121,8 @@ def layer_weights(layers: int) -> np.ndarray:
     """What each latent counts for each layer's similarities, float32 [L, K]; a layer by itself follows all alike."""
     if layers == 1:
         return latent_weights("general")[None]
-    rows = []
-    for layer in range(layers):
-        own = FACETS_BY_DEPTH[layer * len(FACETS_BY_DEPTH) // layers]
-        rows.append(
-            [(OWN_FACET if facet in own else OTHER_FACET) ** 0.5 for facet, values in FACETS.items() for _ in values]
-        )
-    return np.array(rows, np.float32)
+    own = [FACETS_BY_DEPTH[layer * len(FACETS_BY_DEPTH) // layers] for layer in range(layers)]
+    return np.stack([per_latent({f: OWN_FACET if f in first else OTHER_FACET for f in FACETS}) for first in own])
 
 
 def facet_indices(vector: np.ndarray) -> np.ndarray:
