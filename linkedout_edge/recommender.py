@@ -547,7 +547,7 @@ class Recommender:
             with self.store.lock:
                 rows, version = self.store.rows(ids), self.store.version
             if not ids or rows.min() >= 0:  # as if it had been a handle: looked up once
-                selection = Selection(self.store, ids, (), rows, version)
+                selection = Selection(self.store, ids, rows, (), version)
                 if not watched:
                     self._lists.keep(given, selection)
                 return selection

@@ -36,6 +36,7 @@ from linkedout_edge.errors import (
     VideoNotFoundError,
     VideoUnreadableError,
 )
+from linkedout_edge.idtable import IdTable
 from linkedout_edge.inputs import Video, check_list
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class Selection:
     """
 
     def __init__(
-        self, store: TokenStore, ids: list[str], missing: tuple[str, ...], rows: NDArray[np.int64], version: int
+        self, store: TokenStore, ids: list[str], rows: NDArray[np.int64], missing: tuple[str, ...], version: int
     ) -> None:
         self._store = store
         self._rows = rows
@@ -320,7 +321,6 @@ class TokenStore:
         self.token_space = token_space
         self._shape = (config.layers, config.tokens_per_layer, config.token_width)
         self._max = max_videos
-        self._row: dict[str, int] = {}
         # With a database those that were needed lately; without one those that do not fit into `_content` and `_file`.
         self._fingerprints: dict[str, Fingerprint] = {}
         self._pins: Counter[str] = Counter()
@@ -345,7 +345,7 @@ class TokenStore:
             self._load()
 
     def _allocate(self) -> None:
-        self._ids: list[str] = []  # by row
+        self._ids = IdTable()
         self._tokens = np.zeros((0, *self._shape), np.int8)
         self._scales = np.zeros((0, *self._shape[:2]), np.float32)
         self._stamp = np.zeros(0, np.int64)
@@ -358,15 +358,16 @@ class TokenStore:
     # What apps use.
 
     def __contains__(self, id: object) -> bool:
-        return id in self._row
+        with self.lock:
+            return id in self._ids
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self._ids)
 
     def __iter__(self) -> Iterator[str]:
-        """Ids, in the order in which they came."""
+        """Ids, in the order in which their tokens were written."""
         with self.lock:
-            return iter(list(self._row))
+            return iter(self._in_order()[0])
 
     def select(self, ids: Iterable[str] | None = None) -> Selection:
         """Look up ids once; `Recommender.rank` takes the result as candidates.
@@ -377,14 +378,16 @@ class TokenStore:
         self.refresh()
         with self.lock:
             self._check_open()
-            wanted = list(self._row) if ids is None else list(dict.fromkeys(check_list(ids, "ids")))
+            if ids is None:
+                return Selection(self, *self._in_order(), (), self.version)
+            wanted = list(dict.fromkeys(check_list(ids, "ids")))
             rows = self.rows(wanted)
             missing: tuple[str, ...] = ()
             if rows.size and rows.min() < 0:
                 missing = tuple(str(i) for i, r in zip(wanted, rows, strict=True) if r < 0)
                 wanted = [i for i, r in zip(wanted, rows, strict=True) if r >= 0]
                 rows = rows[rows >= 0]
-            return Selection(self, wanted, missing, rows, self.version)
+            return Selection(self, wanted, rows, missing, self.version)
 
     def remove(self, ids: str | Iterable[str]) -> int:
         """Remove one id or several, pinned or not, and overwrite their tokens. Unknown ids are no error.
@@ -400,7 +403,7 @@ class TokenStore:
         wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
         self._check_open()
         with self.writing() as write:
-            found = sum(i in self._row for i in wanted)
+            found = sum(i in self for i in wanted)
             write.removed += wanted
         if self._db is not None:
             self._db.scrub()
@@ -454,12 +457,12 @@ class TokenStore:
             disk = self._db.path.stat().st_size
         with self.lock:
             row = int(np.prod(self._shape)) + 4 * int(np.prod(self._shape[:2]))
-            pinned = sum(1 for i in self._pins if i in self._row)
+            pinned = sum(1 for i in self._pins if i in self._ids)
             return StoreStats(
-                len(self._row),
+                len(self._ids),
                 self._max,
                 pinned,
-                len(self._row) * row,
+                len(self._ids) * row,
                 len(self._stamp) * row,
                 self._evicted,
                 len(self._pending) + len(self._private) + len(self._unsaved),
@@ -488,11 +491,11 @@ class TokenStore:
         """
         with self.lock:
             self._check_open()
-            if id not in self._row and len(self._row) >= self._max:
+            if id not in self._ids and len(self._ids) >= self._max:
                 self._evict()
             self._know(self._set(id, tokens, scales), id, known_as)
             if self._private_depth:
-                if id not in self._pending and not self._number[self._row[id]]:
+                if id not in self._pending and not self._number[self._ids.row(id)]:
                     self._private.add(id)
                 return
             self._private.discard(id)
@@ -571,7 +574,7 @@ class TokenStore:
                 self._forget_rows(write.removed)
             return
         with self._db.lock:
-            kept = {i: self.fingerprint(i) or Fingerprint("") for i in keep if i in self._row}
+            kept = {i: self.fingerprint(i) or Fingerprint("") for i in keep if i in self}
             with self.lock:
                 for i, known_as in kept.items():
                     if i not in self._private:
@@ -580,7 +583,7 @@ class TokenStore:
             with self._db.transaction() as con:
                 self._follow(con)
                 with self.lock:
-                    rows = [(i, self._row[i]) for i in self._pending if i in self._row]
+                    rows = [(i, r) for i in self._pending if (r := self._ids.row(i)) >= 0]
                     stamps = {i: int(self._stamp[r]) for i, r in rows}
                     numbers = {
                         i: self._table.write(
@@ -594,7 +597,7 @@ class TokenStore:
                     leaving = [n for n in self._leaving if n not in back_again]
                 stay = self._table.evict(con, leaving) if leaving else []
                 if numbers:
-                    self._table.trim_other_spaces(con, max(0, self._max - len(self._row)))
+                    self._table.trim_other_spaces(con, max(0, self._max - len(self._ids)))
                 write.con = con
                 yield write
                 if write.removed:
@@ -605,14 +608,14 @@ class TokenStore:
             with self.lock:
                 del self._leaving[:settled]
                 for i, n in numbers.items():
-                    row = self._row.get(i)
-                    if row is not None:
+                    row = self._ids.row(i)
+                    if row >= 0:
                         self._number[row] = n
                         if self._stamp[row] == stamps[i]:
                             self._pending.pop(i, None)
                     elif i not in write.removed:  # evicted by another thread while it was being written
                         self._leaving.append(n)
-                for i in [i for i in self._pending if i not in self._row]:
+                for i in [i for i in self._pending if i not in self._ids]:
                     del self._pending[i]
                 self._forget_rows(write.removed)
                 for video in back:
@@ -650,26 +653,27 @@ class TokenStore:
     def fingerprint(self, id: str) -> Fingerprint | None:
         """What the tokens of an id were made from; None for an unknown id."""
         known = self._fingerprints.get(id)
-        if known is not None or id not in self._row:
+        if known is not None:
             return known
-        if self._db is None:
-            with self.lock:
-                row = self._row.get(id)
-                return None if row is None else self._packed(row)
+        with self.lock:
+            row = self._ids.row(id)
+            if row < 0 or self._db is None:
+                return None if row < 0 else self._packed(row)
         record = self._table.record(id)
         if record is None:  # another process has removed it
             return None
         known = _fingerprint_of(record)
         with self.lock:
-            if id in self._row:
+            if id in self._ids:
                 self._fingerprints.setdefault(id, known)
         return known
 
     def set_fingerprint(self, id: str, known_as: Fingerprint) -> None:
         """Note a new fingerprint of a content that stayed the same (a file that was only touched)."""
         with self.lock:
-            if id in self._row:
-                self._know(self._row[id], id, known_as)
+            row = self._ids.row(id)
+            if row >= 0:
+                self._know(row, id, known_as)
                 if self._db is None or self._db.read_only is not None:
                     return
                 if id not in self._private and not self._private_depth:
@@ -677,7 +681,7 @@ class TokenStore:
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Row of each id, int64 ``[C]``; -1 where unknown. Valid while the lock is held, or `version` stays."""
-        return np.fromiter(map(self._row.get, ids, itertools.repeat(-1)), np.int64, len(ids))
+        return self._ids.rows(ids)
 
     def view(self, rows: NDArray[np.int64]) -> View:
         """Rows to be read without the lock; hold it while they are looked up and this is called."""
@@ -729,7 +733,6 @@ class TokenStore:
             self._closed = True
             self.version += 1
             self.rewrites += 1
-            self._row.clear()
             self._fingerprints.clear()
             self._pins.clear()
             self._pending.clear()
@@ -741,19 +744,25 @@ class TokenStore:
         if self._closed:
             raise ClosedError("the store was closed with its recommender: load a new one")
 
+    def _in_order(self) -> tuple[list[str], NDArray[np.int64]]:
+        """All ids and their rows, by the stamps: removing moves the last row into the gap."""
+        names, stamps = self._ids.names, self._stamp[: len(self._ids)]
+        if (stamps[1:] > stamps[:-1]).all():
+            return names.copy(), np.arange(len(names))
+        rows = np.argsort(stamps)
+        return [names[row] for row in rows.tolist()], rows
+
     def _tick(self) -> int:
         self._clock += 1
         return self._clock
 
     def _set(self, id: str, tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
         """Write a row of the arrays, a new one if need be; its place."""
-        row = self._row.get(id)
-        if row is None:
-            row = len(self._ids)
-            if row == len(self._stamp):
-                self._grow(row + 1)
-            self._ids.append(id)
-            self._row[id] = row
+        row = self._ids.row(id)
+        if row < 0:
+            if len(self._ids) == len(self._stamp):
+                self._grow(len(self._ids) + 1)
+            row = self._ids.append(id)
         else:
             self.rewrites += 1
         self._tokens[row], self._scales[row] = tokens, scales
@@ -794,38 +803,35 @@ class TokenStore:
 
     def _evict(self) -> None:
         """Let the least recently used leave: a hundredth at a time, so that not every video costs a search."""
-        free = np.array([i not in self._pins for i in self._ids], bool)
+        free = np.array([i not in self._pins for i in self._ids.names], bool)
         candidates = np.flatnonzero(free)
         count = min(len(candidates), len(self._ids) - self._max + max(1, self._max // 100))
         if count < 1:
             return  # all are pinned: the history is bounded itself
         oldest = candidates[np.argpartition(self._used[candidates], count - 1)[:count]]
         self._leaving += [int(n) for n in self._number[oldest] if n]
-        for i in [self._ids[row] for row in oldest]:
+        for i in [self._ids.names[row] for row in oldest]:
             self._remove_row(i)
             self._pending.pop(i, None)
         self._evicted += count
 
     def _forget_rows(self, ids: Iterable[str]) -> None:
         for i in ids:
-            if i in self._row:
+            if i in self._ids:
                 self._remove_row(i)
             self._pending.pop(i, None)
             self._private.discard(i)
 
     def _remove_row(self, id: str) -> None:
-        row, last = self._row.pop(id), len(self._ids) - 1
+        row = self._ids.remove(id)
+        last = len(self._ids)
         self._fingerprints.pop(id, None)
         self._private.discard(id)
         self._unsaved.discard(id)
         if row != last:
-            moved = self._ids[last]
-            self._ids[row] = moved
-            self._row[moved] = row
             for name in _ARRAYS:
                 array = getattr(self, name)
                 array[row] = array[last]
-        self._ids.pop()
         for name in _ARRAYS:
             getattr(self, name)[last] = 0  # removed means gone
         self.version += 1
@@ -840,7 +846,9 @@ class TokenStore:
         with self._db.reading():
             self._data_version, self._generation = self._db.data_version(), self._db.generation
         with self.lock:
-            self._grow(self._table.count())  # at once: growing by doubling would hold everything twice
+            count = self._table.count()
+            self._grow(count)  # at once: growing by doubling would hold everything twice
+            self._ids.reserve(count)
         videos = self._table.load()
         while chunk := list(itertools.islice(videos, 4096)):
             with self.lock:
@@ -862,10 +870,8 @@ class TokenStore:
         self._number[part] = [v.n for v in videos]
         self._stamp[part] = [next(self._stamps) for _ in videos]
         self._clock = max(self._clock, int(self._used[part].max(initial=0)))
-        for row, v in enumerate(videos, start):
-            identity = v.record.id.decode("utf-8", "surrogatepass")
-            self._ids.append(identity)
-            self._row[identity] = row
+        for v in videos:
+            self._ids.append(v.record.id.decode("utf-8", "surrogatepass"))
 
     def _follow(self, con: sqlite3.Connection) -> None:
         """Bring the arrays up to what is committed. The database's lock is held."""
@@ -885,7 +891,7 @@ class TokenStore:
                 order = np.argsort(numbers, kind="stable")
                 at = np.searchsorted(numbers, changed, sorter=order)
                 names = [
-                    self._ids[order[a]] if a < len(order) and numbers[order[a]] == n else None
+                    self._ids.names[order[a]] if a < len(order) and numbers[order[a]] == n else None
                     for a, n in zip(at, changed, strict=True)
                 ]
                 for n, name in zip(changed, names, strict=True):
@@ -893,7 +899,7 @@ class TokenStore:
                     if video is not None:
                         self._take_over(video)
                     elif name is not None and name in self._pending:
-                        self._number[self._row[name]] = 0  # about to be written again
+                        self._number[self._ids.row(name)] = 0  # about to be written again
                     elif name is not None:
                         self._remove_row(name)
         self._position = position
@@ -901,8 +907,8 @@ class TokenStore:
     def _take_over(self, video: StoredVideo) -> None:
         """One row that another process wrote, unless ours is newer."""
         identity = video.record.id.decode("utf-8", "surrogatepass")
-        if identity in self._pending and identity in self._row:
-            self._number[self._row[identity]] = video.n
+        if identity in self._pending and identity in self._ids:
+            self._number[self._ids.row(identity)] = video.n
             return
         split = int(np.prod(self._shape))
         tokens = np.frombuffer(video.payload[:split], np.int8).reshape(self._shape)
@@ -918,10 +924,9 @@ class TokenStore:
         with self.lock:
             kept = [
                 (i, self._tokens[r].copy(), self._scales[r].copy(), self._fingerprints.get(i))
-                for i, r in self._row.items()
+                for r, i in enumerate(self._ids.names)
                 if i in self._pending or i in self._private or i in self._unsaved
             ]
-            self._row.clear()
             self._fingerprints.clear()
             clock = self._clock
             self._allocate()
@@ -938,7 +943,7 @@ class TokenStore:
         """After the database was rebuilt: what it may have lost is still here, and is written again."""
         with self.lock:
             self._leaving.clear()  # numbers of rows that are not there any more
-            for i in self._row:
+            for i in self._ids.names:
                 if i not in self._private and i not in self._unsaved:
                     self._pending[i] = None
 
