@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from linkedout_edge.encoder import Job
@@ -67,6 +68,14 @@ class Intake:
             return False
         claim.roles[role] = None
         return True
+
+    def needs_none(self, videos: Sequence[Video]) -> bool:
+        """Whether all are stored and named by nothing but their ids: nothing is to be encoded or reconciled."""
+        ids = [v.id for v in videos if v.frames is None and v.title is None and v.path in (None, v.id)]
+        if self._look or len(ids) < len(videos):
+            return False
+        with self._store.lock:
+            return bool((self._store.rows(ids) >= 0).all())
 
     def jobs(self) -> list[Job]:
         """What has to be encoded now."""

@@ -58,7 +58,7 @@ class Scored(NamedTuple):
 
     ids: Sequence[str]
     scores: Floats  # [C]
-    layers: Floats  # [C, L]
+    layers: Floats  # [K, L]
     order: Positions  # [K]
     evidence: Evidence
     sources: str | list[str]
@@ -112,8 +112,11 @@ class PastCache:
             latest = list(self._latest)
         for past in latest:
             if past.given == given:
-                fits = past.rewrites == self._store.rewrites and past.minute in (None, this_minute())
-                return past if fits else None
+                if past.rewrites != self._store.rewrites or past.minute not in (None, this_minute()):
+                    return None
+                if past is not latest[0]:
+                    self.keep(past)
+                return past
         return None
 
     def keep(self, past: Past) -> None:
@@ -225,10 +228,16 @@ class Ranker:
                 ids, rows = [ids[n] for n in usable], rows[usable]
             store.touch(rows)
             view = store.view(rows)
-        content, layers = self._score(past.user, view)
-        made = self._list(ids, content, layers, pending, past.events, wish, lambda p: unit_tokens(view.read(p).tokens))
-        kept = made.order[made.order < len(rows)][:KEPT_FOR_EXPLAINING]
-        read = self._reader(ids, kept, view.read(kept).copies(), view.stamps)
+        # Of few places out of many, layers are scored once more: all candidates' take more memory than anything else.
+        few = wish.limit is not None and wish.limit <= KEPT_FOR_EXPLAINING < len(rows)
+        content, split = self._score(past.user, view, not few)
+        made = self._list(ids, content, pending, past.events, wish, lambda p: unit_tokens(view.read(p).tokens))
+        ready = made.order[made.order < len(rows)]
+        kept = ready[:KEPT_FOR_EXPLAINING]
+        found = view.read(kept).copies()
+        layers = np.zeros((len(made.order), self._config.layers), np.float32)  # who is pending has none
+        layers[: len(ready)] = self._layers(past.user, found) if split is None else split[ready]
+        read = self._reader(ids, kept, found, view.newest)
         if not view.unchanged():
             return None
         evidence = Evidence(
@@ -243,9 +252,7 @@ class Ranker:
             made.bonus,
             len(rows),
         )
-        return Scored(
-            made.ids, made.scores, made.layers, made.order, evidence, made.sources, time.perf_counter() - start
-        )
+        return Scored(made.ids, made.scores, layers, made.order, evidence, made.sources, time.perf_counter() - start)
 
     def _user(self, stored: Rows, events: list[Event], minute: datetime) -> User:
         c = self._config
@@ -254,17 +261,22 @@ class Ranker:
             return User(query, np.zeros((1, c.layers), np.float32), np.zeros((0, c.layers), np.float32))
         return self._users.encode(stored.tokens, stored.scales, event_features(events, minute))
 
-    def _score(self, user: User, view: View) -> tuple[Floats, Floats]:
+    def _score(self, user: User, view: View, split: bool) -> tuple[Floats, Floats | None]:
         total = len(view)
         if not len(user.weights) or not total:
             return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
-        return self._scorer.score(user, total, lambda part: view.read(part)[:2], view.stamps)
+        return self._scorer.score(user, total, lambda part: view.read(part)[:2], view.stamps, split=split)
+
+    def _layers(self, user: User, found: Rows) -> Floats:
+        """Contributions float32 ``[K, L]`` of rows that were read."""
+        _, layers = self._scorer.score(user, len(found.tokens), lambda part: (found.tokens[part], found.scales[part]))
+        assert layers is not None
+        return layers
 
     def _list(
         self,
         ids: Sequence[str],
         content: Floats,
-        layers: Floats,
         pending: list[str],
         events: list[Event],
         wish: Wish,
@@ -278,20 +290,19 @@ class Ranker:
         order = arrange(scores, wish.limit, vectors, diversity=wish.diversity, fold_duplicates=wish.fold_duplicates)
         source = "content" if events or bonus is None else "prior"
         if not pending:
-            return _Made(every, scores, layers, order, bonus, source)
+            return _Made(every, scores, order, bonus, source)
         late = np.zeros(len(pending), np.float32) if bonus is None else bonus[count:]
         order = np.concatenate([order, count + np.argsort(-late, kind="stable")])[: wish.limit]
         return _Made(
             every,
             np.concatenate([scores, late]),
-            np.concatenate([layers, np.zeros((len(pending), layers.shape[1]), np.float32)]),
             order,
             bonus,
             [source] * count + ["pending"] * len(pending),
         )
 
     def _reader(
-        self, ids: Sequence[str], kept: Positions, found: Rows, stamps: NDArray[np.int64]
+        self, ids: Sequence[str], kept: Positions, found: Rows, newest: int
     ) -> Callable[[int], tuple[NDArray[np.int8], Floats]]:
         """Finds the tokens that a candidate was scored with: kept ones, else the store's if they are still the same.
 
@@ -299,7 +310,7 @@ class Ranker:
             ids: Of the candidates.
             kept: Positions of the rows in `found`.
             found: What was kept.
-            stamps: Of all candidates.
+            newest: The latest stamp when they were scored.
         """
 
         def read(position: int) -> tuple[NDArray[np.int8], Floats]:
@@ -309,7 +320,7 @@ class Ranker:
             with self._store.lock:
                 row = self._store.rows([ids[position]])
                 now = self._store.gather(row) if row[0] >= 0 else None
-                if now is None or now.stamps[0] != stamps[position]:
+                if now is None or now.stamps[0] > newest:
                     raise ArgumentError(
                         "the video left the store or changed since it was ranked: rank again to explain it"
                     )
@@ -321,7 +332,6 @@ class Ranker:
 class _Made(NamedTuple):
     ids: Sequence[str]
     scores: Floats
-    layers: Floats
     order: Positions
     bonus: Floats | None
     sources: str | list[str]

@@ -253,7 +253,7 @@ class Ranking(Sequence[Ranked]):
     Args:
         ids: C ids, in scoring order.
         scores: float32 ``[C]``.
-        layers: float32 ``[C, L]``.
+        layers: float32 ``[K, L]``, best first.
         order: int64 ``[K]``: positions in `ids`, best first.
         failed: Videos that could not be used.
         timing: Where the time went.
@@ -335,7 +335,7 @@ class Ranking(Sequence[Ranked]):
         identity, score, evidence = self._ids[at], float(self._scores[at]), self._evidence
         explain = None if evidence is None else lambda: evidence.explain(at, identity, score)
         source = self._sources if isinstance(self._sources, str) else self._sources[at]
-        return Ranked(place + 1, identity, score, tuple(self._layers[at].tolist()), source, explain)
+        return Ranked(place + 1, identity, score, tuple(self._layers[place].tolist()), source, explain)
 
     def __iter__(self) -> Iterator[Ranked]:
         return (self[i] for i in range(len(self)))

@@ -15,6 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -33,6 +34,7 @@ MAX_CANDIDATES_SHAPE = 1024
 while they are turned, packed or widened; eight times as much does not and takes 1.5 times as long."""
 
 Floats: TypeAlias = NDArray[np.float32]
+Stamps: TypeAlias = Callable[[], NDArray[np.int64]]
 Chunk: TypeAlias = Callable[[slice], "tuple[NDArray[np.int8], Floats]"]
 """Slice of the candidates → their tokens int8 ``[c, L, M, D]`` and scales float32 ``[c, L, M]``; may give views."""
 
@@ -45,18 +47,20 @@ class Scorer(Protocol):
         """What really computes."""
 
     def score(
-        self, user: User, total: int, chunk: Chunk, stamps: NDArray[np.int64] | None = None
-    ) -> tuple[Floats, Floats]:
+        self, user: User, total: int, chunk: Chunk, stamps: Stamps | None = None, *, split: bool = True
+    ) -> tuple[Floats, Floats | None]:
         """Score `total` candidates that `chunk` gives part by part.
 
         Args:
             user: From the user graph.
             total: C.
             chunk: Gives tokens and scales.
-            stamps: Int64 ``[C]`` that come again only with the same tokens; None: unknown.
+            stamps: Gives int64 ``[C]`` that come again only with the same tokens; None: unknown.
+            split: Give contributions: six times the memory of scores.
 
         Returns:
-            Scores float32 ``[C]`` and contributions float32 ``[C, L]``.
+            Scores float32 ``[C]`` and contributions float32 ``[C, L]``, None without `split`. They may be shared, so do
+            not write to them.
 
         Raises:
             BackendError: A score is no number.
@@ -97,10 +101,10 @@ class GraphScorer:
         return self._session.device
 
     def score(
-        self, user: User, total: int, chunk: Chunk, stamps: NDArray[np.int64] | None = None
-    ) -> tuple[Floats, Floats]:
+        self, user: User, total: int, chunk: Chunk, stamps: Stamps | None = None, *, split: bool = True
+    ) -> tuple[Floats, Floats | None]:
         """See `Scorer.score`."""
-        scores, contributions = np.empty(total, np.float32), np.empty((total, user.bias.shape[1]), np.float32)
+        scores, contributions = _results(total, user.bias.shape[1] if split else None)
         for part in _parts(total):
             count = part.stop - part.start
             size = min(MAX_CANDIDATES_SHAPE, padded(count, MIN_CANDIDATES_SHAPE))
@@ -114,7 +118,9 @@ class GraphScorer:
                     "mask": np.arange(size) < count,
                 }
             )
-            scores[part], contributions[part] = out["score"][:count], out["contributions"][:count]
+            scores[part] = out["score"][:count]
+            if contributions is not None:
+                contributions[part] = out["contributions"][:count]
         return _numbers(scores), contributions
 
     def forget(self) -> None:
@@ -128,16 +134,18 @@ class _Digits(NamedTuple):
     """A user's query in whole numbers; see `HostScorer`."""
 
     values: Floats  # [L·M, 4, D]: u and q in the first digit, then in the second
-    scales: Floats  # [L, M, 2, 1]: unit of the first digit
+    scales: Floats  # [L, M, 4, 1]: units of the digits
     bias: Floats  # [L, 1]
 
 
-class _List(NamedTuple):
-    """Candidates that were scored more than once, widened."""
+@dataclass(eq=False)
+class _List:
+    """Candidates that were scored more than once, widened; scores and contributions by user, as long as one is kept."""
 
     stamps: NDArray[np.int64]
     tokens: Floats  # [L·M, D, C]
     scales: Floats  # [L, M, 1, C]
+    scored: weakref.WeakKeyDictionary[User, tuple[Floats, Floats]] = field(default_factory=weakref.WeakKeyDictionary)
 
 
 class HostScorer:
@@ -149,6 +157,7 @@ class HostScorer:
     as float32 itself. Equal tokens get equal scores, and ties are ties on every machine.
 
     A feed is ranked again after each video that is watched: the latest short lists stay widened, half of the work.
+    Where nothing was watched either (another page, another prior), their scores are still those of the last time.
 
     Args:
         config: The model's shapes.
@@ -175,24 +184,22 @@ class HostScorer:
         self._lock = threading.Lock()
 
     def score(
-        self, user: User, total: int, chunk: Chunk, stamps: NDArray[np.int64] | None = None
-    ) -> tuple[Floats, Floats]:
+        self, user: User, total: int, chunk: Chunk, stamps: Stamps | None = None, *, split: bool = True
+    ) -> tuple[Floats, Floats | None]:
         """See `Scorer.score`."""
         digits = self._digits.get(user)
         if digits is None:
             digits = self._digits[user] = self._in_digits(user)
-        scores, contributions = np.empty(total, np.float32), np.empty((total, self._shape[0]), np.float32)
-        known = self._known(stamps, chunk) if stamps is not None and 0 < total <= self.KEPT_UP_TO else None
+        known = self._known(stamps(), chunk) if stamps is not None and 0 < total <= self.KEPT_UP_TO else None
         if known is not None:
-            layers, m, _ = self._shape
-            products = np.matmul(digits.values, known.tokens).reshape(layers, m, 4, total)
-            self._fuse(digits, products, known.scales, scores, contributions)
-            return _numbers(scores), contributions
+            return self._score_again(user, digits, known)
+        scores, contributions = _results(total, self._shape[0] if split else None)
 
         def work(parts: list[slice]) -> None:
             for part in parts:
                 tokens, scales = chunk(part)
-                self._score(digits, tokens, scales, scores[part], contributions[part])
+                into = None if contributions is None else contributions[part]
+                self._score(digits, tokens, scales, scores[part], into)
 
         parts, pool = _parts(total), self._pool
         if pool is None or total < self.SHARED_FROM:
@@ -215,6 +222,20 @@ class HostScorer:
         self.forget()
         if self._pool is not None:
             self._pool.shutdown()
+
+    def _score_again(self, user: User, digits: _Digits, known: _List) -> tuple[Floats, Floats]:
+        """Scores and contributions of a widened list: those of the last time, if nothing was watched since."""
+        scored = known.scored.get(user)
+        if scored is not None:
+            return scored
+        layers, m, _ = self._shape
+        total = len(known.stamps)
+        scores, contributions = np.empty(total, np.float32), np.empty((total, layers), np.float32)
+        products = np.matmul(digits.values, known.tokens).reshape(layers, m, 4, total)
+        self._fuse(digits, products, known.scales, scores, contributions)
+        scores.flags.writeable = contributions.flags.writeable = False
+        scored = known.scored[user] = _numbers(scores), contributions
+        return scored
 
     def _known(self, stamps: NDArray[np.int64], chunk: Chunk) -> _List | None:
         """A list that comes again, widened; None: it is new. Lists that come but once displace none that came twice."""
@@ -240,10 +261,11 @@ class HostScorer:
         first = np.rint(query / unit)
         second = np.rint((query / unit - first) * (2 * self._largest))  # half a unit at most was left
         values = np.concatenate([first, second], 1).astype(np.float32)
-        return _Digits(values, unit.astype(np.float32).reshape(layers, m, 2, 1), user.bias.reshape(layers, 1))
+        scales = np.concatenate([unit, unit / (2 * self._largest)], 1).astype(np.float32)
+        return _Digits(values, scales.reshape(layers, m, 4, 1), user.bias.reshape(layers, 1))
 
     def _score(
-        self, digits: _Digits, tokens: NDArray[np.int8], scales: Floats, scores: Floats, contributions: Floats
+        self, digits: _Digits, tokens: NDArray[np.int8], scales: Floats, scores: Floats, contributions: Floats | None
     ) -> None:
         """Score up to `MAX_CANDIDATES_SHAPE` candidates into `scores` and `contributions`."""
         layers, m, d = self._shape
@@ -257,12 +279,13 @@ class HostScorer:
             np.matmul(digits.values, values.transpose(1, 2, 0), out=flat[:, :, start:stop])  # [LM, 4, c]
         self._fuse(digits, products[..., :count], scales.transpose(1, 2, 0)[:, :, None], scores, contributions)
 
-    def _fuse(self, digits: _Digits, products: Floats, scales: Floats, scores: Floats, contributions: Floats) -> None:
+    def _fuse(
+        self, digits: _Digits, products: Floats, scales: Floats, scores: Floats, contributions: Floats | None
+    ) -> None:
         """Products ``[L, M, 4, C]``, which are overwritten, and scales ``[L, M, 1, C]`` → scores and contributions."""
-        first, second = products[:, :, :2], products[:, :, 2:]  # [L, M, 2, C]
-        second *= np.float32(0.5 / self._largest)
-        first += second
-        first *= digits.scales
+        products *= digits.scales
+        first = products[:, :, :2]  # [L, M, 2, C]
+        first += products[:, :, 2:]
         first *= scales
         by_layer = first[:, 0]  # [L, 2, C]
         for token in range(1, self._shape[1]):
@@ -274,7 +297,8 @@ class HostScorer:
         gates /= _sum(gates)
         gates *= by_layer[:, 0]
         scores[:] = _sum(gates)
-        contributions[:] = gates.T
+        if contributions is not None:
+            contributions[:] = gates.T
 
     def _memory(self) -> tuple[Floats, Floats]:
         """This thread's buffers: float32 ``[WIDENED, L·M, D]`` and ``[L, M, 4, MAX_CANDIDATES_SHAPE]``."""
@@ -286,6 +310,11 @@ class HostScorer:
                 np.empty((layers, m, 4, MAX_CANDIDATES_SHAPE), np.float32),
             )
         return found
+
+
+def _results(total: int, layers: int | None) -> tuple[Floats, Floats | None]:
+    """Where scores float32 ``[C]`` and, with `layers`, contributions float32 ``[C, L]`` are to go."""
+    return np.empty(total, np.float32), None if layers is None else np.empty((total, layers), np.float32)
 
 
 def _parts(total: int) -> list[slice]:
@@ -316,4 +345,4 @@ def _agree(one: Scorer, other: Scorer, config: ModelConfig) -> bool:
     tokens = rng.integers(-127, 128, (MIN_CANDIDATES_SHAPE, layers, m, d), np.int8)
     scales = rng.random((MIN_CANDIDATES_SHAPE, layers, m), np.float32) / np.float32(32)
     results = [s.score(user, len(tokens), lambda part: (tokens[part], scales[part])) for s in (one, other)]
-    return all(np.allclose(a, b, atol=1e-4) for a, b in zip(*results, strict=True))
+    return all(a is not None and b is not None and np.allclose(a, b, atol=1e-4) for a, b in zip(*results, strict=True))

@@ -134,23 +134,27 @@ class View:
     """Rows of a store as they are now, read in place and without its lock; made by `TokenStore.view`.
 
     Writers do not wait for readers, so what was read counts only if `unchanged` says so at the end. Every row carries a
-    stamp that changes with its content and never comes back, and arrays that were replaced are not written any more.
+    stamp that grows with each writing, and arrays that were replaced are not written any more.
 
     Attributes:
         rows: int64 ``[C]``.
-        stamps: int64 ``[C]``.
+        newest: The latest stamp when the view was made: what was written since has a greater one.
     """
 
     def __init__(self, store: TokenStore, rows: NDArray[np.int64], arrays: Rows) -> None:
         self._store = store
         self._arrays = arrays
         self._first = _first_of_run(rows)
-        self._rewrites = store.rewrites
+        self._version, self._rewrites = store.version, store.rewrites
         self.rows = rows
-        self.stamps: NDArray[np.int64] = arrays.stamps[self._where(slice(0, len(rows)))].copy()
+        self.newest = store.newest
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def stamps(self) -> NDArray[np.int64]:
+        """Stamps of the rows, int64 ``[C]``, copied: the same ones come again only with the same tokens."""
+        return self._arrays.stamps[self.rows]
 
     def read(self, where: slice | NDArray[np.int64]) -> Rows:
         """Some of the rows, by position: views where they lie side by side, else copies."""
@@ -158,11 +162,14 @@ class View:
         return Rows(self._arrays.tokens[at], self._arrays.scales[at], self._arrays.stamps[at])
 
     def unchanged(self) -> bool:
-        """Whether all rows still hold what they held when the view was made."""
+        """Whether all rows still hold what they held when the view was made.
+
+        False, too, where another row left the store and something else was written: rows may have changed places.
+        """
         with self._store.lock:
             if self._store.rewrites == self._rewrites:
                 return True
-            return bool((self._arrays.stamps[self.rows] == self.stamps).all())
+            return self._store.version == self._version and bool((self.stamps() <= self.newest).all())
 
     def _where(self, where: slice | NDArray[np.int64]) -> slice | NDArray[np.int64]:
         if self._first is None or not isinstance(where, slice):
@@ -239,7 +246,11 @@ class ListCache:
             latest = list(self._latest)
         for known, selection in latest:
             if known == ids:  # mostly a comparison of addresses
-                return selection if selection.holds() else None
+                if not selection.holds():
+                    return None
+                if selection is not latest[0][1]:
+                    self.keep(known, selection)
+                return selection
         return None
 
     def keep(self, ids: list[str], selection: Selection) -> None:
@@ -324,7 +335,8 @@ class TokenStore:
         # With a database those that were needed lately; without one those that do not fit into `_content` and `_file`.
         self._fingerprints: dict[str, Fingerprint] = {}
         self._pins: Counter[str] = Counter()
-        self._stamps = itertools.count(1)
+        self.newest = 0
+        """The latest stamp that a row was given; a row's stamp changes with its content and never comes back."""
         self._evicted = 0
         self._closed = False
         self._allocate()
@@ -766,7 +778,8 @@ class TokenStore:
         else:
             self.rewrites += 1
         self._tokens[row], self._scales[row] = tokens, scales
-        self._stamp[row] = next(self._stamps)
+        self.newest += 1
+        self._stamp[row] = self.newest
         self._used[row] = self._tick()
         return row
 
@@ -868,7 +881,8 @@ class TokenStore:
         self._scales[part] = scales.reshape(count, *self._shape[:2])
         self._used[part] = [v.used for v in videos]
         self._number[part] = [v.n for v in videos]
-        self._stamp[part] = [next(self._stamps) for _ in videos]
+        self._stamp[part] = np.arange(self.newest + 1, self.newest + 1 + count)
+        self.newest += count
         self._clock = max(self._clock, int(self._used[part].max(initial=0)))
         for v in videos:
             self._ids.append(v.record.id.decode("utf-8", "surrogatepass"))

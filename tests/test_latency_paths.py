@@ -244,6 +244,25 @@ def test_parts_give_what_the_whole_gives(rec: Recommender, monkeypatch: pytest.M
         assert math.isclose(large[place].explain().matrix.sum(), large[place].score, abs_tol=1e-3)
 
 
+def test_a_few_of_many_have_the_layers_that_all_have(rec: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = fill(rec, 3000)
+    every = rec.rank(["v0", "v1"], ids)
+    monkeypatch.setattr(ranker_module, "KEPT_FOR_EXPLAINING", 10)
+    split: list[bool] = []
+    original = HostScorer.score
+
+    def score(self: Any, *args: Any, **more: Any) -> Any:
+        split.append(more.get("split", True))
+        return original(self, *args, **more)
+
+    monkeypatch.setattr(HostScorer, "score", score)
+    assert [r.to_dict() for r in rec.rank(["v0", "v1"], ids, top_k=10)] == [r.to_dict() for r in every[:10]]
+    assert split == [False, True]  # all without, then the ten with
+    assert [r.to_dict() for r in rec.rank(["v0", "v1"], ids, top_k=11)] == [r.to_dict() for r in every[:11]]
+    assert split == [False, True, True]
+    assert not any(any(r.layers) for r in rec.rank([], ids, top_k=10))
+
+
 def test_top_k_is_the_head_of_the_whole(rec: Recommender) -> None:
     ids = fill(rec, 500)
     for n in range(0, 500, 7):  # ties
@@ -362,6 +381,32 @@ def test_a_list_that_comes_again_is_kept_widened_until_it_changes(rec: Recommend
     assert not scorer._lists  # what is forgotten is not kept here either
 
 
+def test_where_nothing_was_watched_scores_are_those_of_the_last_time(
+    rec: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = fill(rec, 300)
+    one, other = [Event("v0", watched=0.4), Event("v1")], ["v2"]
+    known = {}
+    for _ in range(2):
+        for name, history in (("one", one), ("other", other)):
+            known[name] = rec.rank(history, ids)
+    scored: list[int] = []
+    original = HostScorer._fuse
+    monkeypatch.setattr(HostScorer, "_fuse", lambda *args: (scored.append(1), original(*args))[1])
+    for name, history in (("one", one), ("other", other), ("one", one)):
+        page = rec.rank(history, ids, top_k=20)
+        assert page.scores.tolist() == known[name].scores[:20].tolist()
+        assert [r.layers for r in page] == [r.layers for r in known[name][:20]]
+    assert not scored
+    rec.rank([*one, Event("v9")], ids)
+    assert len(scored) == 1
+    changed = [a[0].copy() for a in rec.store.gather(rec.store.rows(["v5"]))[:2]]
+    rec.store.put("v7", *changed, Fingerprint("v7 again"))
+    scores = {r.id: r.score for r in rec.rank(one, ids)}
+    assert scores["v7"] == scores["v5"]
+    assert len(scored) == 2
+
+
 def test_a_history_that_was_ranked_before_still_contradicts(rec: Recommender, frames: np.ndarray) -> None:
     rec.encode([Video(frames=frames, id="x"), Video(frames=255 - frames, id="y")])
     history = [Video(frames=frames, id="x")]
@@ -385,9 +430,9 @@ def test_rankings_do_not_wait_for_each_other(rec: Recommender, monkeypatch: pyte
     met = threading.Barrier(2, timeout=20)
     original = HostScorer.score
 
-    def score(self: Any, *args: Any) -> Any:
+    def score(self: Any, *args: Any, **more: Any) -> Any:
         met.wait()  # both are inside, or this fails
-        return original(self, *args)
+        return original(self, *args, **more)
 
     monkeypatch.setattr(HostScorer, "score", score)
     with ThreadPoolExecutor(2) as pool:
@@ -407,8 +452,8 @@ def test_a_ranking_that_a_writer_comes_between_is_made_again(
     calls = []
     original = HostScorer.score
 
-    def score(self: Any, *args: Any) -> Any:
-        result = original(self, *args)
+    def score(self: Any, *args: Any, **more: Any) -> Any:
+        result = original(self, *args, **more)
         if not calls:  # written after it was read
             if change == "replace":
                 rec.store.put(top, *zeros, Fingerprint("zeros"))
@@ -445,8 +490,8 @@ def test_a_ranking_ends_even_if_writers_never_rest(rec: Recommender, monkeypatch
     original = HostScorer.score
     writers: list[threading.Thread] = []
 
-    def score(self: Any, *args: Any) -> Any:
-        result = original(self, *args)
+    def score(self: Any, *args: Any, **more: Any) -> Any:
+        result = original(self, *args, **more)
         writers.append(threading.Thread(target=lambda: rec.store.put("v5", *tokens, Fingerprint("again"))))
         writers[-1].start()
         writers[-1].join(0.3)  # in the last attempt it has to wait

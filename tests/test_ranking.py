@@ -27,9 +27,9 @@ def make(scores: list[float], evidence: Evidence | None = None) -> Ranking:
     s = np.array(scores, np.float32)
     layers = np.stack([s / 2, s / 2], 1)
     ids = [f"v{i}" for i in range(len(scores))]
-    return Ranking(
-        ids, s, layers, best_first(s), [Failed("bad", "candidate", "unreadable", "no video")], evidence=evidence
-    )
+    order = best_first(s)
+    failed = [Failed("bad", "candidate", "unreadable", "no video")]
+    return Ranking(ids, s, layers[order], order, failed, evidence=evidence)
 
 
 def test_a_ranking_is_a_sequence_of_ranked() -> None:
