@@ -14,12 +14,20 @@ from click.testing import CliRunner
 onnx = pytest.importorskip("onnx", reason="the workstation half is not installed")
 pytest.importorskip("torch", reason="the workstation half is not installed")
 
-from linkedout_export import formats, operators, verbs  # noqa: E402
+from linkedout_export import formats, operators, sensitivity, verbs  # noqa: E402
 from linkedout_export.cli import export, quantize  # noqa: E402
 from linkedout_export.conversion import STATIC_SIZES, for_tensorrt, with_fixed_size  # noqa: E402
 from linkedout_export.graphs import encoder_example  # noqa: E402
-from linkedout_export.quantisation import quantise_int8  # noqa: E402
-from linkedout_export.sensitivity import choose_method, cosine, onnx_runner, sensitive_nodes, tokens_of  # noqa: E402
+from linkedout_export.quantisation import prepared_graph, quantise_int8  # noqa: E402
+from linkedout_export.sensitivity import (  # noqa: E402
+    WORTH,
+    choose_int8,
+    choose_method,
+    cosine,
+    onnx_runner,
+    sensitive_nodes,
+    tokens_of,
+)
 
 from linkedout_edge import Recommender, Video  # noqa: E402
 from linkedout_edge.bundle import open_bundle  # noqa: E402
@@ -329,6 +337,22 @@ def test_the_method_is_chosen_by_measuring(encoder, capsys):
     assert set(found) == {"minmax", "entropy", "percentile"}
     assert capsys.readouterr().out == ""  # or --json would not be JSON
     assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_first_convolutions_stay_in_float_while_that_is_worth_it(encoder, monkeypatch):
+    convolutions = [n.name for n in prepared_graph(encoder).graph.node if n.op_type == "Conv"]
+    gains = iter([0.9, 0.9 + WORTH, 0.9 + 2.5 * WORTH, 0.9 + 2.7 * WORTH, 1.0])
+    monkeypatch.setattr(sensitivity, "cosine", lambda *_: next(gains))
+    assert choose_int8(encoder, clips(8), clips(2, 1), "minmax").keep == tuple(convolutions[:2])
+    monkeypatch.undo()
+    monkeypatch.setattr(sensitivity, "WORTH", -1.0)  # then all are worth it
+    every = choose_int8(encoder, clips(8), clips(4, 1), "minmax")
+    assert every.keep == tuple(convolutions)
+    float_ones = quantise_int8(encoder, clips(8), method="minmax", keep=every.keep)
+    want, held = tokens_of(onnx_runner(encoder), clips(4, 1)), clips(4, 1)
+    assert every.cosine == pytest.approx(cosine(want, tokens_of(onnx_runner(float_ones), held)), abs=1e-6)
+    weights = {n.input[1] for n in float_ones.graph.node if n.op_type == "Conv"}
+    assert weights <= {i.name for i in float_ones.graph.initializer}  # read as they are, not by way of int8
 
 
 def test_a_group_left_in_float_is_really_left(encoder):

@@ -24,7 +24,7 @@ from linkedout_edge.errors import ArgumentError, BackendError
 from linkedout_edge.microworld import make_exam, random_attributes, render_frames
 from linkedout_export.graphs import GraphName, export_graphs, parity
 from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8, quantise_user
-from linkedout_export.sensitivity import choose_method
+from linkedout_export.sensitivity import choose_int8
 from linkedout_export.writer import write_bundle
 
 ENCODER_TOLERANCE = 1.5  # in int8 steps: a value on the edge between two may fall to either side
@@ -150,7 +150,7 @@ def build(
         out: folder of the bundle.
         name: of the bundle.
         users: exam users per length of history; 0 leaves the agreement unmeasured.
-        method: calibration method of int8, or "auto": the one that measures best.
+        method: calibration method, or "auto": the one that measures best.
         prompt: one of `linkedout_quant.master.PROMPTS` by name, or a sentence; by default the general one.
 
     Raises:
@@ -166,12 +166,13 @@ def build(
         set_prompt(student, from_portable((run / "tokenizer.json").read_bytes()), asked)
     graphs, worst = float_graphs(student)
     feeds = calibration_feeds(config, data)
-    if method == "auto":
-        method = next(iter(choose_method(graphs["encoder"], feeds, calibration_feeds(config, data, 16, seed=78))))
-    user = quantise_user(graphs["user"])
+    choice = choose_int8(graphs["encoder"], feeds, calibration_feeds(config, data, 16, seed=78), method)
+    encoder, user = graphs["encoder"], quantise_user(graphs["user"])
+    int8 = quantise_int8(encoder, feeds, method=choice.method, keep=choice.keep)
+    int4 = quantise_int4(encoder, feeds, method=choice.method, keep=choice.keep)
     precisions: dict[str, dict[GraphName, onnx.ModelProto]] = {
-        "int8": {**graphs, "user": user, "encoder": quantise_int8(graphs["encoder"], feeds, method=method)},
-        "int4": {**graphs, "user": user, "encoder": quantise_int4(graphs["encoder"], feeds)},
+        "int8": {**graphs, "user": user, "encoder": int8},
+        "int4": {**graphs, "user": user, "encoder": int4},
         "fp32": graphs,
     }
     agreement: dict[str, dict[str, float]] = {}

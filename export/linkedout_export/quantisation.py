@@ -249,7 +249,14 @@ def check_calibration(encoder: onnx.ModelProto, calibration: list[Feeds]) -> Non
                 )
 
 
-def quantise_int4(encoder: onnx.ModelProto, calibration: list[Feeds], *, block: int = BLOCK) -> onnx.ModelProto:
+def quantise_int4(
+    encoder: onnx.ModelProto,
+    calibration: list[Feeds],
+    *,
+    block: int = BLOCK,
+    method: str = "minmax",
+    keep: Collection[str] = (),
+) -> onnx.ModelProto:
     """Int4 weights of matrix products, convolutions and the embedding table; the rest that is float in float16.
 
     Matrix products are weight-only (MatMulNBits). Convolutions compute in int8 as in `quantise_int8`, from weights that
@@ -259,6 +266,7 @@ def quantise_int4(encoder: onnx.ModelProto, calibration: list[Feeds], *, block: 
         encoder: the float32 graph.
         calibration: as for `quantise_int8`.
         block: weights of a matrix product that share a scale.
+        method, keep: as for `quantise_int8`.
 
     Raises:
         ArgumentError: too little calibration data.
@@ -266,7 +274,7 @@ def quantise_int4(encoder: onnx.ModelProto, calibration: list[Feeds], *, block: 
     from onnxruntime.quantization import matmul_nbits_quantizer
 
     logging.getLogger(matmul_nbits_quantizer.__name__).setLevel(logging.WARNING)  # it reports every node
-    model = _static(encoder, calibration, ("Conv",), reduce_range=True, tables=False)
+    model = _static(encoder, calibration, ("Conv",), reduce_range=True, tables=False, method=method, keep=keep)
     pack_convolutions(model, _convolution_weights(prepared_graph(encoder)))
     quantizer = matmul_nbits_quantizer.MatMulNBitsQuantizer(model, block_size=block, is_symmetric=True)
     quantizer.process()

@@ -1,4 +1,4 @@
-"""Choosing by measuring: the calibration method, and the nodes that int8 hurts.
+"""Choosing by measuring: the calibration method, the first convolutions that stay in float, the nodes that int8 hurts.
 
 The measure is the cosine between a clip's layer tokens and those of the float32 graph, on clips that the calibration
 did not see: it is what ranking is made of, and it takes seconds where the exam takes minutes.
@@ -7,6 +7,7 @@ did not see: it is what ranking is made of, and it takes seconds where the exam 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -16,6 +17,23 @@ from linkedout_export.quantisation import METHODS, Feeds, prepared_graph, quanti
 
 Tokens = NDArray[np.float32]
 CHOOSING = 32
+WORTH = 3e-4
+"""Token cosine that leaving one more of the first convolutions in float must gain."""
+
+
+@dataclass(frozen=True)
+class Int8Choice:
+    """How an encoder is quantised best, found by `choose_int8`.
+
+    Attributes:
+        method: of calibration.
+        keep: convolutions that stay in float.
+        cosine: token cosine with the float graph, on the clips that were held out.
+    """
+
+    method: str
+    keep: tuple[str, ...]
+    cosine: float
 
 
 def tokens_of(run: Callable[[Feeds], Sequence[np.ndarray]], feeds: list[Feeds]) -> Tokens:
@@ -53,6 +71,36 @@ def choose_method(encoder: onnx.ModelProto, calibration: list[Feeds], held_out: 
         for method in METHODS
     }
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
+def choose_int8(
+    encoder: onnx.ModelProto, calibration: list[Feeds], held_out: list[Feeds], method: str = "auto"
+) -> Int8Choice:
+    """Choose the calibration method, and how many of the first convolutions stay in float.
+
+    Pixels differ by less than features do, and a first convolution has few weights for them: rounding hurts there most.
+    From the input on, convolutions stay in float as long as each gains `WORTH`. They have the fewest channels, so that
+    costs little time.
+
+    Args:
+        encoder: the float32 graph.
+        calibration: as for `quantise_int8`.
+        held_out: other clips.
+        method: of calibration, or "auto" for the best of all.
+    """
+    if method == "auto":
+        method = next(iter(choose_method(encoder, calibration, held_out)))
+    want = tokens_of(onnx_runner(encoder), held_out)
+    convolutions = weighted_nodes(prepared_graph(encoder), ("Conv",))
+
+    def measure(keep: list[str]) -> float:
+        model = quantise_int8(encoder, calibration[:CHOOSING], method=method, keep=keep)
+        return cosine(want, tokens_of(onnx_runner(model), held_out))
+
+    kept, best = 0, measure([])
+    while kept < len(convolutions) and (found := measure(convolutions[: kept + 1])) >= best + WORTH:
+        kept, best = kept + 1, found
+    return Int8Choice(method, tuple(convolutions[:kept]), best)
 
 
 def sensitive_nodes(

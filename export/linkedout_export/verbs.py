@@ -40,7 +40,7 @@ from linkedout_export.quantisation import (
     quantise_int8_dynamic,
     quantise_user,
 )
-from linkedout_export.sensitivity import choose_method, cosine, onnx_runner, tokens_of
+from linkedout_export.sensitivity import choose_int8, cosine, onnx_runner, tokens_of
 from linkedout_export.writer import write_manifest
 
 Graphs = dict[str, onnx.ModelProto]
@@ -350,14 +350,12 @@ def quantised_graphs(
         user = onnx.load_from_string(graphs["user"].SerializeToString())
         halve_constants(user)
         return {**graphs, "encoder": quantise_fp16(encoder), "user": user}
-    if precision == "int4":
-        small = quantise_int4(encoder, calibration)
-    elif dynamic:
+    if precision == "int8" and dynamic:
         small = quantise_int8_dynamic(encoder)
     else:
-        if method == "auto":
-            method = next(iter(choose_method(encoder, calibration, held_out)))
-        small = quantise_int8(encoder, calibration, method=method)
+        choice = choose_int8(encoder, calibration, held_out, method)
+        quantise = quantise_int4 if precision == "int4" else quantise_int8
+        small = quantise(encoder, calibration, method=choice.method, keep=choice.keep)
     return {**graphs, "encoder": small, "user": quantise_user(graphs["user"])}
 
 
