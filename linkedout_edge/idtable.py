@@ -1,8 +1,8 @@
 """Ids ↔ row numbers in little memory.
 
-A ``dict[str, int]`` takes some 85 bytes an entry beside its key: 52 of the table, 32 of the number's object. With
-100,000 videos that is a tenth of the bytes of their tokens. Rows are numbered without gaps, so a hash table of row
-numbers and the list of ids are enough: 8 bytes and 8 to 16 more.
+A ``dict[str, int]`` of 100,000 ids takes 70 bytes an id beside the string: 38 of the table, 32 of the number's object.
+That is a twelfth of the bytes of their tokens. Rows are numbered without gaps, so a hash table of row numbers is
+enough beside the list of ids: 10 bytes.
 """
 
 from __future__ import annotations
