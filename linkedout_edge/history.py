@@ -44,7 +44,7 @@ class History:
             old says so too, so that a clock that jumps years ahead, and back, empties nothing. None keeps them.
         clock: Present time, aware.
         database: The store's; None keeps the history in memory only.
-        forgotten: Called after events were removed on request, so that what was derived from them goes too.
+        forgotten: Called after events were removed, here or by another process: what was derived from them goes too.
     """
 
     def __init__(
@@ -247,7 +247,10 @@ class History:
         with self._db.reading() as con:
             self._data_version = self._db.data_version()
             entries = self._table.load(con)
+        gone = {e.row for e in self._entries} - {e.row for e in entries}
         self._hold(entries)
+        if gone:
+            self._forgotten()
 
     def _drop(self, gone: Callable[[Kept], bool]) -> int:
         count = self._change(gone)

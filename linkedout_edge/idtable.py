@@ -52,12 +52,19 @@ class IdTable:
         return np.array(rows, np.int64)
 
     def append(self, id: str) -> int:
-        """Give an unknown id the next row."""
+        """Give an unknown id the next row.
+
+        Raises:
+            ValueError: It has a row.
+        """
         row = len(self.names)
         if 2 * (row + 1) > len(self._slots):
             self._resize(2 * len(self._slots))
+        slot = self._slot(id)
+        if self._slots[slot] != _EMPTY:
+            raise ValueError(f"{id!r} has a row already")
         self.names.append(id)
-        self._slots[self._slot(id)] = row
+        self._slots[slot] = row
         return row
 
     def remove(self, id: str) -> int:

@@ -5,7 +5,9 @@ when the history changed, candidates that lie side by side in the store are scor
 a cache-sized part at a time. With a handle from ``rec.store.select`` nothing is done in Python for each candidate.
 
 The store is not locked meanwhile: rankings run beside each other and beside writers. If a writer touched a row that was
-being read, the ranking is made again.
+being read (of a long list: if any row left the store), the ranking is made again.
+
+What is remembered between rankings goes when something is forgotten: a ranking that began before remembers nothing.
 """
 
 from __future__ import annotations
@@ -30,9 +32,9 @@ from linkedout_edge.intake import Intake
 from linkedout_edge.listwise import arrange, unit_tokens
 from linkedout_edge.prior import Priors
 from linkedout_edge.ranking import Evidence, Role
-from linkedout_edge.scorers import Scorer
-from linkedout_edge.scoring import User, UserCache, event_features, this_minute
-from linkedout_edge.store import Rows, Selection, TokenStore, View
+from linkedout_edge.scorers import Candidates, Scorer
+from linkedout_edge.scoring import Keep, User, UserCache, event_features, this_minute
+from linkedout_edge.store import ListCache, Rows, Selection, TokenStore, View, to_front
 
 KEPT_FOR_EXPLAINING = 4096
 """Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""
@@ -114,8 +116,8 @@ class PastCache:
             if past.given == given:
                 if past.rewrites != self._store.rewrites or past.minute not in (None, this_minute()):
                     return None
-                if past is not latest[0]:
-                    self.keep(past)
+                with self._lock:
+                    to_front(self._latest, past)
                 return past
         return None
 
@@ -153,25 +155,48 @@ class Ranker:
         self._layer_names = layer_names
         self._users = UserCache(user)
         self._pasts = PastCache(store)
+        self._lock = threading.Lock()
+        self.lists = ListCache(store)
+        self.epoch = 0
+        """Changes whenever something is forgotten."""
         self.seconds = 0.0
         """What the latest ranking took here: deadlines leave so much time for it."""
 
     def forget(self) -> None:
-        """Drop what is remembered of histories and lists."""
-        self._scorer.forget()
-        self._pasts.clear()
-        self._users.clear()
+        """Drop what is remembered of histories and lists; rankings that are under way remember nothing either."""
+        with self._lock:
+            self.epoch += 1
+            self._scorer.forget()
+            self._pasts.clear()
+            self._users.clear()
+            self.lists.clear()
+
+    def keeper(self, epoch: int, view: View | None = None) -> Keep:
+        """Lets a ranking remember something, if nothing was forgotten since.
+
+        Args:
+            epoch: The ranker's, from before anything was looked up.
+            view: What was read; if a row of it was written since, it is not kept either.
+        """
+
+        def keep(then: Callable[[], None]) -> None:
+            with self._store.lock, self._lock:
+                if self.epoch == epoch and (view is None or view.unchanged()):
+                    then()
+
+        return keep
 
     def recall(self, given: list[Any]) -> Past | None:
         """The same history, if it was ranked with lately and nothing has changed since."""
         return self._pasts.find(given)
 
-    def look_up(self, events: list[Event], intake: Intake, given: list[Any] | None = None) -> Past:
+    def look_up(self, events: list[Event], intake: Intake, epoch: int, given: list[Any] | None = None) -> Past:
         """Find a history's tokens, and run the user graph on them.
 
         Args:
             events: Oldest first.
             intake: Notes what another thread removed meanwhile.
+            epoch: The ranker's, from before the history was read.
             given: What the caller passed, if nothing of it failed: to be recalled next time.
         """
         store, minute = self._store, this_minute()
@@ -181,15 +206,16 @@ class Ranker:
                 usable = _usable([e.id for e in events], rows, "history", intake)
                 events, rows, given = [events[n] for n in usable], rows[usable], None
             stored, rewrites = store.gather(rows).copies(), store.rewrites
-        user = self._user(stored, events, minute)
+        keep = self.keeper(epoch)
+        user = self._user(stored, events, minute, keep)
         ageless = all(e.at is None for e in events)
         past = Past(given or [], events, stored, rows, user, rewrites, None if ageless else minute)
         if given:
-            self._pasts.keep(past)
+            keep(lambda: self._pasts.keep(past))
         return past
 
     def rank(
-        self, past: Past, chosen: Sequence[str] | Selection, pending: list[str], wish: Wish, intake: Intake
+        self, past: Past, chosen: Sequence[str] | Selection, pending: list[str], wish: Wish, intake: Intake, epoch: int
     ) -> Scored:
         """Rank candidates.
 
@@ -199,6 +225,10 @@ class Ranker:
             pending: Candidates that are not encoded yet: they follow behind all others.
             wish: How the list is to be made.
             intake: Notes what another thread removed meanwhile.
+            epoch: The ranker's, from before anything was looked up.
+
+        Raises:
+            ClosedError: The store was closed meanwhile.
         """
         start = time.perf_counter()
         store = self._store
@@ -207,7 +237,7 @@ class Ranker:
                 store.touch(past.rows)
         for left in reversed(range(ATTEMPTS)):
             with nullcontext() if left else store.lock:
-                scored = self._attempt(past, chosen, pending, wish, intake)
+                scored = self._attempt(past, chosen, pending, wish, intake, epoch)
             if scored is not None:
                 break
         assert scored is not None  # nobody writes while the store is locked
@@ -215,12 +245,13 @@ class Ranker:
         return scored
 
     def _attempt(
-        self, past: Past, chosen: Sequence[str] | Selection, pending: list[str], wish: Wish, intake: Intake
+        self, past: Past, chosen: Sequence[str] | Selection, pending: list[str], wish: Wish, intake: Intake, epoch: int
     ) -> Scored | None:
         """One ranking; None if a row was written while it was read."""
         start = time.perf_counter()
         store = self._store
         with store.lock:
+            store.check_open()
             ids: Sequence[str] = chosen.ids if isinstance(chosen, Selection) else chosen
             rows = chosen.rows() if isinstance(chosen, Selection) else store.rows(ids)
             if intake.unusable or (rows.size and rows.min() < 0):
@@ -230,7 +261,7 @@ class Ranker:
             view = store.view(rows)
         # Of few places out of many, layers are scored once more: all candidates' take more memory than anything else.
         few = wish.limit is not None and wish.limit <= KEPT_FOR_EXPLAINING < len(rows)
-        content, split = self._score(past.user, view, not few)
+        content, split = self._score(past.user, view, not few, self.keeper(epoch, view))
         made = self._list(ids, content, pending, past.events, wish, lambda p: unit_tokens(view.read(p).tokens))
         ready = made.order[made.order < len(rows)]
         kept = ready[:KEPT_FOR_EXPLAINING]
@@ -254,18 +285,19 @@ class Ranker:
         )
         return Scored(made.ids, made.scores, layers, made.order, evidence, made.sources, time.perf_counter() - start)
 
-    def _user(self, stored: Rows, events: list[Event], minute: datetime) -> User:
+    def _user(self, stored: Rows, events: list[Event], minute: datetime, keep: Keep) -> User:
         c = self._config
         if not events:  # a cold start: all scores are 0
             query = np.zeros((1, 2, c.layers, c.tokens_per_layer * c.token_width), np.float32)
             return User(query, np.zeros((1, c.layers), np.float32), np.zeros((0, c.layers), np.float32))
-        return self._users.encode(stored.tokens, stored.scales, event_features(events, minute))
+        return self._users.encode(stored.tokens, stored.scales, event_features(events, minute), keep)
 
-    def _score(self, user: User, view: View, split: bool) -> tuple[Floats, Floats | None]:
+    def _score(self, user: User, view: View, split: bool, keep: Keep) -> tuple[Floats, Floats | None]:
         total = len(view)
         if not len(user.weights) or not total:
             return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
-        return self._scorer.score(user, total, lambda part: view.read(part)[:2], view.stamps, split=split)
+        known_by = Candidates(view.stamps, keep)
+        return self._scorer.score(user, total, lambda part: view.read(part)[:2], known_by, split=split)
 
     def _layers(self, user: User, found: Rows) -> Floats:
         """Contributions float32 ``[K, L]`` of rows that were read."""

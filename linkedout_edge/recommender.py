@@ -39,7 +39,7 @@ from linkedout_edge.ranker import Ranker, Wish, not_stored
 from linkedout_edge.ranking import Failed, Ranking, Timing
 from linkedout_edge.scorers import choose
 from linkedout_edge.scoring import MAX_EVENTS, encode_user
-from linkedout_edge.store import ListCache, Selection, TokenStore
+from linkedout_edge.store import Selection, TokenStore
 from linkedout_edge.text import Tokenizer
 from linkedout_edge.threads import available_cpus
 
@@ -153,7 +153,7 @@ class Recommender:
         self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
         self._ranker = Ranker(self._config, self.store, sessions["user"], self._scorer, self._layer_names)
         self.history = History(self.store, self._ensure, database=database, forgotten=self._ranker.forget)
-        self._lists = ListCache(self.store)
+        self.store.forgotten = self._ranker.forget
         self._background = Background(self._encode_behind)
 
     @classmethod
@@ -326,6 +326,7 @@ class Recommender:
     ) -> Ranking:
         start = time.perf_counter()
         self._check_open()
+        epoch = self._ranker.epoch
         self.store.refresh()
         until = None
         if deadline_ms is not None:
@@ -342,16 +343,15 @@ class Recommender:
         if candidates is not None and not isinstance(candidates, Selection):
             candidates = list(check_list(candidates, "candidates"))
         intake = Intake(self.store)
-        known = self._lists.find(candidates) if isinstance(candidates, list) else None
         # Named by nothing but str, no candidate can contradict a watched video.
-        only_ids = known is not None or not isinstance(candidates, list) or {str}.issuperset(map(type, candidates))
+        only_ids = not isinstance(candidates, list) or {str}.issuperset(map(type, candidates))
         past = self._ranker.recall(given) if only_ids else None
         every = past.events if past is not None else as_events(given)
         events = every if past is not None else every[-MAX_EVENTS:]
         if past is None and not (only_ids and intake.needs_none([e.video for e in events])):
             events = [e for e in events if intake.admit(e.video, "history")]
         watched = {e.id for e in every} if exclude_watched or candidates is None else set()
-        chosen = self._candidates(candidates, watched, intake, wish.priors, known, only_ids)
+        chosen = self._candidates(candidates, watched, intake, wish.priors, only_ids, epoch)
 
         spent = Spent()
         jobs = intake.jobs()
@@ -380,9 +380,9 @@ class Recommender:
             looked_up = time.perf_counter()
             if past is None or jobs:
                 whole = given if len(events) == len(given) and not jobs else None
-                past = self._ranker.look_up(events, intake, whole)
+                past = self._ranker.look_up(events, intake, epoch, whole)
             user_seconds = time.perf_counter() - looked_up
-            scored = self._ranker.rank(past, chosen, pending, wish, intake)
+            scored = self._ranker.rank(past, chosen, pending, wish, intake, epoch)
         timing = Timing(spent.decode, spent.encode, user_seconds, scored.seconds, time.perf_counter() - start)
         return Ranking(
             scored.ids,
@@ -452,8 +452,6 @@ class Recommender:
         if self._background.encodes(id):  # else it would come back a moment later
             self._background.wait_for_running(id)
         events = self.history.forget(id)
-        self._ranker.forget()
-        self._lists.clear()
         return bool(self.store.remove(id)) or events > 0
 
     def warmup(self) -> dict[str, float]:
@@ -495,7 +493,6 @@ class Recommender:
         self._background.close()
         with self._encoding:
             self._ranker.forget()
-            self._lists.clear()
             self.history.close()
             self.store.close()
             if self._database is not None:
@@ -525,13 +522,10 @@ class Recommender:
         watched: set[str],
         intake: Intake,
         priors: Priors | None,
-        known: Selection | None,
         only_ids: bool,
+        epoch: int,
     ) -> list[str] | Selection:
-        """Distinct ids in input order, without `watched` and without those that failed already.
-
-        `known` is what the same list was resolved to before.
-        """
+        """Distinct ids in input order, without `watched` and without those that failed already."""
         if candidates is None:
             if priors:
                 priors.align(None)
@@ -550,7 +544,8 @@ class Recommender:
         if only_ids:  # the usual case, without an object for every candidate
             if priors:
                 priors.align(given)
-            if known is not None and not watched:
+            known = None if watched else self._ranker.lists.find(given)
+            if known is not None:
                 return known
             ids = [i for i in dict.fromkeys(given) if i not in watched] if watched else list(dict.fromkeys(given))
             with self.store.lock:
@@ -558,7 +553,7 @@ class Recommender:
             if not ids or rows.min() >= 0:  # as if it had been a handle: looked up once
                 selection = Selection(self.store, ids, rows, (), version)
                 if not watched:
-                    self._lists.keep(given, selection)
+                    self._ranker.keeper(epoch)(lambda: self._ranker.lists.keep(given, selection))
                 return selection
             return [
                 i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or intake.admit(Video(i), "candidate")

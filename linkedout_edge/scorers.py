@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from linkedout_edge.backends.base import Session
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError
-from linkedout_edge.scoring import User, pad, padded
+from linkedout_edge.scoring import Keep, User, pad, padded
 
 logger = logging.getLogger("linkedout_edge")
 
@@ -34,9 +34,20 @@ MAX_CANDIDATES_SHAPE = 1024
 while they are turned, packed or widened; eight times as much does not and takes 1.5 times as long."""
 
 Floats: TypeAlias = NDArray[np.float32]
-Stamps: TypeAlias = Callable[[], NDArray[np.int64]]
 Chunk: TypeAlias = Callable[[slice], "tuple[NDArray[np.int8], Floats]"]
 """Slice of the candidates → their tokens int8 ``[c, L, M, D]`` and scales float32 ``[c, L, M]``; may give views."""
+
+
+class Candidates(NamedTuple):
+    """How candidates are known again.
+
+    Attributes:
+        stamps: Gives int64 ``[C]`` that come again only with the same tokens.
+        keep: Does what remembers their tokens, unless these are not any more what was read.
+    """
+
+    stamps: Callable[[], NDArray[np.int64]]
+    keep: Keep
 
 
 class Scorer(Protocol):
@@ -47,7 +58,7 @@ class Scorer(Protocol):
         """What really computes."""
 
     def score(
-        self, user: User, total: int, chunk: Chunk, stamps: Stamps | None = None, *, split: bool = True
+        self, user: User, total: int, chunk: Chunk, known_by: Candidates | None = None, *, split: bool = True
     ) -> tuple[Floats, Floats | None]:
         """Score `total` candidates that `chunk` gives part by part.
 
@@ -55,7 +66,7 @@ class Scorer(Protocol):
             user: From the user graph.
             total: C.
             chunk: Gives tokens and scales.
-            stamps: Gives int64 ``[C]`` that come again only with the same tokens; None: unknown.
+            known_by: How the candidates are known again; None: not at all.
             split: Give contributions: six times the memory of scores.
 
         Returns:
@@ -101,7 +112,7 @@ class GraphScorer:
         return self._session.device
 
     def score(
-        self, user: User, total: int, chunk: Chunk, stamps: Stamps | None = None, *, split: bool = True
+        self, user: User, total: int, chunk: Chunk, known_by: Candidates | None = None, *, split: bool = True
     ) -> tuple[Floats, Floats | None]:
         """See `Scorer.score`."""
         scores, contributions = _results(total, user.bias.shape[1] if split else None)
@@ -184,13 +195,13 @@ class HostScorer:
         self._lock = threading.Lock()
 
     def score(
-        self, user: User, total: int, chunk: Chunk, stamps: Stamps | None = None, *, split: bool = True
+        self, user: User, total: int, chunk: Chunk, known_by: Candidates | None = None, *, split: bool = True
     ) -> tuple[Floats, Floats | None]:
         """See `Scorer.score`."""
         digits = self._digits.get(user)
         if digits is None:
             digits = self._digits[user] = self._in_digits(user)
-        known = self._known(stamps(), chunk) if stamps is not None and 0 < total <= self.KEPT_UP_TO else None
+        known = self._known(known_by, chunk) if known_by is not None and 0 < total <= self.KEPT_UP_TO else None
         if known is not None:
             return self._score_again(user, digits, known)
         scores, contributions = _results(total, self._shape[0] if split else None)
@@ -237,8 +248,9 @@ class HostScorer:
         scored = known.scored[user] = _numbers(scores), contributions
         return scored
 
-    def _known(self, stamps: NDArray[np.int64], chunk: Chunk) -> _List | None:
+    def _known(self, candidates: Candidates, chunk: Chunk) -> _List | None:
         """A list that comes again, widened; None: it is new. Lists that come but once displace none that came twice."""
+        stamps = candidates.stamps()
         with self._lock:
             for known in self._lists:
                 if np.array_equal(known.stamps, stamps):
@@ -250,9 +262,12 @@ class HostScorer:
         tokens, scales = chunk(slice(0, len(stamps)))
         wide = np.ascontiguousarray(tokens.reshape(-1, layers * m, d).transpose(1, 2, 0), np.float32)
         known = _List(stamps, wide, np.ascontiguousarray(scales.transpose(1, 2, 0))[:, :, None])
+        candidates.keep(lambda: self._keep(known))
+        return known
+
+    def _keep(self, known: _List) -> None:
         with self._lock:
             self._lists.appendleft(known)
-        return known
 
     def _in_digits(self, user: User) -> _Digits:
         layers, m, d = self._shape

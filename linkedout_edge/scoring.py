@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ MAX_EVENTS = 2048
 MIN_EVENTS_SHAPE = 8
 
 Floats = NDArray[np.float32]
+Keep: TypeAlias = Callable[[Callable[[], None]], None]
+"""Does what remembers something, unless that was forgotten meanwhile."""
 
 
 def padded(count: int, smallest: int) -> int:
@@ -88,8 +90,10 @@ class UserCache:
         self._lock = threading.Lock()
         self._users: OrderedDict[tuple[bytes, bytes, bytes], User] = OrderedDict()
 
-    def encode(self, tokens: NDArray[np.int8], scales: Floats, events: Floats) -> User:
-        """As `encode_user`, which runs only if it has to."""
+    def encode(
+        self, tokens: NDArray[np.int8], scales: Floats, events: Floats, keep: Keep = lambda then: then()
+    ) -> User:
+        """As `encode_user`, which runs only if it has to. `keep` decides whether the result is remembered."""
         key = (tokens.tobytes(), scales.tobytes(), events.tobytes())
         with self._lock:
             known = self._users.get(key)
@@ -99,11 +103,14 @@ class UserCache:
         user = encode_user(self._session, tokens, scales, events)
         for array in (user.query, user.bias, user.weights):
             array.flags.writeable = False
+        keep(lambda: self._keep(key, user))
+        return user
+
+    def _keep(self, key: tuple[bytes, bytes, bytes], user: User) -> None:
         with self._lock:
             self._users[key] = user
             while len(self._users) > self.KEPT:
                 self._users.popitem(last=False)
-        return user
 
     def clear(self) -> None:
         """Forget all: what was watched must not outlive the recommender or the history."""

@@ -19,11 +19,11 @@ import sqlite3
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from linkedout_edge.storage.records import VideoRecord
     from linkedout_edge.storage.tables import StoredVideo
 
+T = TypeVar("T")
 logger = logging.getLogger("linkedout_edge")
 
 MAX_VIDEOS = 100_000
@@ -55,6 +56,7 @@ _BATCH = 64  # videos a transaction, and
 _BATCH_SECONDS = 2.0  # the most that a killed process has encoded in vain
 _KNOWN = 4096  # fingerprints that stay in memory beside a database
 _NOTED_USES = 4096  # rows whose last use is written down when closing
+_EXACT = 4096  # rows of which a view knows the stamp of each
 
 
 class Fingerprint(NamedTuple):
@@ -146,6 +148,7 @@ class View:
         self._arrays = arrays
         self._first = _first_of_run(rows)
         self._version, self._rewrites = store.version, store.rewrites
+        self._stamps = arrays.stamps[rows] if len(rows) <= _EXACT else None  # a copy; of more it would take memory
         self.rows = rows
         self.newest = store.newest
 
@@ -153,8 +156,8 @@ class View:
         return len(self.rows)
 
     def stamps(self) -> NDArray[np.int64]:
-        """Stamps of the rows, int64 ``[C]``, copied: the same ones come again only with the same tokens."""
-        return self._arrays.stamps[self.rows]
+        """Stamps of the rows, int64 ``[C]``: the same ones come again only with the same tokens."""
+        return self._arrays.stamps[self.rows] if self._stamps is None else self._stamps
 
     def read(self, where: slice | NDArray[np.int64]) -> Rows:
         """Some of the rows, by position: views where they lie side by side, else copies."""
@@ -164,12 +167,15 @@ class View:
     def unchanged(self) -> bool:
         """Whether all rows still hold what they held when the view was made.
 
-        False, too, where another row left the store and something else was written: rows may have changed places.
+        Of a long view it is False, too, where any other row left the store: rows may have changed places.
         """
         with self._store.lock:
             if self._store.rewrites == self._rewrites:
                 return True
-            return self._store.version == self._version and bool((self.stamps() <= self.newest).all())
+            now = self._arrays.stamps[self.rows]
+            if self._stamps is not None:
+                return bool((now == self._stamps).all())
+            return self._store.version == self._version and bool((now <= self.newest).all())
 
     def _where(self, where: slice | NDArray[np.int64]) -> slice | NDArray[np.int64]:
         if self._first is None or not isinstance(where, slice):
@@ -226,6 +232,15 @@ class Selection:
         return self._rows
 
 
+def to_front(latest: deque[T], used: T) -> None:
+    """Move what was used last to the front, if it is still there."""
+    for n, entry in enumerate(latest):
+        if entry is used:
+            del latest[n]
+            latest.appendleft(used)
+            return
+
+
 class ListCache:
     """Lists of ids that were looked up lately, found again by comparing them: a feed is ranked after each video of it.
 
@@ -244,12 +259,13 @@ class ListCache:
         """What the same list was resolved to, if that still holds."""
         with self._lock:
             latest = list(self._latest)
-        for known, selection in latest:
+        for entry in latest:
+            known, selection = entry
             if known == ids:  # mostly a comparison of addresses
                 if not selection.holds():
                     return None
-                if selection is not latest[0][1]:
-                    self.keep(known, selection)
+                with self._lock:
+                    to_front(self._latest, entry)
                 return selection
         return None
 
@@ -329,6 +345,8 @@ class TokenStore:
         """Changes whenever a row may hold another video than before."""
         self.rewrites = 0
         """Changes whenever a row that held a video may hold anything else, be it another content of the same id."""
+        self.forgotten: Callable[[], None] = lambda: None
+        """Called after videos were removed on request, here or elsewhere: what was derived from them goes too."""
         self.token_space = token_space
         self._shape = (config.layers, config.tokens_per_layer, config.token_width)
         self._max = max_videos
@@ -362,6 +380,8 @@ class TokenStore:
         self._scales = np.zeros((0, *self._shape[:2]), np.float32)
         self._stamp = np.zeros(0, np.int64)
         self._used = np.zeros(0, np.int64)
+        self._came = np.zeros(0, np.uint32)  # in which order ids came; an app would need years to use them up
+        self._arrivals = 0
         self._number = np.zeros(0, np.int64)  # in the database; 0 if it is not there
         self._content = np.zeros((0, 16), np.uint8)  # fingerprints, without a database: an object each
         self._file = np.zeros((0, 2), np.int64)  # ... would take a third of the tokens' bytes
@@ -377,7 +397,7 @@ class TokenStore:
         return len(self._ids)
 
     def __iter__(self) -> Iterator[str]:
-        """Ids, in the order in which their tokens were written."""
+        """Ids, in the order in which they came."""
         with self.lock:
             return iter(self._in_order()[0])
 
@@ -389,7 +409,7 @@ class TokenStore:
         """
         self.refresh()
         with self.lock:
-            self._check_open()
+            self.check_open()
             if ids is None:
                 return Selection(self, *self._in_order(), (), self.version)
             wanted = list(dict.fromkeys(check_list(ids, "ids")))
@@ -413,10 +433,11 @@ class TokenStore:
             StorageError: The database cannot be written; nothing was removed.
         """
         wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
-        self._check_open()
+        self.check_open()
         with self.writing() as write:
             found = sum(i in self for i in wanted)
             write.removed += wanted
+        self.forgotten()
         if self._db is not None:
             self._db.scrub()
         return found
@@ -437,7 +458,7 @@ class TokenStore:
         """
         from linkedout_edge.packs import export_pack
 
-        self._check_open()
+        self.check_open()
         return export_pack(self, path, ids)
 
     def import_pack(self, path: str | os.PathLike[str], *, max_bytes: int = MAX_PACK_BYTES) -> tuple[str, ...]:
@@ -457,12 +478,12 @@ class TokenStore:
         """
         from linkedout_edge.packs import import_pack
 
-        self._check_open()
+        self.check_open()
         return import_pack(self, path, max_bytes)
 
     def stats(self) -> StoreStats:
         """How full the store is."""
-        self._check_open()
+        self.check_open()
         self.refresh()
         disk = 0
         if self._db is not None and self._db.path.exists():
@@ -502,7 +523,7 @@ class TokenStore:
             StorageError: It cannot be written. It is in memory all the same, and written as soon as that is possible.
         """
         with self.lock:
-            self._check_open()
+            self.check_open()
             if id not in self._ids and len(self._ids) >= self._max:
                 self._evict()
             self._know(self._set(id, tokens, scales), id, known_as)
@@ -659,8 +680,11 @@ class TokenStore:
         finally:
             with self.lock:
                 self._private_depth -= 1
-                if not self._private_depth:
+                last = not self._private_depth
+                if last:
                     self._forget_rows(list(self._private))
+            if last:
+                self.forgotten()
 
     def fingerprint(self, id: str) -> Fingerprint | None:
         """What the tokens of an id were made from; None for an unknown id."""
@@ -752,16 +776,17 @@ class TokenStore:
             self._unsaved.clear()
             self._allocate()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `ClosedError` after `close`."""
         if self._closed:
             raise ClosedError("the store was closed with its recommender: load a new one")
 
     def _in_order(self) -> tuple[list[str], NDArray[np.int64]]:
-        """All ids and their rows, by the stamps: removing moves the last row into the gap."""
-        names, stamps = self._ids.names, self._stamp[: len(self._ids)]
-        if (stamps[1:] > stamps[:-1]).all():
-            return names.copy(), np.arange(len(names))
-        rows = np.argsort(stamps)
+        """All ids and their rows, as they came: removing moves the last row into the gap."""
+        names, came = self._ids.names, self._came[: len(self._ids)]
+        if (came[1:] > came[:-1]).all():
+            return names.copy(), np.arange(len(names), dtype=np.int64)
+        rows = np.argsort(came).astype(np.int64, copy=False)
         return [names[row] for row in rows.tolist()], rows
 
     def _tick(self) -> int:
@@ -775,6 +800,8 @@ class TokenStore:
             if len(self._ids) == len(self._stamp):
                 self._grow(len(self._ids) + 1)
             row = self._ids.append(id)
+            self._arrivals += 1
+            self._came[row] = self._arrivals
         else:
             self.rewrites += 1
         self._tokens[row], self._scales[row] = tokens, scales
@@ -869,7 +896,12 @@ class TokenStore:
         self._noted_clock = self._clock
 
     def _take_over_many(self, videos: list[StoredVideo]) -> None:
-        """Append rows that are not there yet, without a step per video where that can be avoided."""
+        """Append rows, without a step per video where that can be avoided."""
+        names = [v.record.id.decode("utf-8", "surrogatepass") for v in videos]
+        if len(set(names)) < len(names) or (self._ids.rows(names) >= 0).any():
+            for video in videos:  # another process removed one and put it again while all were read
+                self._take_over(video)
+            return
         start, count = len(self._ids), len(videos)
         if start + count > len(self._stamp):
             self._grow(start + count)
@@ -884,8 +916,10 @@ class TokenStore:
         self._stamp[part] = np.arange(self.newest + 1, self.newest + 1 + count)
         self.newest += count
         self._clock = max(self._clock, int(self._used[part].max(initial=0)))
-        for v in videos:
-            self._ids.append(v.record.id.decode("utf-8", "surrogatepass"))
+        self._came[part] = np.arange(self._arrivals + 1, self._arrivals + 1 + count)
+        self._arrivals += count
+        for name in names:
+            self._ids.append(name)
 
     def _follow(self, con: sqlite3.Connection) -> None:
         """Bring the arrays up to what is committed. The database's lock is held."""
@@ -897,8 +931,10 @@ class TokenStore:
             if rebuilt:
                 self._hold_on()
             self._reload()
+            self.forgotten()
             return
         position, changed = found
+        gone = False
         if changed:
             with self.lock:
                 numbers = self._number[: len(self._ids)]
@@ -916,7 +952,10 @@ class TokenStore:
                         self._number[self._ids.row(name)] = 0  # about to be written again
                     elif name is not None:
                         self._remove_row(name)
+                        gone = True
         self._position = position
+        if gone:
+            self.forgotten()
 
     def _take_over(self, video: StoredVideo) -> None:
         """One row that another process wrote, unless ours is newer."""
@@ -989,7 +1028,7 @@ class TokenStore:
                     self._table.note_used(write.con, noted)
 
 
-_ARRAYS = ("_tokens", "_scales", "_stamp", "_used", "_number", "_content", "_file")
+_ARRAYS = ("_tokens", "_scales", "_stamp", "_used", "_came", "_number", "_content", "_file")
 _DIGEST = re.compile("[0-9a-f]{32}")
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linkedout_edge import Video
+from linkedout_edge import Recommender, Video
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.history import History
 from linkedout_edge.storage import Database
@@ -88,3 +88,15 @@ def value(store: TokenStore, id: str) -> int:
 def raw_bytes(folder: Path) -> bytes:
     """Everything that lies in a folder."""
     return b"".join(p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file())
+
+
+def fill(rec: Recommender, count: int, seed: int = 0) -> list[str]:
+    """Videos of random tokens, straight into the store of a recommender of the tiny shape; their ids."""
+    c = CONFIG
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(-127, 128, (count, c.layers, c.tokens_per_layer, c.token_width), dtype=np.int8)
+    scales = np.full(tokens.shape[1:3], 0.02, np.float32)
+    ids = [f"v{n}" for n in range(count)]
+    for i, t in zip(ids, tokens, strict=True):
+        rec.store.put(i, t, scales, Fingerprint(i))
+    return ids

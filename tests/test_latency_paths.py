@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from stored import fill
 
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge import ranker as ranker_module
@@ -55,17 +56,6 @@ def scorer(rec: Recommender) -> Counting:
     counting = Counting(rec._sessions["scorer"])
     rec._ranker._scorer = GraphScorer(counting)
     return counting
-
-
-def fill(rec: Recommender, count: int, seed: int = 0) -> list[str]:
-    c = ModelConfig.tiny()
-    rng = np.random.default_rng(seed)
-    tokens = rng.integers(-127, 128, (count, c.layers, c.tokens_per_layer, c.token_width), dtype=np.int8)
-    scales = np.full(tokens.shape[1:3], 0.02, np.float32)
-    ids = [f"v{n}" for n in range(count)]
-    for i, t in zip(ids, tokens, strict=True):
-        rec.store.put(i, t, scales, Fingerprint(i))
-    return ids
 
 
 # The user graph

@@ -1,9 +1,9 @@
 """Post-training quantisation of the encoder graph, with ONNX Runtime's own quantisers.
 
-int8: static QDQ. Convolutions and matrix products with a weight get per-channel int8 weights and int8 activations
-calibrated on real clips; attention's own products, norms and softmax stay in float. Weights use 7 bits
-(`reduce_range`): the sums of two products then fit the 16-bit step that x86 CPUs without VNNI take, so that the same
-graph gives the same answer there.
+int8: static QDQ. Convolutions (but the first, see `linkedout_export.sensitivity`) and matrix products with a weight get
+per-channel int8 weights and int8 activations calibrated on real clips; attention's own products, norms and softmax stay
+in float. Weights use 7 bits (`reduce_range`): the sums of two products then fit the 16-bit step that x86 CPUs without
+VNNI take, so that the same graph gives the same answer there.
 
 int4: weights of matrix products in symmetric blocks of 32 (MatMulNBits), on top of float; convolutions as in int8 with
 their weights in 4 bits in the file; the embedding table in 4 bits; see `linkedout_export.packing`.

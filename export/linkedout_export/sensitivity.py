@@ -27,8 +27,8 @@ class Int8Choice:
 
     Attributes:
         method: of calibration.
-        keep: convolutions that stay in float.
-        cosine: token cosine with the float graph, on the clips that were held out.
+        keep: convolutions that stay in float, in int4 graphs too: their convolutions are int8.
+        cosine: token cosine with the float graph on the clips that were held out, with `CHOOSING` clips to calibrate.
     """
 
     method: str
