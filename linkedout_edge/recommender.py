@@ -343,15 +343,16 @@ class Recommender:
         if candidates is not None and not isinstance(candidates, Selection):
             candidates = list(check_list(candidates, "candidates"))
         intake = Intake(self.store)
+        known = self._ranker.lists.find(candidates) if isinstance(candidates, list) else None
         # Named by nothing but str, no candidate can contradict a watched video.
-        only_ids = not isinstance(candidates, list) or {str}.issuperset(map(type, candidates))
+        only_ids = known is not None or not isinstance(candidates, list) or {str}.issuperset(map(type, candidates))
         past = self._ranker.recall(given) if only_ids else None
         every = past.events if past is not None else as_events(given)
         events = every if past is not None else every[-MAX_EVENTS:]
         if past is None and not (only_ids and intake.needs_none([e.video for e in events])):
             events = [e for e in events if intake.admit(e.video, "history")]
         watched = {e.id for e in every} if exclude_watched or candidates is None else set()
-        chosen = self._candidates(candidates, watched, intake, wish.priors, only_ids, epoch)
+        chosen = self._candidates(candidates, watched, intake, wish.priors, known, only_ids, epoch)
 
         spent = Spent()
         jobs = intake.jobs()
@@ -522,10 +523,14 @@ class Recommender:
         watched: set[str],
         intake: Intake,
         priors: Priors | None,
+        known: Selection | None,
         only_ids: bool,
         epoch: int,
     ) -> list[str] | Selection:
-        """Distinct ids in input order, without `watched` and without those that failed already."""
+        """Distinct ids in input order, without `watched` and without those that failed already.
+
+        `known` is what the same list was resolved to before.
+        """
         if candidates is None:
             if priors:
                 priors.align(None)
@@ -544,8 +549,7 @@ class Recommender:
         if only_ids:  # the usual case, without an object for every candidate
             if priors:
                 priors.align(given)
-            known = None if watched else self._ranker.lists.find(given)
-            if known is not None:
+            if known is not None and not watched:
                 return known
             ids = [i for i in dict.fromkeys(given) if i not in watched] if watched else list(dict.fromkeys(given))
             with self.store.lock:

@@ -241,6 +241,14 @@ def to_front(latest: deque[T], used: T) -> None:
             return
 
 
+def _equal(ids: list[str], things: list[Any]) -> bool:
+    """Mostly a comparison of addresses: nothing is looked at."""
+    try:
+        return ids == things
+    except Exception:  # something that cannot be compared, such as an array, is no id
+        return False
+
+
 class ListCache:
     """Lists of ids that were looked up lately, found again by comparing them: a feed is ranked after each video of it.
 
@@ -255,13 +263,13 @@ class ListCache:
         self._lock = threading.Lock()
         self._latest: deque[tuple[list[str], Selection]] = deque(maxlen=self.KEPT)
 
-    def find(self, ids: list[str]) -> Selection | None:
-        """What the same list was resolved to, if that still holds."""
+    def find(self, things: list[Any]) -> Selection | None:
+        """What the same list was resolved to, if that still holds. What equals an id counts as that id."""
         with self._lock:
             latest = list(self._latest)
         for entry in latest:
             known, selection = entry
-            if known == ids:  # mostly a comparison of addresses
+            if _equal(known, things):
                 if not selection.holds():
                     return None
                 with self._lock:
