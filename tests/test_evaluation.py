@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torchmetrics", reason="the workstation half is not installed")
 
-from linkedout_quant.evaluation.baselines import colour_histograms, latest_cosine, mean_cosine, unit_rows
+from linkedout_quant.evaluation.baselines import colour_histograms, latest_cosine, mean_cosine, popularity, unit_rows
 from linkedout_quant.evaluation.metrics import bootstrap_interval, mean_metrics, user_metrics
 
 
@@ -40,3 +40,4 @@ def test_baselines_prefer_what_is_alike():
     assert np.argmax(mean_cosine(units, np.array([0]), np.array([1, 2, 3]))) == 1
     rows = unit_rows(np.array([[1.0, 0], [0, 1], [1, 0.1], [0.1, 1]]))
     assert np.argmax(latest_cosine(rows, np.array([0, 1]), np.array([2, 3]))) == 1
+    assert popularity([[0, 2], np.array([2])], 4).tolist() == [1, 0, 2, 0]

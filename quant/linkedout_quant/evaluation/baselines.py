@@ -5,6 +5,8 @@ Each function takes one row of features per pool clip and one user's indices, an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
 
@@ -35,3 +37,8 @@ def mean_cosine(units: np.ndarray, history: np.ndarray, candidates: np.ndarray) 
 def latest_cosine(units: np.ndarray, history: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """Recency: cosine to the latest watched video alone."""
     return units[candidates] @ units[history[-1]]
+
+
+def popularity(histories: Iterable[Sequence[int] | np.ndarray], clips: int) -> np.ndarray:
+    """How often each clip was watched by anybody: int64 [clips]."""
+    return np.bincount(np.concatenate([np.asarray(h, np.int64) for h in histories]), minlength=clips)

@@ -10,7 +10,13 @@ import numpy as np
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalised, render_frames
-from linkedout_quant.evaluation.baselines import colour_histograms, latest_cosine, mean_cosine, unit_rows
+from linkedout_quant.evaluation.baselines import (
+    colour_histograms,
+    latest_cosine,
+    mean_cosine,
+    popularity,
+    unit_rows,
+)
 from linkedout_quant.evaluation.metrics import bootstrap_interval, mean_metrics, user_metrics
 from linkedout_quant.progress import track
 
@@ -55,10 +61,12 @@ def take_exam(rec: Recommender, exam: Exam, videos: list[Video]) -> dict[str, di
     ids = [v.id for v in videos]
     tokens = unit_rows(stored_vectors(rec, ids))
     colours = colour_histograms([v.frames for v in videos])
+    watched = popularity((u.history for u in exam.users), len(videos))
     rng = np.random.default_rng(11)
     scorers: dict[str, Scorer] = {
         "product": lambda u: product_scores(rec, u, now),
         "random": lambda u: rng.random(len(u.candidates)),
+        "popularity": lambda u: watched[u.candidates],
         "recency (cosine to the latest)": lambda u: latest_cosine(tokens, u.history, u.candidates),
         "colour histogram": lambda u: mean_cosine(colours, u.history, u.candidates),
         "mean cosine of the same tokens": lambda u: mean_cosine(tokens, u.history, u.candidates),

@@ -16,6 +16,7 @@ from torch import Tensor
 from linkedout_edge.features import event_features
 from linkedout_edge.microworld import UserPool, make_exam
 from linkedout_edge.microworld.users import PoolUser
+from linkedout_quant.evaluation.baselines import popularity
 from linkedout_quant.evaluation.metrics import bootstrap_interval, user_metrics
 from linkedout_quant.evaluation.parts import Clip, exam_clips
 from linkedout_quant.evaluation.sasrec import train_sasrec
@@ -119,7 +120,7 @@ def time_effect(student: Student, users: int = 100) -> list[Measured]:
 def new_item_effect(
     student: Student, known: int = 500, new: int = 300, users: int = 100, watchers: int = 3000
 ) -> list[Measured]:
-    """The product and a SASRec by item ids, on items that others have watched and on items that nobody has yet."""
+    """The product, a SASRec by item ids and popularity, on items that others watched and on items that nobody has."""
     attributes, clips = micro_pool(student.config, known + new, seed=11)
     pool, is_new = UserPool(attributes), np.arange(known + new) >= known
     values = clip_values(student, clips, "clips")
@@ -129,7 +130,7 @@ def new_item_effect(
         watched.draw(rng, n_events=int(rng.integers(4, 33)), n_candidates=10).history.tolist()
         for _ in track(range(watchers), "watchers")
     ]
-    ids = train_sasrec(histories, known + new)
+    ids, watches = train_sasrec(histories, known + new), popularity(histories, known + new)
     old_users = drawn_users(watched, None, users, 3)
     new_users = drawn_users(pool, None, users, 3, is_new)
     rows = []
@@ -137,6 +138,8 @@ def new_item_effect(
         rows.append(_measured("product", what, ndcg_of(student, values, drawn)))
         by_id = [user_metrics(ids.scores(u.history.tolist(), u.candidates), u.relevant)["ndcg@10"] for u in drawn]
         rows.append(_measured("SASRec by ids", what, np.array(by_id)))
+        often = [user_metrics(watches[u.candidates], u.relevant)["ndcg@10"] for u in drawn]
+        rows.append(_measured("popularity", what, np.array(often)))
         chance = [user_metrics(rng.random(len(u.candidates)), u.relevant)["ndcg@10"] for u in drawn]
         rows.append(_measured("random", what, np.array(chance)))
     return rows
