@@ -70,22 +70,18 @@ class IdTable:
     def remove(self, id: str) -> int:
         """Let a known id go; the last row's id moves to its row, which is returned."""
         slots, names, mask = self._slots, self.names, len(self._slots) - 1
-        gap = self._slot(id)
-        row, last = slots[gap], len(names) - 1
-        if row != last:
-            slots[self._slot(names[last])] = row
-        at = gap
-        while True:  # who stands behind the gap only because it was taken moves up (Knuth, 6.4, algorithm R)
-            at = (at + 1) & mask
-            if slots[at] == _EMPTY:
-                break
-            # a row number that moved already names its new place, but the list still holds its id at the old one
-            home = hash(names[last] if slots[at] == row else names[slots[at]]) & mask
+        gap = at = self._slot(id)
+        row, moved = slots[gap], names[-1]
+        # Who stands behind the gap only because it was taken moves up (Knuth, 6.4, algorithm R).
+        while slots[at := (at + 1) & mask] != _EMPTY:
+            home = hash(names[slots[at]]) & mask
             if (at - home) & mask >= (at - gap) & mask:
                 slots[gap] = slots[at]
                 gap = at
         slots[gap] = _EMPTY
-        names[row] = names[last]
+        if moved != id:
+            slots[self._slot(moved)] = row
+            names[row] = moved
         names.pop()
         return row
 

@@ -71,7 +71,7 @@ class Intake:
 
     def needs_none(self, videos: Sequence[Video]) -> bool:
         """Whether all are stored and named by nothing but their ids: nothing is to be encoded or reconciled."""
-        ids = [v.id for v in videos if v.frames is None and v.title is None and v.path in (None, v.id)]
+        ids = [v.id for v in videos if v.title is None and _named_by_id(v)]
         if self._look or len(ids) < len(videos):
             return False
         with self._store.lock:
@@ -93,7 +93,7 @@ class Intake:
 
     def _means_stored(self, video: Video) -> bool:
         """A plain path means the known id, if the store has it; `encode` looks at the file all the same."""
-        return video.frames is None and video.path in (None, video.id) and not self._look and video.id in self._store
+        return _named_by_id(video) and not self._look and video.id in self._store
 
     def _reconcile(self, claim: _Claim, video: Video) -> None:
         """Check a later video against the claim of its id.
@@ -161,6 +161,11 @@ class Intake:
             return True
         self._store.set_fingerprint(id, now._replace(title=stored.title))
         return False
+
+
+def _named_by_id(video: Video) -> bool:
+    """Whether it may mean what is stored: it has no frames, and no path but its id."""
+    return video.frames is None and video.path in (None, video.id)
 
 
 def _two_contents() -> ConflictError:

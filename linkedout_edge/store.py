@@ -701,8 +701,10 @@ class TokenStore:
             return known
         with self.lock:
             row = self._ids.row(id)
-            if row < 0 or self._db is None:
-                return None if row < 0 else self._packed(row)
+            if row < 0:
+                return None
+            if self._db is None:
+                return self._packed(row)
         record = self._table.record(id)
         if record is None:  # another process has removed it
             return None

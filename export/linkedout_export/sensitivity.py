@@ -58,18 +58,27 @@ def cosine(a: Tokens, b: Tokens) -> float:
     return float(np.mean((a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)).clip(1e-12)))
 
 
+def _int8_cosine(
+    encoder: onnx.ModelProto,
+    calibration: list[Feeds],
+    held_out: list[Feeds],
+    want: Tokens,
+    method: str,
+    keep: Sequence[str] = (),
+) -> float:
+    """Token cosine of int8 on clips that were held out; `want` are the float graph's tokens of them."""
+    model = quantise_int8(encoder, calibration, method=method, keep=keep)
+    return cosine(want, tokens_of(onnx_runner(model), held_out))
+
+
 def choose_method(encoder: onnx.ModelProto, calibration: list[Feeds], held_out: list[Feeds]) -> dict[str, float]:
     """Token cosine of int8 with each calibration method; the first key is the best method.
 
     The first `CHOOSING` clips calibrate: histograms of all activations cost memory and time, and the order of the
     methods shows early.
     """
-    calibration = calibration[:CHOOSING]
     want = tokens_of(onnx_runner(encoder), held_out)
-    found = {
-        method: cosine(want, tokens_of(onnx_runner(quantise_int8(encoder, calibration, method=method)), held_out))
-        for method in METHODS
-    }
+    found = {m: _int8_cosine(encoder, calibration[:CHOOSING], held_out, want, m) for m in METHODS}
     return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
@@ -88,16 +97,17 @@ def choose_int8(
         held_out: other clips.
         method: of calibration, or "auto" for the best of all.
     """
-    if method == "auto":
-        method = next(iter(choose_method(encoder, calibration, held_out)))
     want = tokens_of(onnx_runner(encoder), held_out)
     convolutions = weighted_nodes(prepared_graph(encoder), ("Conv",))
 
     def measure(keep: list[str]) -> float:
-        model = quantise_int8(encoder, calibration[:CHOOSING], method=method, keep=keep)
-        return cosine(want, tokens_of(onnx_runner(model), held_out))
+        return _int8_cosine(encoder, calibration[:CHOOSING], held_out, want, method, keep)
 
-    kept, best = 0, measure([])
+    if method == "auto":
+        method, best = next(iter(choose_method(encoder, calibration, held_out).items()))
+    else:
+        best = measure([])
+    kept = 0
     while kept < len(convolutions) and (found := measure(convolutions[: kept + 1])) >= best + WORTH:
         kept, best = kept + 1, found
     return Int8Choice(method, tuple(convolutions[:kept]), best)
@@ -121,8 +131,7 @@ def sensitive_nodes(
     want = tokens_of(onnx_runner(encoder), held_out)
 
     def measure(keep: list[str]) -> float:
-        model = quantise_int8(encoder, calibration, keep=keep, method=method)
-        return cosine(want, tokens_of(onnx_runner(model), held_out))
+        return _int8_cosine(encoder, calibration, held_out, want, method, keep)
 
     nodes = weighted_nodes(prepared_graph(encoder), ("Conv", "MatMul", "Gemm"))
     whole = measure([])
