@@ -194,7 +194,8 @@ class Recommender:
         Raises:
             ArgumentError, ArgumentTypeError: Arguments that make no sense, alone or together.
             BundleError: No such bundle, or one that cannot be used (see its subclasses).
-            DeviceError: The device is not available, and that is to be an error.
+            DeviceError: The device is not available, and that is to be an error; or the graphs have full-range int8
+                weights, which overflow on this CPU.
             MissingDependencyError: A library that was asked for is not installed.
             WrongKeyError: The key does not fit `data_dir`.
             StorageError: `data_dir` cannot be used at all. One that can only be read is no error.
@@ -216,12 +217,15 @@ class Recommender:
         )
         with open_bundle(bundle, precision) as opened:
             config = opened.manifest.config
+            full = opened.manifest.precisions[opened.precision].full_range_weights
             tokenizer = Tokenizer.from_json(opened.tokenizer(), config.vocab_size)
             sessions: dict[str, Session] = {}
             database: Database | None = None
             try:
                 for graph in GRAPHS:
-                    sessions[graph] = library.load(graph, opened.graph(graph), config, opened.precision)
+                    sessions[graph] = library.load(
+                        graph, opened.graph(graph), config, opened.precision, full_range=full
+                    )
                 if data_dir is not None:
                     from linkedout_edge.storage import Database
 

@@ -1,8 +1,8 @@
 """The golden vectors, against both inference libraries: what a binding in another language has to do as well."""
 
+import hashlib
 import itertools
 import json
-import platform
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from linkedout_edge import Event, Recommender, Video, errors
+from linkedout_edge.backends import cpu
+from linkedout_edge.backends.cpu import InstructionSet
 from linkedout_edge.bundle import open_bundle
+from linkedout_edge.bundle.reader import embedded_folder
+from linkedout_edge.decode import prepare_frames
+from linkedout_edge.decode.base import spread
 from linkedout_edge.scoring import event_features
 from linkedout_edge.store import Fingerprint
 from linkedout_edge.text import Tokenizer
@@ -19,11 +24,18 @@ from linkedout_edge.text import Tokenizer
 FOLDER = Path(__file__).parents[1] / "bindings" / "conformance"
 GOLDEN = json.loads((FOLDER / "golden.json").read_text())
 TOLERANCE = GOLDEN["tolerance"]["score"]
+LIMITS = GOLDEN["tolerance"]
+CONFIG = json.loads((embedded_folder() / "manifest.json").read_text())["config"]
+PREPARED = [v for v in GOLDEN["videos"] if "prepared" in v]
+
+
+def strip_of(name, count):
+    strip = cv2.cvtColor(cv2.imread(str(FOLDER / name)), cv2.COLOR_BGR2RGB)
+    return strip.reshape(count, -1, strip.shape[1], 3)
 
 
 def frames_of(row):
-    strip = cv2.cvtColor(cv2.imread(str(FOLDER / row["frames"])), cv2.COLOR_BGR2RGB)
-    return strip.reshape(row["frame_count"], -1, strip.shape[1], 3)
+    return strip_of(row["frames"], row["frame_count"])
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
@@ -58,26 +70,113 @@ def seen(backend):
         yield rec
 
 
-def rounds_alike(rec):
-    """Whether the kernels are those that the vectors were made with."""
+def rounds_alike(onnxruntime):
+    """Whether that version of ONNX Runtime (None: another library) rounds here as where the vectors were made."""
+    here = cpu.instruction_set()
     made = GOLDEN["made_with"]
-    return rec.info().versions.get("onnxruntime") == made["onnxruntime"] and platform.machine() == made["machine"]
+    return (
+        onnxruntime == made["onnxruntime"]
+        and here.architecture == made["architecture"]
+        and here.features != ()
+        and list(here.features) == made["instruction_set"]
+    )
+
+
+def check_tokens(row, tokens, scales, alike):
+    """Compare int8 tokens [L, M, D] and their scales [L, M] with a golden video's."""
+    got, scale = tokens * scales[..., None], np.array(row["scales"])[..., None]
+    want = np.array(row["tokens"]) * scale
+    if alike:
+        assert np.abs((got - want) / scale).max() <= LIMITS["token_steps"], row["id"]
+    cosine = (got * want).sum(-1) / np.linalg.norm(got, axis=-1) / np.linalg.norm(want, axis=-1)
+    assert cosine.min() >= LIMITS["token_cosine"], row["id"]
+
+
+def score_limit(alike):
+    return LIMITS["score"] if alike else LIMITS["score_from_frames"]
+
+
+def alike_here(rec):
+    return rounds_alike(rec.info().versions.get("onnxruntime"))
+
+
+def test_the_bundle_is_the_one_that_the_vectors_belong_to():
+    with open_bundle(GOLDEN["bundle"]["precision"]) as bundle:
+        entries = [*bundle.manifest.files(bundle.precision).values(), bundle.manifest.tokenizer]
+    assert {e.path for e in entries} == set(GOLDEN["bundle"]["sha256"])
+    for path, expected in GOLDEN["bundle"]["sha256"].items():
+        data = (embedded_folder() / path).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == expected, f"{path} changed: run `make golden`"
+
+
+def test_the_vectors_name_what_made_them():
+    made = GOLDEN["made_with"]
+    assert set(made) == {"onnxruntime", "architecture", "instruction_set"}
+    assert made["instruction_set"], "made on a CPU of which nothing is known: nobody could compare closely"
+
+
+SAME = InstructionSet(GOLDEN["made_with"]["architecture"], tuple(GOLDEN["made_with"]["instruction_set"]))
+
+
+@pytest.mark.parametrize(
+    ("here", "version", "alike"),
+    [
+        (SAME, GOLDEN["made_with"]["onnxruntime"], True),
+        (SAME, "1.20.1", False),
+        (SAME, None, False),  # OpenVINO
+        (InstructionSet("x86-64", ("avx2", "avx512f", "avx512-vnni")), GOLDEN["made_with"]["onnxruntime"], False),
+        (InstructionSet("arm64", ("neon", "dotprod")), GOLDEN["made_with"]["onnxruntime"], False),
+        (InstructionSet(SAME.architecture), GOLDEN["made_with"]["onnxruntime"], False),  # nothing is known
+    ],
+)
+def test_close_agreement_is_asked_for_where_all_rounds_alike(here, version, alike, monkeypatch):
+    monkeypatch.setattr(cpu, "instruction_set", lambda: here)
+    assert rounds_alike(version) is alike
+    row = GOLDEN["videos"][0]
+    tokens, scales = np.array(row["tokens"], np.int8), np.array(row["scales"], np.float32)
+    check_tokens(row, tokens, scales, alike)
+    steps = tokens.copy()
+    steps[0, 0, np.abs(steps[0, 0]).argmin()] += 4  # as seen between a CPU with VNNI and one without
+    if alike:
+        with pytest.raises(AssertionError):
+            check_tokens(row, steps, scales, alike)
+    else:
+        check_tokens(row, steps, scales, alike)
+    with pytest.raises(AssertionError):  # wrong everywhere
+        check_tokens(row, tokens[::-1], scales, alike)
+    assert score_limit(alike) == (0.001 if alike else 0.05)  # the design's first invariant
 
 
 def test_tokens_from_frames(seen):
-    limits = GOLDEN["tolerance"]
     for row in GOLDEN["videos"]:
         tokens, scales, _ = seen.store.gather(seen.store.rows([row["id"]]))
-        got, scale = tokens[0] * scales[0][..., None], np.array(row["scales"])[..., None]
-        want = np.array(row["tokens"]) * scale
-        if rounds_alike(seen):
-            assert np.abs((got - want) / scale).max() <= limits["token_steps"], row["id"]
-        cosine = (got * want).sum(-1) / np.linalg.norm(got, axis=-1) / np.linalg.norm(want, axis=-1)
-        assert cosine.min() >= limits["token_cosine"], row["id"]
+        check_tokens(row, tokens[0], scales[0], alike_here(seen))
+
+
+@pytest.mark.parametrize("row", PREPARED, ids=lambda r: r["id"])
+def test_frames_are_chosen_and_resized(row):
+    frames, want = frames_of(row), strip_of(row["prepared"], len(row["chosen"])).astype(int)
+    assert frames.shape[1] != frames.shape[2], "a square would not show which side is which"
+    assert spread(row["frame_count"], CONFIG["frames"]).tolist() == row["chosen"]
+    got = prepare_frames(frames, CONFIG["frames"], CONFIG["frame_size"])
+    assert np.abs(got - want).max() <= LIMITS["pixel"]
+    # Neither another interpolation nor another choice could pass for this.
+    for other in (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_NEAREST):
+        wrong = [cv2.resize(frames[i], want.shape[2:0:-1], interpolation=other) for i in row["chosen"]]
+        assert np.abs(wrong - want).max() > 10 * LIMITS["pixel"]
+    assert all(np.abs(a - b).mean() > 10 * LIMITS["pixel"] for a, b in itertools.combinations(want, 2))
+
+
+def test_sizes_differ_and_frames_are_left_out():
+    assert len(PREPARED) >= 2
+    assert any(v["frame_count"] > CONFIG["frames"] for v in PREPARED)
+    shapes = {frames_of(v).shape[1:3] for v in PREPARED}
+    assert any(min(s) < CONFIG["frame_size"] < max(s) for s in shapes)  # one side shrinks, the other grows
+    assert any(min(s) > CONFIG["frame_size"] for s in shapes)
 
 
 def test_scores_from_frames(seen):
-    limit = TOLERANCE if rounds_alike(seen) else GOLDEN["tolerance"]["score_from_frames"]
+    limit = score_limit(alike_here(seen))
     now = datetime.now(timezone.utc)
     for case in GOLDEN["cases"]:
         for r in seen.rank(events_of(case, now), case["candidates"]):
@@ -115,10 +214,44 @@ def test_cases(rec, case):
     assert all(a >= b - TOLERANCE for a, b in itertools.pairwise(got)), "the order differs by more than the tolerance"
 
 
-@pytest.mark.parametrize("row", GOLDEN["titles"], ids=lambda r: ascii(r["text"])[:20])
-def test_titles(row):
+def test_an_empty_history_is_a_cold_start(rec):
+    (case,) = [c for c in GOLDEN["cases"] if not c["events"]]
+    assert case["order"] == case["candidates"]  # all alike, so as given
+    assert not rec.history
+    for history in ([], None):  # None is the recommender's own, empty here
+        assert rec.rank(history, case["candidates"]).ids == case["order"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
     with open_bundle(GOLDEN["bundle"]["precision"]) as bundle:
-        assert Tokenizer.from_json(bundle.tokenizer()).encode(row["text"]) == row["ids"]
+        return Tokenizer.from_json(bundle.tokenizer())
+
+
+@pytest.mark.parametrize("row", GOLDEN["titles"], ids=lambda r: ascii(r["text"])[:20])
+def test_titles(row, tokenizer):
+    assert tokenizer.encode(row["text"]) == row["ids"]
+    assert tokenizer.encode(row["text"], GOLDEN["bundle"]["title_tokens"]) == row["ids"][: CONFIG["title_tokens"]]
+
+
+def test_titles_of_videos_are_cut_to_what_the_encoder_reads(tokenizer):
+    most = GOLDEN["bundle"]["title_tokens"]
+    assert most == CONFIG["title_tokens"]
+    for row in GOLDEN["videos"]:
+        assert tokenizer.encode(row["title"], most) == row["title_ids"]
+    assert any(len(tokenizer.encode(row["title"])) > 2 * most for row in GOLDEN["videos"])
+
+
+@pytest.mark.parametrize("row", GOLDEN["surrogates"], ids=lambda r: r["json"])
+def test_halves_of_a_character_in_a_title(row, tokenizer, rec):
+    title = json.loads(row["json"])
+    assert any(0xD800 <= ord(c) < 0xE000 for c in title)
+    assert tokenizer.encode(title) == tokenizer.encode(row["read_as"]) == row["ids"]
+    frames = np.zeros((1, 16, 16, 3), np.uint8)
+    videos = [Video(frames=frames, id=i, title=t) for i, t in (("half", title), ("mark", row["read_as"]))]
+    assert rec.rank(["video0"], videos).failed == ()
+    tokens = rec.store.gather(rec.store.rows(["half", "mark"])).tokens
+    np.testing.assert_array_equal(*tokens)
 
 
 @pytest.mark.parametrize("row", GOLDEN["errors"], ids=lambda r: r["what"])

@@ -18,7 +18,13 @@ from linkedout_export import formats, operators, sensitivity, verbs  # noqa: E40
 from linkedout_export.cli import export, quantize  # noqa: E402
 from linkedout_export.conversion import STATIC_SIZES, for_tensorrt, with_fixed_size  # noqa: E402
 from linkedout_export.graphs import encoder_example  # noqa: E402
-from linkedout_export.quantisation import prepared_graph, quantise_int8  # noqa: E402
+from linkedout_export.quantisation import (  # noqa: E402
+    full_range_weights,
+    prepared_graph,
+    quantise_int4,
+    quantise_int8,
+    quantise_int8_dynamic,
+)
 from linkedout_export.sensitivity import (  # noqa: E402
     WORTH,
     choose_int8,
@@ -30,6 +36,7 @@ from linkedout_export.sensitivity import (  # noqa: E402
 )
 
 from linkedout_edge import Recommender, Video  # noqa: E402
+from linkedout_edge.backends import cpu  # noqa: E402
 from linkedout_edge.bundle import open_bundle  # noqa: E402
 from linkedout_edge.bundle.manifest import parse_manifest  # noqa: E402
 from linkedout_edge.config import ModelConfig  # noqa: E402
@@ -125,7 +132,8 @@ def test_a_target_gets_its_own_graphs(bundle, target, precision, folder):
     entry = manifest.exports[folder]
     assert entry.static
     assert entry.sizes["encoder"] == 1
-    assert entry.parity["token_cosine"] > 0.9
+    assert entry.unmeasured or entry.parity["token_cosine"] > 0.9
+    assert bool(entry.unmeasured) == (folder == "static/tensorrt/int8" and cpu.instruction_set().overflows)
     check_files(bundle, manifest)
 
 
@@ -189,13 +197,76 @@ def test_all_formats_at_once(tiny_bundle, tmp_path):
         "static/tensorrt/fp16",
     }
     for folder, entry in manifest.exports.items():
-        assert entry.parity["token_cosine"] > 0.95, folder
+        # TensorRT's weights use all eight bits; this CPU may not be able to add up such products.
+        full = folder == "static/tensorrt/int8"
+        assert entry.full_range_weights is full
+        assert bool(entry.unmeasured) == (full and cpu.instruction_set().overflows)
         assert not entry.static or entry.sizes, folder
+        if entry.unmeasured:
+            assert entry.parity == {}, folder
+            continue
+        assert entry.parity["token_cosine"] > 0.95, folder
         if entry.static and entry.format != "openvino":
             assert entry.parity["static_difference"] <= 1e-4, folder
     check_files(out, manifest)
     with Recommender.load(out) as rec:  # what the runtime reads is as before
         assert rec.info()
+
+
+def on_cpu(monkeypatch, *features):
+    monkeypatch.setattr(cpu, "instruction_set", lambda: cpu.InstructionSet("x86-64", features))
+
+
+def test_full_range_int8_is_not_compared_where_it_overflows(tiny_bundle, tmp_path, monkeypatch):
+    on_cpu(monkeypatch, "avx2", "avx512f")
+    ran = []
+    monkeypatch.setattr(verbs, "static_difference", lambda graph, *_: ran.append(graph))
+    monkeypatch.setattr(verbs, "onnx_runner", lambda *_: ran.append("encoder"))
+    out = tmp_path / "out"
+    monkeypatch.setattr("linkedout_export.build.calibration_feeds", lambda config, data, clips, seed: few(clips, seed))
+    done = CliRunner().invoke(
+        export, [str(tiny_bundle), "--format", "tensorrt", "--precision", "int8", "--out", str(out)]
+    )
+    assert done.exit_code == 0, done.output
+    assert ran == []
+    line = next(x for x in done.output.splitlines() if x.startswith("static/tensorrt/int8"))
+    assert "not measured here" in line
+    assert "avx512f" in line
+    entry = open_bundle(out).manifest.exports["static/tensorrt/int8"]
+    assert entry.parity == {}
+    assert entry.unmeasured in line
+    assert entry.full_range_weights
+    assert entry.overflows
+
+
+def test_full_range_int8_is_compared_where_it_fits(tiny_bundle, tmp_path, monkeypatch):
+    on_cpu(monkeypatch, "avx2", "avx-vnni")
+    monkeypatch.setattr(verbs, "static_difference", lambda graph, *_: 0.0)  # the real CPU may overflow
+    manifest = verbs.export_bundle(tiny_bundle, tmp_path / "out", "tensorrt", ["int8"], few)
+    entry = manifest.exports["static/tensorrt/int8"]
+    assert set(entry.parity) == {"token_cosine", "static_difference"}
+    assert entry.unmeasured == ""
+    assert entry.full_range_weights
+
+
+def test_which_graphs_have_full_range_weights_is_seen_in_the_graphs(encoder, tiny_bundle):
+    feeds = clips(8)
+    assert full_range_weights(quantise_int8(encoder, feeds, symmetric=True, reduce_range=False))
+    seven_bits = quantise_int8(encoder, feeds, symmetric=True)
+    assert not full_range_weights(seven_bits)
+    (name,) = [i for i in seven_bits.graph.initializer if i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 4][:1]
+    weight = onnx.numpy_helper.to_array(name).copy()
+    weight.flat[0] = 65  # 255 · (65 + 64) is more than 15 bits hold
+    name.CopyFrom(onnx.numpy_helper.from_array(weight, name.name))
+    assert full_range_weights(seven_bits)
+    assert not full_range_weights(encoder)
+    assert not full_range_weights(quantise_int8_dynamic(encoder))
+    assert not full_range_weights(quantise_int4(encoder, feeds))
+    # What ships, and int8 weights that are only stored and computed with in float.
+    for bundle, precision in [("int8", "int8"), ("int4", "int4"), (tiny_bundle, "int8")]:
+        with open_bundle(bundle, precision) as opened:
+            for graph in ("encoder", "user", "scorer"):
+                assert not full_range_weights(onnx.load_from_string(opened.graph(graph))), (bundle, graph)
 
 
 def test_static_graphs_have_no_open_dimension_and_tensorrt_rules_hold(tiny_bundle, tmp_path):

@@ -66,11 +66,12 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(msgspec.to_builtins(manifest)))
         return
-    measured = [(p, [*e.files.values()], e.agreement) for p, e in manifest.precisions.items()]
-    measured += [(folder, [*e.files.values()], e.parity) for folder, e in manifest.exports.items()]
-    for name, files, values in measured:
+    measured = [(p, [*e.files.values()], e.agreement, "") for p, e in manifest.precisions.items()]
+    measured += [(folder, [*e.files.values()], e.parity, e.unmeasured) for folder, e in manifest.exports.items()]
+    for name, files, values, note in measured:
         size = sum(f.bytes for f in files)
-        click.echo(f"{name:22} {size / 1e6:6.2f} MB  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
+        told = note or "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        click.echo(f"{name:22} {size / 1e6:6.2f} MB  {told}")
     click.echo(f"written: {out}")
 
 

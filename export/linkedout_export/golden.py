@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -16,26 +15,35 @@ import cv2
 import numpy as np
 
 from linkedout_edge import Event, Recommender, Video
+from linkedout_edge.backends import cpu
 from linkedout_edge.bundle import open_bundle
-from linkedout_edge.decode.base import slot_centres
+from linkedout_edge.decode import prepare_frames
+from linkedout_edge.decode.base import slot_centres, spread
 from linkedout_edge.features import event_features
 from linkedout_edge.microworld import caption, random_attributes, render_frames
 from linkedout_edge.text import Tokenizer
 
+FORMAT = 2
 VIDEOS = 8
+"""Of the micro-video world, of the encoder's own frame size and at most its count. `other_sizes` come after them."""
 TOLERANCE = {
+    "pixel": 1,  # of the prepared frames, by any implementation of area resizing
     "score": 1e-3,  # from the given tokens, by any inference library
-    "token_steps": 2,  # from the given frames, by the same version of ONNX Runtime
-    "token_cosine": 0.99,  # from the given frames, by another library or version: its int8 rounds differently
+    "token_steps": 2,  # from the given frames, by the same version of ONNX Runtime on the same instruction set
+    "token_cosine": 0.99,  # from the given frames, by anything else: its int8 rounds differently
     "score_from_frames": 0.05,
 }
+LONG = "A very long title: " + "one red ball and two blue boxes roll down the green hill, " * 3 + "slowly."
 TITLES = (
     "",
     "A Child in a PINK dress , climbing stairs !",
     "två katter på en soffa",
     "42 bikes\tin 7 streets",
     "🎈" * 5,
+    LONG,
 )
+SURROGATES = (("\ud83d alone", "? alone"), ("cut \ud83d", "cut ?"), ("\udf88\ud83c turned", "?? turned"))
+"""Titles with halves of a character, which a UTF-16 string cut anywhere has, and what they are read as."""
 
 Case = dict[str, object]
 
@@ -52,7 +60,7 @@ CASES: list[tuple[str, list[dict], list[int]]] = [
         [0, 1, 2, 3, 6, 7],
     ),
     ("the same video twice", [{"video": 6}, {"video": 6, "watched": 0.4}], [0, 1, 6]),
-    ("cold start", [], [3, 1, 2]),
+    ("cold start: an empty history", [], [3, 1, 2]),
     (
         "many events",
         [{"video": i % VIDEOS, "watched": 0.3 + 0.05 * i} for i in range(13)],
@@ -60,6 +68,7 @@ CASES: list[tuple[str, list[dict], list[int]]] = [
     ),
     ("one candidate", [{"video": 3}], [5]),
     ("no candidates", [{"video": 3}], []),
+    ("other frame sizes", [{"video": 8}, {"video": 1, "watched": 0.8}], [9, 0, 2]),
 ]
 
 
@@ -73,6 +82,32 @@ def render_videos(size: int, count: int) -> tuple[list[np.ndarray], list[str]]:
         frames.append(render_frames(attributes, i, np.array(slot_centres(f, 1.0)), size))
         titles.append(caption(attributes, rng) if i % 3 == 0 else "")
     return frames, titles
+
+
+def other_sizes() -> tuple[list[np.ndarray], list[str]]:
+    """Frames uint8 [13, 97, 173, 3] and [9, 200, 136, 3], and titles, the first longer than the encoder reads.
+
+    More frames than the encoder takes, to choose from, and sides both above and below its own. Fine stripes show how
+    they were resized and a colour of its own which frame it is, yet as PNGs they are small.
+    """
+    frames = []
+    for count, height, width in ((13, 97, 173), (9, 200, 136)):
+        y, x = np.mgrid[:height, :width]
+        video = np.empty((count, height, width, 3), np.uint8)
+        for i in range(count):
+            stripes = ((x + i) % (3 + i % 3) < 2) ^ (y % (4 + i % 2) < 2)
+            disc = (x - width * (i + 1) / (count + 1)) ** 2 + (y - height / 2) ** 2 < (height / 4) ** 2
+            colour = np.array([40 + 200 * i // count, 220 - 180 * i // count, 60 + 90 * (i % 3)])
+            video[i] = np.where(disc[..., None], 255 - colour, np.where(stripes[..., None], colour, colour // 4))
+        frames.append(video)
+    return frames, [LONG, ""]
+
+
+def write_strip(path: Path, frames: np.ndarray) -> None:
+    """Write frames uint8 [F, H, W, 3] as one PNG, from top to bottom; a file that shows the same stays as it is."""
+    strip = np.ascontiguousarray(frames.reshape(-1, frames.shape[2], 3)[..., ::-1])
+    if not (path.exists() and np.array_equal(cv2.imread(str(path)), strip)):
+        cv2.imwrite(str(path), strip, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 def features_of(events: list[dict]) -> np.ndarray:
@@ -99,12 +134,12 @@ def golden_case(rec: Recommender, name: str, events: list[dict], candidates: lis
     return {
         "name": name,
         "events": events,
-        "event_features": features_of(events).round(7).tolist(),
+        "event_features": features_of(events).astype(float).round(7).tolist(),
         "candidates": [f"video{i}" for i in candidates],
         "order": [r.id for r in ranking],
         "scores": {r.id: round(float(r.score), 6) for r in ranking},
         "contributions": {r.id: [round(float(x), 6) for x in r.layers] for r in ranking},
-        "explanations": {r.id: np.asarray(r.explain().matrix).round(6).tolist() for r in ranking},
+        "explanations": {r.id: np.asarray(r.explain().matrix, float).round(6).tolist() for r in ranking},
     }
 
 
@@ -143,9 +178,11 @@ def write_golden(out: Path, bundle: str) -> None:
     with open_bundle(bundle) as opened:
         config = opened.manifest.config
         tokenizer = Tokenizer.from_json(opened.tokenizer())
+        files = [*opened.manifest.files(opened.precision).values(), opened.manifest.tokenizer]
     with Recommender.load(bundle) as rec:
         info = rec.info()
-        frames, titles = render_videos(config.frame_size, config.frames)
+        square, other = render_videos(config.frame_size, config.frames), other_sizes()
+        frames, titles = square[0] + other[0], square[1] + other[1]
         videos = [
             Video(frames=f, id=f"video{i}", title=t or None)
             for i, (f, t) in enumerate(zip(frames, titles, strict=True))
@@ -157,23 +194,41 @@ def write_golden(out: Path, bundle: str) -> None:
         described = []
         for i, (f, title) in enumerate(zip(frames, titles, strict=True)):
             name = f"video{i}.png"
-            strip = np.ascontiguousarray(f.reshape(-1, f.shape[2], 3)[..., ::-1])
-            cv2.imwrite(str(out / name), strip, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+            write_strip(out / name, f)
             row = {
                 "id": f"video{i}",
                 "frames": name,
                 "frame_count": len(f),
                 "title": title,
-                "title_ids": tokenizer.encode(title),
+                "title_ids": tokenizer.encode(title, config.title_tokens),
             }
+            if i >= VIDEOS:
+                write_strip(out / f"video{i}-prepared.png", prepare_frames(f, config.frames, config.frame_size))
+                chosen = spread(len(f), config.frames).tolist()
+                row |= {"chosen": chosen, "prepared": f"video{i}-prepared.png"}
             described.append(row | {"tokens": tokens[i].tolist(), "scales": scales[i].astype(float).round(9).tolist()})
         document = {
-            "format": 1,
-            "bundle": {"name": info.bundle, "precision": info.precision, "token_space": info.token_space},
-            "made_with": {"onnxruntime": info.versions["onnxruntime"], "machine": platform.machine()},
+            "format": FORMAT,
+            "bundle": {
+                "name": info.bundle,
+                "precision": info.precision,
+                "token_space": info.token_space,
+                "title_tokens": config.title_tokens,
+                "sha256": {f.path: f.sha256 for f in files},
+            },
+            "made_with": {
+                "onnxruntime": info.versions["onnxruntime"],
+                "architecture": cpu.instruction_set().architecture,
+                "instruction_set": cpu.instruction_set().features,
+            },
             "tolerance": TOLERANCE,
             "videos": described,
             "titles": [{"text": t, "ids": tokenizer.encode(t)} for t in TITLES],
+            "surrogates": [
+                # JSON in JSON: not every parser takes a lone surrogate, and those should still read this file.
+                {"json": json.dumps(text), "read_as": same, "ids": tokenizer.encode(text)}
+                for text, same in SURROGATES
+            ],
             "cases": [golden_case(rec, *case, now) for case in CASES],
             "errors": error_cases(),
         }

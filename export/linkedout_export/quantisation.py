@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -33,6 +33,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from linkedout_edge.errors import ArgumentError, unknown
 from linkedout_export.packing import (
     BLOCK,
+    INT8_LIMIT,
     fold_lookups,
     halve_constants,
     initializers,
@@ -290,6 +291,28 @@ def quantise_user(user: onnx.ModelProto) -> onnx.ModelProto:
     model.CopyFrom(user)
     pack_matrices_int8(model)
     return model
+
+
+_WEIGHT_OPERAND = {"MatMulInteger": 1, "ConvInteger": 1, "QLinearConv": 3, "QLinearMatMul": 3}
+"""Integer operators → which input is the weight."""
+
+
+def full_range_weights(model: onnx.ModelProto) -> bool:
+    """Whether an int8 weight of an integer product is beyond 7 bits: on x86 CPUs without VNNI, sums then overflow.
+
+    Weights that are only stored in int8 and computed with in float do not count, and neither do those that are unpacked
+    from four bits: `linkedout_export.packing` keeps them within 7.
+    """
+    constants = initializers(model)
+    dequantised = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    names = [n.input[_WEIGHT_OPERAND[n.op_type]] for n in model.graph.node if n.op_type in _WEIGHT_OPERAND]
+    names += [
+        dequantised[n.input[1]]
+        for n in model.graph.node
+        if n.op_type in ("Conv", "MatMul", "Gemm") and n.input[0] in dequantised and n.input[1] in dequantised
+    ]
+    weights = (constants[n] for n in names if n in constants and constants[n].data_type == TensorProto.INT8)
+    return any(np.abs(numpy_helper.to_array(w).astype(np.int16)).max(initial=0) > INT8_LIMIT for w in weights)
 
 
 def _convolution_weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:

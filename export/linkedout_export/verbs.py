@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import onnx
 
+from linkedout_edge.backends import cpu
 from linkedout_edge.bundle.manifest import GRAPHS, MANIFEST, Export, FileEntry, Manifest, Precision
 from linkedout_edge.bundle.reader import open_bundle
 from linkedout_edge.errors import ArgumentError, StorageFullError
@@ -34,6 +35,7 @@ from linkedout_export.operators import check_operators
 from linkedout_export.packing import halve_constants
 from linkedout_export.quantisation import (
     Feeds,
+    full_range_weights,
     quantise_fp16,
     quantise_int4,
     quantise_int8,
@@ -183,11 +185,18 @@ class Made:
     files: dict[str, bytes]
     opset: dict[str, int]
     parity: dict[str, float]
+    full_range_weights: bool = False
 
     @property
     def folder(self) -> str:
         """Where it lies in the bundle."""
         return self.format.folder(self.precision, self.static)
+
+    @property
+    def unmeasured(self) -> str:
+        """Why there is no parity; "" where there is."""
+        overflows = self.full_range_weights and cpu.instruction_set().overflows
+        return f"not measured here: {cpu.overflow()}" if overflows else ""
 
 
 def _opset(models: Iterable[onnx.ModelProto]) -> dict[str, int]:
@@ -221,15 +230,19 @@ class Maker:
     def _static(self, format: ExportFormat, precision: str, graphs: Graphs, dynamic: Graphs) -> Made:
         for graph, model in graphs.items():
             check_operators(graph, model, format.operators)
-        worst = max(static_difference(g, dynamic[g], m) for g, m in graphs.items())
-        return Made(
+        made = Made(
             format,
             precision,
             True,
             {f"{g}.onnx": m.SerializeToString() for g, m in graphs.items()},
             _opset(graphs.values()),
-            {**self.parity(onnx_runner(graphs["encoder"])), "static_difference": worst},
+            {},
+            any(map(full_range_weights, graphs.values())),
         )
+        if not made.unmeasured:
+            worst = max(static_difference(g, dynamic[g], m) for g, m in graphs.items())
+            made.parity = {**self.parity(onnx_runner(graphs["encoder"])), "static_difference": worst}
+        return made
 
     def _onnx(self, format: ExportFormat, precision: str) -> list[Made]:
         dynamic = self.source.graphs(precision)
@@ -255,13 +268,15 @@ class Maker:
                 graphs["user"] = quantise_user(graphs["user"])
         for graph, model in graphs.items():
             check_operators(graph, model, format.operators)
+        full = any(map(full_range_weights, graphs.values()))
         made = []
         for static in (False, True):
             files: dict[str, bytes] = {}
             for graph, model in graphs.items():
                 files |= openvino_files(graph, to_openvino(graph, model, precision, static=static), precision)
-            run = openvino_runner(files["encoder.xml"], files["encoder.bin"])
-            made.append(Made(format, precision, static, files, {}, self.parity(run)))
+            made.append(Made(format, precision, static, files, {}, {}, full))
+            if not made[-1].unmeasured:
+                made[-1].parity = self.parity(openvino_runner(files["encoder.xml"], files["encoder.bin"]))
         return made
 
 
@@ -279,6 +294,8 @@ def add_exports(out: Path, source: Path, made: list[Made]) -> Manifest:
                 sizes={g: STATIC_SIZES[g] for g in m.format.graphs} if m.static else {},
                 opset=m.opset,
                 parity=m.parity,
+                unmeasured=m.unmeasured,
+                full_range_weights=m.full_range_weights,
             )
         manifest = msgspec.structs.replace(manifest, exports=exports)
         write_manifest(stage, manifest)
@@ -433,7 +450,12 @@ def _add_precision(
     with staged(bundle, out, sum(map(len, files.values()))) as stage:
         manifest = open_bundle(stage).manifest
         entries = _write(stage, f"onnx/{precision}", files)
-        added = Precision(files={g: entries[f"{g}.onnx"] for g in _names()}, agreement=agreement)
+        models = map(onnx.load_from_string, files.values())
+        added = Precision(
+            files={g: entries[f"{g}.onnx"] for g in _names()},
+            agreement=agreement,
+            full_range_weights=any(map(full_range_weights, models)),
+        )
         # fp32 stays last: the first precision is what a bundle is loaded in.
         kept = {p: e for p, e in manifest.precisions.items() if p not in (precision, "fp32")}
         order = {**kept, precision: added, **{p: e for p, e in manifest.precisions.items() if p == "fp32"}}

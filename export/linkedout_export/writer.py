@@ -23,6 +23,7 @@ from linkedout_edge.bundle.manifest import (
 )
 from linkedout_edge.config import ModelConfig
 from linkedout_export.graphs import GraphName
+from linkedout_export.quantisation import full_range_weights
 
 Graphs = Mapping[GraphName, onnx.ModelProto]
 
@@ -87,6 +88,7 @@ def write_bundle(
                 for g, m in graphs.items()
             },
             agreement=dict((agreement or {}).get(precision, {})),
+            full_range_weights=any(map(full_range_weights, graphs.values())),
         )
         for precision, graphs in precisions.items()
     }

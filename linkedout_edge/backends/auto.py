@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from linkedout_edge._version import __version__
+from linkedout_edge.backends import cpu as this_cpu
 from linkedout_edge.backends.base import Backend, Session, Unusable
 from linkedout_edge.backends.cache import Choice, EngineCache, digest
 from linkedout_edge.backends.examples import distance, example_feeds
@@ -70,12 +71,17 @@ class AutoBackend:
         """That of every device."""
         return {f"{d} {k}": v for d, b in self._backends.items() for k, v in b.fingerprint().items()}
 
-    def load(self, graph: str, model: bytes, config: ModelConfig, precision: str = "") -> Session:
+    def load(
+        self, graph: str, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False
+    ) -> Session:
         """Load a graph where it runs fastest.
 
         Raises:
             BundleCorruptError: The bytes are no graph of the contract.
+            DeviceError: The CPU, whose answers the others are compared with, gets this graph wrong.
         """
+        if full_range and this_cpu.instruction_set().overflows:
+            raise this_cpu.refusal(graph)
         key = {
             "linkedout-edge": __version__,
             "graph": graph,

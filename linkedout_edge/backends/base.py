@@ -67,7 +67,9 @@ class Backend(Protocol):
     def fingerprint(self) -> dict[str, str]:
         """All that a compiled engine or a measured time depends on, apart from the model: library, device, driver."""
 
-    def load(self, graph: str, model: bytes, config: ModelConfig, precision: str = "") -> Session:
+    def load(
+        self, graph: str, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False
+    ) -> Session:
         """Load a graph from ONNX bytes and check it against the contract.
 
         Args:
@@ -75,6 +77,10 @@ class Backend(Protocol):
             model: The ONNX bytes.
             config: The model's shapes.
             precision: The bundle's precision; some devices must be told.
+            full_range: Its int8 weights use all eight bits (see `linkedout_edge.backends.cpu`).
+
+        Raises:
+            DeviceError: With `full_range`, where this CPU would run the graph and gets it wrong.
         """
 
 

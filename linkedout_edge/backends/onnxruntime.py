@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from linkedout_edge import _telemetry
 from linkedout_edge._version import __version__
-from linkedout_edge.backends import drivers
+from linkedout_edge.backends import cpu, drivers
 from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back, graph_threads
 from linkedout_edge.backends.cache import EngineCache, digest
 from linkedout_edge.backends.examples import example_feeds
@@ -130,16 +130,24 @@ class OnnxRuntimeBackend:
             found["tensorrt"] = drivers.tensorrt() or "unknown"
         return found
 
-    def load(self, graph: str, model: bytes, config: ModelConfig, precision: str = "") -> Session:
+    def load(
+        self, graph: str, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False
+    ) -> Session:
         """Load a graph from ONNX bytes.
 
         Raises:
             BundleCorruptError: The bytes are no graph of the contract.
-            DeviceError: In strict mode, when another provider than the chosen one would run it.
+            DeviceError: In strict mode, when another provider than the chosen one would run it; with `full_range`, when
+                this CPU would run any of it and gets it wrong.
         """
-        if self._static:
-            return FixedSession(graph, lambda size: self._load(graph, model, config, precision, size))
-        return self._load(graph, model, config, precision, None)
+        off_cpu = full_range and cpu.instruction_set().overflows
+        if off_cpu and (self._providers[0][0] == CPU or not self._strict):
+            raise cpu.refusal(graph)
+
+        def load(size: int | None) -> OnnxRuntimeSession:
+            return self._load(graph, model, config, precision, size, off_cpu)
+
+        return FixedSession(graph, load) if self._static else load(None)
 
     def _available(self) -> list[str]:
         """What is built in, and what an app has registered as a plug-in."""
@@ -170,7 +178,7 @@ class OnnxRuntimeBackend:
         return [(p, tuned(p, device)) for p in dict.fromkeys([*chosen, CPU])]
 
     def _load(
-        self, graph: str, model: bytes, config: ModelConfig, precision: str, size: int | None
+        self, graph: str, model: bytes, config: ModelConfig, precision: str, size: int | None, off_cpu: bool
     ) -> OnnxRuntimeSession:
         first = self._providers[0][0]
         if first == CPU:
@@ -189,6 +197,8 @@ class OnnxRuntimeBackend:
         elif placed and first not in placed:
             why = f"it takes none of the {graph} graph's operations"
             fall_back(first, list(running), self._strict, why, self.notices)
+        elif off_cpu and CPU in placed:
+            raise cpu.refusal(graph)
         return OnnxRuntimeSession(session, graph, described(placed) or str(running[0]))
 
     def _accelerated(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from linkedout_edge._telemetry import import_openvino
 from linkedout_edge._version import __version__
-from linkedout_edge.backends import drivers
+from linkedout_edge.backends import cpu, drivers
 from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back, graph_threads
 from linkedout_edge.backends.cache import EngineCache, digest
 from linkedout_edge.backends.fixed import FixedSession, free_axes
@@ -123,13 +123,19 @@ class OpenVinoBackend:
             found["kernel"] = drivers.kernel()
         return found
 
-    def load(self, graph: str, model: bytes, config: ModelConfig, precision: str = "") -> Session:
+    def load(
+        self, graph: str, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False
+    ) -> Session:
         """Load a graph from ONNX bytes.
 
         Raises:
             BundleCorruptError: The bytes are no graph of the contract.
-            DeviceError: In strict mode, when the device cannot run it.
+            DeviceError: In strict mode, when the device cannot run it; with `full_range`, when this CPU may run any of
+                it and gets it wrong.
         """
+        on_cpu = not self._strict or not {"CPU", *VIRTUAL}.isdisjoint(_parts(self._device))
+        if full_range and on_cpu and cpu.instruction_set().overflows:
+            raise cpu.refusal(graph)
         if self._static:
             return FixedSession(graph, lambda size: self._load(graph, model, config, size))
         return self._load(graph, model, config, None)

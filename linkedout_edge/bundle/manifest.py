@@ -38,6 +38,8 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
     files: dict[Literal["encoder", "user", "scorer"], FileEntry]
     agreement: dict[str, float] = {}
+    full_range_weights: bool = False
+    """Whether int8 weights use all eight bits: such graphs are not run on x86 CPUs without VNNI."""
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +57,17 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     """ONNX operator domain → version; empty for other formats."""
     parity: dict[str, float] = {}
     """Measured against the float32 graphs: measure → value."""
+    unmeasured: str = ""
+    """Why `parity` is empty, where the machine that exported could not measure it."""
+    full_range_weights: bool | None = None
+    """As of `Precision`; None in manifests from before it was written down."""
+
+    @property
+    def overflows(self) -> bool:
+        """Whether integer arithmetic with these weights overflows on x86 CPUs without VNNI."""
+        if self.full_range_weights is None:  # TensorRT's int8 always had them, nothing else had
+            return (self.format, self.precision) == ("tensorrt", "int8")
+        return self.full_range_weights
 
 
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,6 @@ from linkedout_edge._telemetry import ADVICE, TOO_LATE, import_openvino
 
 Status: TypeAlias = Literal["ok", "warn", "fail"]
 
-_CPU_FLAGS = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 _CLIPS = 3
 _TOLERANCE = 0.05
 """Scores of two backends may differ by this much from frames on: their int8 kernels round elsewhere. From tokens on it
@@ -235,31 +234,23 @@ def _ffmpeg_licence(av: Any) -> tuple[str, str]:
 
 
 def _processor() -> Iterator[Check]:
+    from linkedout_edge.backends import cpu
     from linkedout_edge.threads import available_cpus, cgroup_quota
 
     cores, quota, used = os.cpu_count() or 1, cgroup_quota(), available_cpus()
     limit = "no cgroup quota" if quota is None else f"cgroup quota {quota:g}"
     yield Check("processor", "ok", f"{used} threads will be used ({cores} cores, {limit})")
-    flags = _cpu_flags()
-    if not flags:
-        return  # not Linux, or hidden
-    known = [f for f in _CPU_FLAGS if f in flags]
-    if any("vnni" in f or f in ("amx_int8", "asimddp", "i8mm") for f in known):
-        yield Check("int8 instructions", "ok", ", ".join(known))
+    found = cpu.instruction_set()
+    if found.fast_int8:
+        yield Check("int8 instructions", "ok", str(found))
     else:
         mend = "int8 still takes a quarter of the memory of fp32; nothing to mend on this processor"
-        yield Check(
-            "int8 instructions", "warn", f"{', '.join(known) or 'none known'}: int8 gains less speed here", mend
-        )
-
-
-def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    line = next((x for x in lines if x.lower().startswith(("flags", "features"))), "")
-    return frozenset(line.partition(":")[2].split())
+        yield Check("int8 instructions", "warn", f"{found}: int8 gains less speed here", mend)
+    if found.overflows:
+        refused = "graphs that have them (int8 for TensorRT) are neither run nor compared here"
+        yield Check("full-range int8 weights", "ok", f"would overflow on this CPU without VNNI: {refused}")
+    else:
+        yield Check("full-range int8 weights", "ok", "run on this CPU")
 
 
 def _bundle() -> Iterator[Check]:
