@@ -106,7 +106,8 @@ def other_sizes() -> tuple[list[np.ndarray], list[str]]:
 def write_strip(path: Path, frames: np.ndarray) -> None:
     """Write frames uint8 [F, H, W, 3] as one PNG, from top to bottom; a file that shows the same stays as it is."""
     strip = np.ascontiguousarray(frames.reshape(-1, frames.shape[2], 3)[..., ::-1])
-    if not (path.exists() and np.array_equal(cv2.imread(str(path)), strip)):
+    before = cv2.imread(str(path)) if path.exists() else None
+    if before is None or not np.array_equal(before, strip):
         cv2.imwrite(str(path), strip, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
