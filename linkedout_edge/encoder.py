@@ -35,6 +35,8 @@ BATCH = 4
 """On accelerators. On CPUs a batch gains nothing (25.6 ms a video alone, 26.6 in a batch of 4, for the default shape on
 two cores), and videos encoded one by one give the same tokens whatever their neighbours are."""
 MAX_WORKERS = 4
+PROGRAMMING_ERRORS = (TypeError, AttributeError, NameError, AssertionError, ImportError)
+"""No content of a file is to blame for these. They are raised, not reported as an unreadable video."""
 
 Frames: TypeAlias = "NDArray[np.uint8]"
 DecoderLike: TypeAlias = Callable[[str, int, int, Limits], Frames]
@@ -151,7 +153,9 @@ class Encoder:
             return _without_name(e, video)
         except MemoryError:
             return VideoTooLargeError("decoding it needs more memory than there is")
-        except Exception as e:  # an app's decoder, or a codec library's own error
+        except PROGRAMMING_ERRORS:
+            raise
+        except Exception as e:  # an app's decoder, whose errors are its own
             return VideoUnreadableError(f"decoding failed with {type(e).__name__}: {e}")
 
     def _frames(self, video: Video) -> Frames:

@@ -18,20 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from linkedout_edge.decode.base import (
-    Deadline,
-    Frames,
-    Limits,
-    Picker,
-    Reservoir,
-    check_file,
-    check_pixels,
-    check_request,
-    check_seconds,
-    prepare,
-    slot_centres,
-)
-from linkedout_edge.decode.opencv import stated_seconds
+from linkedout_edge.decode.files import STILLS, MediaFile, check_file
+from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centres
+from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_request, check_seconds
+from linkedout_edge.decode.opencv import measured_seconds
+from linkedout_edge.decode.orientation import UPRIGHT, Orientation
+from linkedout_edge.decode.stills import decode_still
+from linkedout_edge.decode.tracks import video_tracks
 from linkedout_edge.errors import MissingDependencyError, VideoError, VideoUnreadableError
 
 INSTALL = (
@@ -42,8 +35,12 @@ INSTALL = (
 _WAIT = 100_000_000
 """Nanoseconds to wait for a frame before the deadline is looked at again."""
 
-_TURNS = {"rotate-90": 3, "rotate-180": 2, "rotate-270": 1}
-"""GStreamer's orientation, clockwise → quarter turns of `numpy.rot90`, which turns the other way."""
+_TURNS = {
+    f"{flip}rotate-{degrees}": Orientation.turned(-degrees, mirror_x=bool(flip))
+    for flip in ("", "flip-")
+    for degrees in (0, 90, 180, 270)
+}
+"""GStreamer's names; it mirrors first and turns clockwise."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +64,23 @@ class GStreamerDecoder:
     def __call__(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits) -> Frames:
         """See `Decoder.__call__`."""
         check_request(count, size)
-        name = os.fspath(path)
         file = check_file(path, limits)
-        deadline = Deadline(limits, name)
+        if file.kind in STILLS:
+            return decode_still(file, size, limits)
+        deadline = Deadline(limits, file.name)
 
         def run() -> _Run:
-            return _Run(file, self._converter(), size, limits, deadline, name)
+            return _Run(file, self._converter(), size, limits, deadline)
 
         try:
             frames, seen = run().by_time(count)
             if len(frames) < min(count, seen) or not frames:
                 # The header promised more than there is, or nothing: spread over what can be decoded.
                 frames = run().one_pass(count)
-        except VideoError:
-            raise
-        except Exception as error:  # whatever hostile bytes make a binding raise: it is this one video's fault
-            raise VideoUnreadableError(f"{name!r} cannot be decoded: {error}") from error
+        except _gstreamer().GLib.Error as error:  # of its own; a TypeError would be ours
+            raise VideoUnreadableError(f"{file.name!r} cannot be decoded: {error}") from error
         if not frames:
-            raise VideoUnreadableError(f"{name!r} has no picture that GStreamer can decode: truncated?")
+            raise VideoUnreadableError(f"{file.name!r} has no picture that GStreamer can decode: truncated?")
         return np.stack(frames)
 
     def _converter(self) -> str:
@@ -97,6 +93,7 @@ class GStreamerDecoder:
 class _Modules:
     """What is used of GStreamer's binding."""
 
+    GLib: Any
     Gst: Any
     GstApp: Any
     GstVideo: Any
@@ -109,28 +106,32 @@ def _gstreamer() -> _Modules:
 
         for module in ("Gst", "GstApp", "GstVideo"):
             gi.require_version(module, "1.0")
-        from gi.repository import Gst, GstApp, GstVideo
+        from gi.repository import GLib, Gst, GstApp, GstVideo
     except (ImportError, ValueError) as error:  # ValueError: the binding is there, a library's description is not
         raise MissingDependencyError(
             f"GStreamer cannot be used from this Python ({error}): {INSTALL}; or choose the decoder 'pyav'"
         ) from error
     Gst.init(None)
-    return _Modules(Gst, GstApp, GstVideo)
+    return _Modules(GLib, Gst, GstApp, GstVideo)
 
 
 class _Run:
     """One pass over a file."""
 
-    def __init__(self, file: str, converter: str, size: int, limits: Limits, deadline: Deadline, name: str) -> None:
+    def __init__(self, file: MediaFile, converter: str, size: int, limits: Limits, deadline: Deadline) -> None:
         self._modules = _gstreamer()
         self._file, self._converter = file, converter
-        self._size, self._limits, self._deadline, self._name = size, limits, deadline, name
-        self._turns = 0
+        self._size, self._limits, self._deadline, self._name = size, limits, deadline, file.name
+        tracks = video_tracks(file)
+        # What GStreamer itself says of it leaves mirroring out, by version.
+        self._stated = tracks[0].orientation if len(tracks) == 1 else UPRIGHT
+        self._turn = self._stated
         # Written by GStreamer's threads, read by ours.
         self._lock = threading.Lock()
         self._count = 0
         self._seconds = 0.0
         self._picker: Picker | None = None
+        self._lead = 0.0  # a frame is on screen from its time on
         self._seen = 0
         self._refused: VideoError | None = None
         self._has_video = False
@@ -139,7 +140,7 @@ class _Run:
         """Prepared frames at the slots' centres, and how many were seen; none where the length is not known."""
         self._count = count
         # GStreamer tells the length of the longest track, and sound often goes on after the last picture.
-        self._seconds = stated_seconds(self._file)
+        self._seconds = measured_seconds(self._file, self._limits, self._deadline)
         frames: list[Frames] = []
         for frame in self._frames():
             frames.append(frame)
@@ -163,7 +164,7 @@ class _Run:
             "! video/x-raw,format=RGBA ! appsink name=frames sync=false max-buffers=2"
         )
         decode, convert, sink = (pipeline.get_by_name(n) for n in ("decode", "convert", "frames"))
-        pipeline.get_by_name("file").set_property("location", self._file)
+        pipeline.get_by_name("file").set_property("location", self._file.path)
         decode.set_property("caps", gst.Caps.from_string("video/x-raw(ANY)"))  # sound is neither decoded nor exposed
         entry = convert.get_static_pad("sink")
         decode.connect("pad-added", self._link, entry)
@@ -200,8 +201,8 @@ class _Run:
         while (message := bus.pop_filtered(gst.MessageType.ERROR | gst.MessageType.TAG)) is not None:
             if message.type == gst.MessageType.TAG:
                 found, value = message.parse_tag().get_string("image-orientation")
-                if found:
-                    self._turns = _TURNS.get(value, 0)
+                if found and self._stated == UPRIGHT:
+                    self._turn = _TURNS.get(value, UPRIGHT)
                 continue
             if self._seen and self._refused is None:
                 return  # broken further on: what came before counts
@@ -234,7 +235,8 @@ class _Run:
             rate, numerator, denominator = caps.get_fraction("framerate")
             frame_seconds = denominator / numerator if rate and numerator else 1 / 25
             if seconds and self._count:
-                self._picker = Picker(slot_centres(self._count, seconds), frame_seconds)
+                self._lead = 0.99 * frame_seconds
+                self._picker = Picker(slot_centres(self._count, seconds))
         if not self._count:
             return True
         if self._picker is None or buffer.pts == gst.CLOCK_TIME_NONE:
@@ -242,7 +244,11 @@ class _Run:
         segment = pad.get_sticky_event(gst.EventType.SEGMENT, 0).parse_segment()
         time = segment.to_stream_time(gst.Format.TIME, buffer.pts)
         # Before the segment's start: pictures that an edit list hides.
-        return time != gst.CLOCK_TIME_NONE and self._picker.target < math.inf and self._picker.wants(time / gst.SECOND)
+        return (
+            time != gst.CLOCK_TIME_NONE
+            and self._picker.target < math.inf
+            and self._picker.reached(time / gst.SECOND + self._lead)
+        )
 
     def _prepare(self, sample: Any) -> Frames:
         gst, video = self._modules.Gst, self._modules.GstVideo
@@ -256,7 +262,7 @@ class _Run:
             image = np.lib.stride_tricks.as_strided(rows, (height, width, 4), (stride, 4, 1), writeable=False)
             small = prepare(np.ascontiguousarray(image), self._size)[:, :, :3]
         # Squashing and turning by right angles commute, so the smaller picture is turned.
-        return np.ascontiguousarray(np.rot90(small, self._turns))
+        return self._turn.apply(small)
 
 
 @contextlib.contextmanager

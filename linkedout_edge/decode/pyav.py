@@ -1,54 +1,60 @@
-"""Decoding with PyAV: key frames only where that gives well-spread frames, else as little as possible besides.
+"""Decoding with PyAV (FFmpeg). Short calls on long videos: only what is needed is decoded.
 
-1. *Probe.* Seek twice per slot and read one packet each time, undecoded: which key frames does the file have?
-2. *Key frames only.* Where every slot holds one, just those packets are decoded: 8 frames, whatever the length.
-3. *Forward.* Else each target is reached from the last key frame before it. On the way, frames that no other frame
-   refers to are skipped, which saves a third. A budget of pixels keeps long gaps between key frames from costing
-   minutes: beyond it a frame is taken earlier than its target, the same one on every run.
-4. *One pass.* A stream that tells no length or times is decoded from start to end.
+1. Look where key frames are, by seeking, without decoding.
+2. If every slot has one, decode just those.
+3. Else decode from the key frame before each slot's centre, within a budget of pixels.
+4. Streams that cannot be sought in, and those whose header promises more than there is, are decoded from start to end.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import statistics
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
-from linkedout_edge.decode.base import (
-    Deadline,
-    Frames,
-    Limits,
-    Picker,
-    Reservoir,
-    check_file,
-    check_pixels,
-    check_request,
-    check_seconds,
-    prepare,
-    slot_centres,
-)
-from linkedout_edge.errors import ArgumentError, MissingDependencyError, VideoError, VideoUnreadableError
+from linkedout_edge.decode.colour import needs_mapping, to_sdr
+from linkedout_edge.decode.files import BARE, STILLS, MediaFile, check_file
+from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centres
+from linkedout_edge.decode.headers import Colours, display_orientation
+from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_request, check_seconds
+from linkedout_edge.decode.orientation import UPRIGHT, Orientation
+from linkedout_edge.decode.stills import decode_still
+from linkedout_edge.decode.tracks import video_tracks
+from linkedout_edge.errors import ArgumentError, MissingDependencyError, VideoUnreadableError
 
 FORWARD_PIXELS = 3_000_000_000
 """Pixels that the forward pass decodes at most, give or take a target's share: 1,450 frames of 1080p."""
 
 PROBE_PACKETS = 300
-"""How far the probe reads on for a key frame where seeking does not lead to one."""
+"""How far the probe reads on for a key frame where seeking does not lead to one, and for the end of the video."""
+
+SPACING_PACKETS = 12
+"""Packets at a place of which the probe notes the times, to learn how far frames are apart."""
 
 DENSE = 8
 """Frames per slot from which it pays to skip those that no other refers to."""
 
-_DEMUXERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,ivf,h264,hevc,m4v,obu,png_pipe,apng,jpeg_pipe,mjpeg"
-"""FFmpeg's names for what `files.sniff` lets through. Not in it: hls, dash, concat, sdp, image2: they open
-other files."""
+_DEMUXERS = {"mp4": "mov", "mjpeg": "mjpeg", "apng": "apng"} | {
+    kind: kind
+    for kind in ("matroska", "avi", "flv", "ogg", "asf", "mpeg", "mpegvideo", "mpegts", "h264", "hevc", "ivf", "gif")
+}
+"""What `files.sniff` says → the demuxer of FFmpeg that has to open it. Left to itself FFmpeg also goes by names."""
 
-_ATTACHED_PIC = 0x0400  # AV_DISPOSITION_ATTACHED_PIC
+_NO_VIDEO = 0x0400 | 0x0800 | 0x100000
+"""AV_DISPOSITION_ATTACHED_PIC, _TIMED_THUMBNAILS, _STILL_IMAGE."""
+_DEFAULT = 0x0001
 
-_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": _DEMUXERS}
+_BT709 = 1
+
+_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_DEMUXERS.values())}
+"""No demuxer that opens other files or addresses: hls, dash, concat, sdp, image2."""
 
 
 @dataclass(frozen=True)
@@ -75,34 +81,37 @@ class PyAVDecoder:
         """See `Decoder.__call__`."""
         check_request(count, size)
         av = _import_av()
-        name = os.fspath(path)
         file = check_file(path, limits)
-        deadline = Deadline(limits, name)
+        if file.kind in STILLS:
+            return decode_still(file, size, limits)
+        deadline = Deadline(limits, file.name)
         options = {**_OPTIONS, "max_pixels": str(limits.max_pixels)}
 
         def opened() -> Any:
-            return av.open(f"file:{file}", options=options, metadata_errors="replace")
+            return av.open(f"file:{file.path}", format=_DEMUXERS[file.kind], options=options, metadata_errors="replace")
 
-        def run(container: Any) -> _Run:
-            stream = _video_stream(container, name)
+        def run(container: Any, index: int) -> _Run:
+            stream = container.streams[index]
             if self.threads:
                 stream.codec_context.thread_count = self.threads
             stream.thread_type = "AUTO"
-            return _Run(container, stream, size, limits, deadline, name)
+            return _Run(container, stream, size, limits, deadline, file)
 
         try:
             with opened() as container:
-                frames = run(container).by_time(count, self.min_key_frames)
+                index = _video_stream(container, file.name, deadline)
+            with opened() as container:
+                frames = run(container, index).by_time(count, self.min_key_frames)
             if frames is None:
                 # Opened again, as what cannot be sought in cannot be wound back either.
                 with opened() as container:
-                    frames = run(container).one_pass(count)
-        except VideoError:
-            raise
-        except Exception as error:  # whatever hostile bytes make a binding raise: it is this one video's fault
-            raise VideoUnreadableError(f"{name!r} cannot be decoded: {error}") from error
+                    frames = run(container, index).one_pass(count)
+        except av.error.FFmpegError as error:  # of its own; a TypeError would be ours
+            raise VideoUnreadableError(f"{file.name!r} cannot be decoded: {error}") from error
         if not frames:
-            raise VideoUnreadableError(f"{name!r} has a video stream, but not one frame of it decodes (truncated?)")
+            raise VideoUnreadableError(
+                f"{file.name!r} has a video stream, but not one frame of it decodes (truncated?)"
+            )
         return np.stack(frames)
 
 
@@ -111,52 +120,81 @@ def _import_av() -> Any:
         import av
     except ImportError as error:
         raise MissingDependencyError(
-            "PyAV is not installed: pip install 'av>=12', or choose the decoder 'opencv'"
+            "PyAV is not installed: pip install 'av>=14', or choose the decoder 'opencv'"
         ) from error
     return av
 
 
-def _video_stream(container: Any, name: str) -> Any:
-    # A song's cover picture is a video stream to FFmpeg. Older PyAV does not tell dispositions.
-    streams = [s for s in container.streams.video if not int(getattr(s, "disposition", 0)) & _ATTACHED_PIC]
+def _video_stream(container: Any, name: str, deadline: Deadline) -> int:
+    """Index of the stream that players show: moving pictures before a thumbnail, then the default, then the best."""
+    streams = [s for s in container.streams.video if not _disposition(s) & _NO_VIDEO]
     if not streams:
         if container.streams.audio:
             raise VideoUnreadableError(f"{name!r} is audio only: it has no pictures to rank by")
         raise VideoUnreadableError(f"{name!r} has no video stream")
-    stream = streams[0]
-    if stream.codec_context is None:
+    usable = [s for s in streams if s.codec_context is not None]
+    if not usable:
         raise VideoUnreadableError(f"{name!r} uses a video codec that this build of FFmpeg does not decode")
-    return stream
+    if len(usable) > 1:
+        seen = Counter[int]()
+        best = container.streams.best("video")
+        try:
+            for packet in container.demux(usable):
+                deadline.check()
+                seen[packet.stream_index] += bool(packet.size)
+                if seen.total() > PROBE_PACKETS or all(seen[s.index] > 1 for s in usable):
+                    break
+        except _import_av().error.FFmpegError:  # broken further on: what came before counts
+            pass
+        usable.sort(
+            key=lambda s: (seen[s.index] < 2, not _disposition(s) & _DEFAULT, best is None or s.index != best.index)
+        )
+    return int(usable[0].index)
+
+
+def _disposition(stream: Any) -> int:
+    """Flags; a number since PyAV 17.1, an enumeration before."""
+    return int(getattr(stream.disposition, "value", stream.disposition))
 
 
 class _Run:
     """One file, open."""
 
-    def __init__(self, container: Any, stream: Any, size: int, limits: Limits, deadline: Deadline, name: str) -> None:
+    def __init__(
+        self, container: Any, stream: Any, size: int, limits: Limits, deadline: Deadline, file: MediaFile
+    ) -> None:
         self._container = container
         self._stream = stream
         self._size = size
         self._limits = limits
         self._deadline = deadline
-        self._name = name
+        self._name = file.name
         self._errors = _import_av().error.FFmpegError
-        self._base = float(stream.time_base or 0)
+        self._base = 0.0 if file.kind in BARE else float(stream.time_base or 0)
         self._start = float(stream.start_time or 0) * self._base
-        self._fps = float(stream.average_rate or stream.guessed_rate or 25)
+        self._spacing = 1 / 25
+        self._near: list[float] | None = None
         context = stream.codec_context
         self._pixels = max(1, context.width * context.height)
-        check_pixels(context.width, context.height, limits, name)
+        check_pixels(context.width, context.height, limits, file.name)
+        self._turn = _container_orientation(container, stream, file)
+        self._first_packet = True
 
     def by_time(self, count: int, min_key_frames: int | None) -> list[Frames] | None:
         """At most `count` prepared frames in order of time, None where only one pass over everything will do."""
         seconds = self._seconds()
-        check_seconds(seconds, self._limits, self._name)
         if not seconds or not self._base:
+            check_seconds(seconds, self._limits, self._name)
             return None
         keys, seeks = self._probe(count, seconds)
+        if seeks:
+            stated, seconds = seconds, self._end(seconds)
+            if abs(seconds - stated) > self._spacing:  # the header is wrong: look again, by what is there
+                keys, seeks = self._probe(count, seconds)
+        check_seconds(seconds, self._limits, self._name)
         chosen = self._one_per_slot(keys, count, seconds)
         enough = count if min_key_frames is None else min(min_key_frames, count)
-        total = seconds * self._fps
+        total = seconds / self._spacing
         affordable = total * self._pixels <= FORWARD_PIXELS
         if len(chosen) >= enough or (chosen and not seeks and not affordable):
             frames = self._only(chosen)
@@ -172,9 +210,30 @@ class _Run:
         return frames if frames and not affordable else None
 
     def _seconds(self) -> float:
+        """Length as the file states it, 0 where it does not."""
         if self._stream.duration:
             return max(0.0, float(self._stream.duration) * self._base)
         return max(0.0, (self._container.duration or 0) / 1_000_000)
+
+    def _end(self, stated: float) -> float:
+        """Where the last frame ends, by the times of packets; `stated` where that cannot be found out."""
+        found = stated
+        # Near the end; far behind it, which is where the last key frame is if the header says too little; and from the
+        # start, which is soon read where the video is short.
+        for target in (stated - 1e-3, stated + self._limits.max_seconds, 0.0):
+            if not self._seek(target):
+                continue
+            n, times = 0, []
+            for n, packet in enumerate(self._packets()):
+                time = self._time(packet) if packet.size else None
+                if time is not None:
+                    times.append(time)
+                if n == PROBE_PACKETS:
+                    break
+            if times and n < PROBE_PACKETS:
+                return max(times) + self._spacing
+            found = max([found, *times])
+        return found
 
     def _seek(self, seconds: float) -> bool:
         """Go to the last key frame at or before `seconds`."""
@@ -191,9 +250,14 @@ class _Run:
         while True:
             self._deadline.check()
             try:
-                yield next(packets)
+                packet = next(packets)
             except (StopIteration, self._errors):
                 return
+            if self._first_packet and packet.size:
+                self._first_packet = False
+                if self._turn is None:
+                    self._turn = display_orientation(self._stream.codec_context.name, bytes(packet))
+            yield packet
 
     def _decode(self, packet: Any) -> Iterator[Any]:
         """Frames that come out after `packet`; None flushes. A broken packet gives none."""
@@ -213,26 +277,41 @@ class _Run:
     def _probe(self, count: int, seconds: float) -> tuple[list[tuple[float, Any]], bool]:
         """Key packets by time, nothing decoded: those before each slot's centre and end.
 
+        Notes on the way how far frames are apart, which a file's stated frame rate need not have to do with.
+
         Returns:
             The packets, and whether seeking leads to key frames. In an MPEG transport stream it leads anywhere; there
             these are the key packets after each place.
         """
         found: dict[float, Any] = {}
+        gaps: list[float] = []
         seeks = True
         half = seconds / (2 * count)
         for i in range(2 * count):
             # A hair before the boundary, so that the last is inside the file.
             if not self._seek((i + 1) * half - 1e-3):
-                return sorted(found.items(), key=lambda item: item[0]), False
+                seeks = False
+                break
+            times: list[float] = []
+            key = False
             for n, packet in enumerate(self._packets()):
                 if not packet.size or n == PROBE_PACKETS:
                     break
-                if packet.is_keyframe:
-                    time = self._time(packet)
-                    if time is not None:
+                time = self._time(packet)
+                if time is not None:
+                    times.append(time)
+                    if packet.is_keyframe and not key:
                         found.setdefault(time, packet)
+                if packet.is_keyframe:
+                    key = True
+                elif not key:
+                    seeks = False
+                if key and n >= (SPACING_PACKETS if i % 4 == 0 else 0):
                     break
-                seeks = False
+            times.sort()
+            gaps += [b - a for a, b in itertools.pairwise(times) if b > a]
+        if gaps:
+            self._spacing = statistics.median(gaps)
         return sorted(found.items(), key=lambda item: item[0]), seeks
 
     def _one_per_slot(self, keys: list[tuple[float, Any]], count: int, seconds: float) -> list[Any]:
@@ -266,7 +345,7 @@ class _Run:
         Args:
             targets: seconds, rising.
             keys: times of known key frames, rising.
-            total: frames that the video claims to have.
+            total: frames that the video has, by their distance.
 
         Returns:
             The frames, and how many were seen in all; both stop short where frames carry no times.
@@ -275,16 +354,18 @@ class _Run:
         dense = total >= DENSE * count
         affordable = math.inf
         if total * self._pixels > FORWARD_PIXELS:
-            affordable = max(1.0, FORWARD_PIXELS / self._pixels / count) / self._fps
+            affordable = max(1.0, FORWARD_PIXELS / self._pixels / count) * self._spacing
         frames: list[Frames] = []
         seen, position = 0, -math.inf
+        held: Any = None  # on screen until the next frame comes
+        coming = self._stream_frames()
         todo = list(targets)
         while todo:
             key = max((k for k in keys if k <= todo[0]), default=0.0)
             if key > position or position == -math.inf:
                 if not self._seek(key) and position == -math.inf and not self._seek(0.0):
                     return [], seen
-                position = key
+                position, held, coming = key, None, self._stream_frames()
             # All targets up to the next key frame that a seek would jump to.
             group = [t for t in todo if max((k for k in keys if k <= t), default=0.0) <= max(key, position)]
             todo = todo[len(group) :]
@@ -293,35 +374,42 @@ class _Run:
             for target in group:
                 reach = min(target, reach + affordable)
                 near.append(reach)
-            picker = Picker(near, 1 / self._fps)
-            for frame in self._stream_frames(near if dense else None):
+            picker = Picker(near)
+            self._near = near if dense else None
+            for frame in coming:
                 time = self._time(frame)
                 if time is None:
                     return [], seen
-                if time < key - 1 / self._fps:
+                if time < key - self._spacing:
                     continue  # leading pictures of an open group refer to frames before the seek
                 seen += 1
                 position = time
-                if picker.wants(time):
-                    frames.append(self._prepare(frame))
+                if held is not None and picker.passed(time):
+                    frames.append(self._prepare(held))
+                held = frame
                 if picker.target == math.inf:
                     break
+            else:
+                if held is not None:
+                    frames.append(self._prepare(held))
+                    held = None
         return frames, seen
 
-    def _stream_frames(self, targets: list[float] | None = None) -> Iterator[Any]:
+    def _stream_frames(self) -> Iterator[Any]:
         """Frames from here to the end, those that the decoder holds back included.
 
-        With `targets`, frames that no other refers to are left out unless one of these times is near.
+        With `_near` set, frames that no other refers to are left out unless one of these times is near.
         """
         context = self._stream.codec_context
         skip = context.skip_frame = "DEFAULT"
         for packet in self._packets():
-            if targets is not None:
+            wanted = "DEFAULT"
+            if self._near is not None:
                 time = self._time(packet) if packet.size else None
-                near = time is None or any(abs(time - target) * self._fps < 2.5 for target in targets)
+                near = time is None or any(abs(time - target) < 2.5 * self._spacing for target in self._near)
                 wanted = "DEFAULT" if near else "NONREF"
-                if wanted != skip:
-                    skip = context.skip_frame = wanted
+            if wanted != skip:
+                skip = context.skip_frame = wanted
             yield from self._decode(packet)
         yield from self._decode(None)
 
@@ -334,20 +422,34 @@ class _Run:
         return reservoir.frames()
 
     def _prepare(self, frame: Any) -> Frames:
-        """An upright square: uint8 [size, size, 3]."""
-        image = prepare(cast(Frames, frame.to_ndarray(format="rgb24")), self._size)
-        turns = round(_rotation(frame) / 90) % 4
+        """An upright square of ordinary colours: uint8 [size, size, 3]."""
+        context = self._stream.codec_context
+        transfer = getattr(frame, "color_trc", None) or context.color_trc  # of a frame since PyAV 17
+        colours = Colours(int(context.color_primaries), int(transfer), int(frame.colorspace))
+        mapped = needs_mapping(colours)
+        # Said outright, because what FFmpeg does by itself differs by version.
+        matrix = "ITU601" if mapped else "ITU709" if colours.matrix == _BT709 else None
+        image = prepare(cast(Frames, frame.to_ndarray(format="rgb24", src_colorspace=matrix)), self._size)
+        if mapped:
+            image = to_sdr(image, colours)
+        turn = self._turn
+        if turn is None:
+            turn = Orientation.turned(frame.rotation)
         # Squashing and turning by right angles commute, so the smaller picture is turned.
-        return np.ascontiguousarray(np.rot90(image, turns))
+        return turn.apply(image)
 
 
-def _rotation(frame: Any) -> float:
-    """Degrees counterclockwise by which a frame must be turned to be upright."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return 0.0
-    # int32 [9] in row order, 16.16 fixed point; the angle is that of the first column.
-    values = np.frombuffer(bytes(matrix), np.int32, 9).astype(np.float64)
-    if not (values[0] or values[3]):
-        return 0.0
-    return -math.degrees(math.atan2(values[1], values[0]))
+def _container_orientation(container: Any, stream: Any, file: MediaFile) -> Orientation | None:
+    """What the container says of how a stream is held, None where it says nothing.
+
+    Read from the file: PyAV tells turns but not mirroring, except through `frame.side_data`. That builds all side data
+    of a frame to read one matrix, frees some of it twice, raises for kinds it has no name for, and is never let go.
+    """
+    tracks = video_tracks(file)
+    if file.kind == "mp4":
+        found = [t.orientation for t in tracks if t.id == stream.id]
+    else:  # Matroska's numbers are not passed on; tracks keep their order, attached pictures follow
+        order = [s.index for s in container.streams.video]
+        place = order.index(stream.index)
+        found = [tracks[place].orientation] if place < len(tracks) else []
+    return found[0] if found and found[0] != UPRIGHT else None
