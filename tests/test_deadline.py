@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clocks import each_look_takes
 
 from linkedout_edge import Recommender, Video
 from linkedout_edge import background as background_module
@@ -100,6 +101,23 @@ def test_a_generous_deadline_is_a_plain_ranking(gated: Recommender, files: list[
     np.testing.assert_allclose(ranking.scores, plain.scores, atol=1e-6)
 
 
+def test_the_ranking_itself_is_left_time_before_the_deadline(gated: Recommender, gate: Gate, files: list[str]) -> None:
+    """Where the last ranking took as long as there is, none is spent on waiting for what is being encoded."""
+    gated.encode(files[:4])
+    with each_look_takes(seconds=1000):
+        assert gated.rank(files[:2], files[:4]).timing.score >= 1000
+    gate.open.clear()
+    opens = threading.Timer(2, gate.open.set)  # whoever waits gets the rest
+    opens.start()
+    ranking = gated.rank(files[:2], files[:6], deadline_ms=60_000)
+    opens.cancel()
+    assert [r.source for r in ranking] == ["content"] * 4 + ["pending"] * 2
+    gate.open.set()
+    assert gated.wait(20)
+    # That ranking took no time: now there is some for the rest.
+    assert {r.source for r in gated.rank(files[:2], files, deadline_ms=60_000)} == {"content"}
+
+
 def test_pending_follows_the_prior_and_counts_for_top_k(gated: Recommender, gate: Gate, files: list[str]) -> None:
     gated.encode(files[:2])
     gate.open.clear()
@@ -181,13 +199,30 @@ def test_forgotten_means_it_does_not_come_back(gated: Recommender, gate: Gate, f
     assert files[1] in gated.store
 
 
+def test_while_incognito_nothing_goes_on_behind(gated: Recommender, gate: Gate, files: list[str]) -> None:
+    gate.open.clear()
+    gated.rank([], files[:1], deadline_ms=0)
+    assert gate.entered.wait(10)
+    with gated.history.incognito():
+        assert {r.source for r in gated.rank([], files[1:], deadline_ms=0)} == {"pending"}
+    gate.open.set()
+    assert gated.wait(20)
+    assert gate.seen == ["v0"]
+    assert gated.store.select().ids == files[:1]
+
+
 def test_new_content_of_a_known_id_is_pending_not_ranked_as_the_old(
-    gated: Recommender, frames: np.ndarray, files: list[str]
+    gated: Recommender, gate: Gate, frames: np.ndarray, files: list[str]
 ) -> None:
     gated.encode([files[0], Video(frames=frames, id="f")])
     before = gated.rank([files[0]], ["f"])[0].score
+    gate.open.clear()
+    gate.entered.clear()
+    gated.rank([], [files[1]], deadline_ms=0)  # frames need no decoder: another video keeps them waiting
+    assert gate.entered.wait(10)
     ranking = gated.rank([files[0]], [Video(frames=frames[:, ::-1] // 2, id="f")], deadline_ms=0)
     assert [r.source for r in ranking] == ["pending"]
+    gate.open.set()
     assert gated.wait(20)
     assert gated.rank([files[0]], ["f"])[0].score != before
 

@@ -102,6 +102,8 @@ def test_the_matrix_is_gate_times_weight_times_similarity() -> None:
     [
         (Event("a", liked=True), 1.0, "Recommended because you liked “a”."),
         (Event("a", watched=0.1), 1.0, "Recommended because it is unlike “a”, which you skipped."),
+        (Event("a", watched=0.29), -1.0, "Ranked low because it resembles “a”, which you skipped."),
+        (Event("a", watched=0.3), -1.0, "Ranked low because it is unlike “a”, which you watched."),
         (Event("a", watched=0.1), -1.0, "Ranked low because it resembles “a”, which you skipped."),
         (Event("a", liked=False), -1.0, "Ranked low because it resembles “a”, which you disliked."),
         (Event("a"), -1.0, "Ranked low because it is unlike “a”, which you watched."),
