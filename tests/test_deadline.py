@@ -102,16 +102,17 @@ def test_a_generous_deadline_is_a_plain_ranking(gated: Recommender, files: list[
 
 
 def test_the_ranking_itself_is_left_time_before_the_deadline(gated: Recommender, gate: Gate, files: list[str]) -> None:
-    """Where the last ranking took as long as there is, none is spent on waiting for what is being encoded."""
+    """Where the last ranking took as long as there is, none is spent on waiting for what is being encoded.
+
+    Who waits all the same meets the gate's own error, after 20 s.
+    """
     gated.encode(files[:4])
     with each_look_takes(seconds=1000):
-        assert gated.rank(files[:2], files[:4]).timing.score >= 1000
+        assert gated.rank(files[:2], files[:4]).timing.score > 900
     gate.open.clear()
-    opens = threading.Timer(2, gate.open.set)  # whoever waits gets the rest
-    opens.start()
     ranking = gated.rank(files[:2], files[:6], deadline_ms=60_000)
-    opens.cancel()
     assert [r.source for r in ranking] == ["content"] * 4 + ["pending"] * 2
+    assert ranking.failed == ()
     gate.open.set()
     assert gated.wait(20)
     # That ranking took no time: now there is some for the rest.

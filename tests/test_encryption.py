@@ -182,16 +182,21 @@ def test_records_under_each_others_ids_are_left_out(tiny_bundle: Path, tmp_path:
 
 
 @KEYS
-def test_events_under_each_others_ids_are_left_out(tiny_bundle: Path, tmp_path: Path, key: bytes | None) -> None:
+def test_events_under_each_others_ids_are_left_out_once(tiny_bundle: Path, tmp_path: Path, key: bytes | None) -> None:
+    """The database is set aside, and the new one holds nothing but whole records."""
     with load(tiny_bundle, tmp_path, key) as rec:
-        put_tokens(rec, tmp_path, ["a", "b", "c"], random_tokens(3))
+        put_tokens(rec, tmp_path, list("abcd"), random_tokens(4))
         for i in "abc":
             rec.history.add(i)
     with opened(tmp_path) as con:
         swap(con, "events")
-    with load(tiny_bundle, tmp_path, key) as rec:
-        assert [e.id for e in rec.history] == ["c"]
-        assert set(rec.store.select().ids) == {"a", "b", "c"}
+        swap(con, "videos")
+    for _ in range(2):
+        with load(tiny_bundle, tmp_path, key) as rec:
+            assert [e.id for e in rec.history] == ["c"]
+            assert set(rec.store.select().ids) == {"c", "d"}
+        assert [p.name for p in tmp_path.glob("*.damaged-*")] == [f"{FILE_NAME}.damaged-1"]
+        assert rows(tmp_path, "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM videos)") == [(1, 2)]
 
 
 @KEYS

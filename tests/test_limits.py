@@ -14,7 +14,7 @@ from packed import SHAPE, put_tokens, random_tokens
 
 from linkedout_edge import Event, Recommender
 from linkedout_edge.decode import Limits
-from linkedout_edge.errors import ArgumentError, PackError
+from linkedout_edge.errors import ArgumentError, PackError, StorageVersionError
 from linkedout_edge.storage import FILE_NAME
 
 
@@ -74,20 +74,14 @@ def test_the_list_of_changes_holds_20_000(tiny_bundle: Path, tmp_path: Path) -> 
         assert rec.store.select().ids == ["a", "b"]
 
 
-def test_a_file_that_grew_is_another_content(tiny_bundle: Path, tmp_path: Path) -> None:
-    """Its start, middle and end may all look as before."""
-    file = tmp_path / "a.mp4"
-    sizes = []
-
-    def decoder(path: str, count: int, size: int, limits: Limits) -> np.ndarray:
-        sizes.append(Path(path).stat().st_size)
-        return np.zeros((1, size, size, 3), np.uint8)
-
-    with Recommender.load(tiny_bundle, precision="fp32", decoder=decoder) as rec:
-        for size in (300_000, 300_000, 400_000):
-            file.write_bytes(b"\0" * size)
-            rec.encode([file])
-    assert sizes == [300_000, 400_000]
+def test_a_database_of_the_next_format_is_refused_as_it_is(tiny_bundle: Path, tmp_path: Path) -> None:
+    Recommender.load(tiny_bundle, precision="fp32", data_dir=tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as con:
+        con.execute(f"PRAGMA user_version={con.execute('PRAGMA user_version').fetchone()[0] + 1}")
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(StorageVersionError, match="update"):
+        Recommender.load(tiny_bundle, precision="fp32", data_dir=tmp_path)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
 
 
 # History
@@ -107,6 +101,16 @@ def test_the_history_holds_256_events_and_a_year(rec: Recommender, tmp_path: Pat
     assert [e.id for e in rec.history] == ["v2", "v3"]
     assert "v1" in rec.rank().ids  # not watched, as far as rankings go
     assert not {"v2", "v3"} & set(rec.rank().ids)
+
+
+def test_since_a_moment_includes_the_moment(rec: Recommender, tmp_path: Path) -> None:
+    put_tokens(rec, tmp_path, ["before", "then", "later"], random_tokens(3))
+    then = datetime.now(timezone.utc) - timedelta(hours=1)
+    step = timedelta(microseconds=1)
+    for i, at in (("before", then - step), ("then", then), ("later", then + step)):
+        rec.history.add(Event(i, at=at))
+    assert rec.history.forget(since=then) == 2
+    assert [e.id for e in rec.history] == ["before"]
 
 
 def test_of_a_long_history_the_latest_2048_count(rec: Recommender, tmp_path: Path) -> None:

@@ -199,6 +199,7 @@ def test_a_sequence_is_aligned_with_what_was_given(rec: Recommender) -> None:
     )
     as_videos = rec.rank(["v0"], [Video(id=i) for i in given], prior=array, exclude_watched=True)
     assert as_videos.ids == by_id.ids
+    assert rec.rank([], ["v0", "v1", "v0"], prior=[2.0, 1.0, 0.0]).ids == ["v0", "v1"]  # given twice: the first counts
     handle = rec.store.select([*ids, "missing"])
     on_handle = rec.rank(["v0"], handle, prior=np.array([wanted[i] for i in handle.ids]))
     assert on_handle.ids == rec.rank(["v0"], ids, prior=wanted).ids
