@@ -1,33 +1,64 @@
 # Every target makes what it needs in virtual environments of its own; nothing outside this folder is touched.
+SHELL = bash
+.SHELLFLAGS = -euo pipefail -c
 PYTHON ?= python3
 DATA ?= ../shared/data
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all lint type check photos train refine finish bundle clean-bundle student golden exam bench table readme-table aarch64 haswell clean help
+.PHONY: demo test test-all test-floors fuzz lint type check photos train refine finish bundle clean-bundle student golden \
+	exam bench table readme-table aarch64 haswell clean help
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+# Of pip's output, a line for each step that takes long: it has hundreds of lines, or with --quiet none for minutes.
+STEPS = awk '/^Collecting/ && !seen++ {print "  looking up packages"} \
+	/Downloading .*[0-9][0-9][.0-9]* [MG]B\)/ {sub(/.*\//, "", $$2); print "  downloading", $$2, $$3, $$4} \
+	/^Installing collected/ {print "  installing", gsub(/,/, ",") + 1, "packages"} {fflush()}'
+
+# $(call install,FOLDER,TIME,ARGUMENTS OF pip). "installed" is there only when all of it is.
+define install
+@rm -f $(1)/installed
+@echo "$(1): creating the environment ($$($(PYTHON) --version))"
+@$(PYTHON) -m venv $(1)
+@echo "$(1): installing; $(2) the first time"
+@$(PIP) $(1)/bin/pip install -c constraints.txt $(3) | $(STEPS)
+@touch $(1)/installed
+@echo "$(1): ready"
+endef
 
 # The device half alone: no torch. A change of the code installs it again.
 .venv-demo/installed: pyproject.toml constraints.txt $(shell find linkedout_edge -type f -not -name '*.pyc')
-	$(PYTHON) -m venv .venv-demo
-	$(PIP) .venv-demo/bin/pip install --quiet -c constraints.txt .
-	@touch $@
+	$(call install,.venv-demo,half a minute,.)
 
 # Everything: workstation half, OpenVINO, tests, lint.
 .venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(PIP) .venv/bin/pip install --quiet -c constraints.txt -e '.[dev]'
-	@touch $@
+	$(call install,.venv,about 3 minutes,-e '.[dev]')
 
 demo: .venv-demo/installed  ## rank 24 little videos with the built-in int8 bundle and write a page about it
 	.venv-demo/bin/linkedout-edge demo --out demo
 
-test: .venv/installed  ## the tests, on tiny bundles
-	.venv/bin/python -m pytest -q -m "not slow"
+# In several processes, each in one thread and with a torch of its own: at most 4. SEED=7 is an order of the tests other
+# than the files', SEED=random any; ARGS goes to pytest.
+ifeq ($(SEED),random)
+override SEED := $(shell od -An -N2 -tu2 /dev/urandom | tr -d ' ')
+endif
+ORDER = $(if $(SEED),--random-order-seed=$(SEED) --random-order-bucket=module)
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n logical --maxprocesses 4 --dist worksteal $(ORDER) $(ARGS)
+AGAIN = $(if $(SEED), || { echo "the same order again: make $@ SEED=$(SEED)"; exit 1; })
+
+test: .venv/installed  ## the tests, on tiny bundles (SEED=random: in another order; ARGS='-k name': some of them)
+	$(PYTEST) -m "not slow"$(AGAIN)
 
 test-all: .venv/installed  ## the same and the long rounds
-	.venv/bin/python -m pytest -q
+	$(PYTEST)$(AGAIN)
+
+test-floors: .venv/installed  ## the runtime's tests with the oldest and each later version of its libraries (half an hour)
+	.venv/bin/python tests/floors.py $(ROWS)
+
+fuzz: .venv/installed  ## a million broken files for what reads files (half an hour; INPUTS=... for more)
+	@$(PIP) .venv/bin/pip install --quiet atheris
+	.venv/bin/python tests/fuzz/parsers.py --inputs $(or $(INPUTS),1000000)
 
 lint: .venv/installed
 	.venv/bin/ruff check .

@@ -32,13 +32,23 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Where there is no torch, a copy of the one that LINKEDOUT_TINY_BUNDLE names, made elsewhere (docs/aarch64.md).
     """
-    folder = tmp_path_factory.mktemp("bundle") / "tiny"
-    if made := os.environ.get("LINKEDOUT_TINY_BUNDLE"):
-        return Path(shutil.copytree(made, folder))
+    made = os.environ.get("LINKEDOUT_TINY_BUNDLE") or _made_once(tmp_path_factory)
+    return Path(shutil.copytree(made, tmp_path_factory.mktemp("bundle") / "tiny"))
+
+
+def _made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle, from the first process of the test run that wants it."""
     pytest.importorskip("torch", reason="the workstation half is not installed, and LINKEDOUT_TINY_BUNDLE is not set")
+    from filelock import FileLock
+
     from linkedout_export.tiny import write_tiny_bundle
 
-    return write_tiny_bundle(folder)
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():  # it gets its name when it is whole
+            write_tiny_bundle(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

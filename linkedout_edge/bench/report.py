@@ -71,10 +71,11 @@ def ratios(report: Report) -> list[str]:
     if reference is not None and reference.encode is not None:
         for c in report.cells:
             if c.encode is not None and c is not reference and (c.backend, c.device) == ("onnxruntime", "cpu"):
-                speed, size = 1 / c.encode.over(reference.encode), c.bytes / reference.bytes
-                found.append(f"{c.name}: encodes {speed:.2f} × as fast as fp32, {size:.0%} of its size")
+                speed = 1 / c.encode.over(reference.encode)
+                size = f", {c.bytes / reference.bytes:.0%} of its size" if reference.bytes else ""
+                found.append(f"{c.name}: encodes {speed:.2f} × as fast as fp32{size}")
     eight, four = (report.cell(p, "onnxruntime", "cpu") for p in ("int8", "int4"))
-    if eight is not None and four is not None:
+    if eight is not None and four is not None and eight.bytes:
         found.append(f"int4 has {four.bytes / eight.bytes:.0%} of int8's size")
     for contender in report.against:
         if contender.error:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 from linkedout_edge.errors import ArgumentError
 
 FORMAT = 1
+
+# Checked when a report is read: what is divided by is not 0.
+Time = Annotated[float, Meta(gt=0)]
+Size = Annotated[int, Meta(ge=0)]
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,10 +29,10 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
         rounds: Median of each round, for comparing with what ran in the same round.
     """
 
-    median: float
-    p95: float
+    median: Time
+    p95: Time
     samples: int
-    rounds: list[float]
+    rounds: Annotated[list[Time], Meta(min_length=1)]
 
     @classmethod
     def of(cls, rounds: Sequence[Sequence[float]]) -> Spread:
@@ -103,7 +108,7 @@ class Cell(msgspec.Struct, kw_only=True):
     runs_on: dict[str, str] = {}
     notices: list[str] = []
     error: str = ""
-    bytes: int = 0
+    bytes: Size = 0
     load_s: float | None = None
     warmup_s: float | None = None
     encode: Spread | None = None

@@ -78,7 +78,7 @@ def unpack_video(data: bytes, payload: int) -> tuple[bytes, VideoRecord]:
     """
     try:
         return data[:payload], _decode_video(data[payload:])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError):  # the latter: text that is no UTF-8
         raise DamagedRecordError from None
 
 
