@@ -41,7 +41,15 @@ def run(row: str, bundle: Path) -> bool:
     )
     tests = (ROOT / "tests/runtime.txt").read_text().split()
     pytest = f"python -m pytest -q -m 'not slow' -p no:cacheprovider -n 2 {' '.join(tests)}"
-    command = [*uv, "--with-editable", f"{ROOT}[encryption]", *wanted, "bash", "-c", f'python -c "{versions}"; {pytest}']
+    command = [
+        *uv,
+        "--with-editable",
+        f"{ROOT}[encryption]",
+        *wanted,
+        "bash",
+        "-c",
+        f'python -c "{versions}"; {pytest}',
+    ]
     environment = {**os.environ, "LINKEDOUT_TINY_BUNDLE": str(bundle), "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(

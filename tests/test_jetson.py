@@ -55,7 +55,7 @@ def tool(folder: Path, name: str, script: str) -> None:
 
 def run(command: list[str], tools: Path) -> subprocess.CompletedProcess[str]:
     env = {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "LOG": str(tools / "log")}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
 
 
 # -- graphs and calibration --------------------------------------------------------------------------------------------

@@ -417,7 +417,7 @@ def test_a_history_that_was_ranked_before_still_contradicts(rec: Recommender, fr
 def test_rankings_do_not_wait_for_each_other(rec: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = fill(rec, 6000)
     handle = rec.store.select(ids)
-    met = threading.Barrier(2, timeout=20)
+    met = threading.Barrier(2, timeout=60)
     original = HostScorer.score
 
     def score(self: Any, *args: Any, **more: Any) -> Any:

@@ -78,7 +78,7 @@ def command_line(*arguments):
         [sys.executable, "-m", "linkedout_edge.cli.main", "rank", "--json", *arguments],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -74,9 +74,13 @@ def kill_and_check(folder: Path, key: str, rounds: int) -> None:
     perhaps: set[str] = set()
     for r in range(rounds):
         writer = start_writer(folder, key, f"r{r}")
+        out = ""
+        while r == rounds - 1 and not ("put " in out and "add " in out):  # once something is written, however slowly
+            assert writer.stdout is not None
+            out += writer.stdout.readline()
         time.sleep(rng.uniform(0.0, 0.4))
         writer.send_signal(signal.SIGKILL)
-        out, _ = writer.communicate()
+        out += writer.communicate()[0]
         for line in out.splitlines(keepends=True):
             if not line.endswith("\n"):
                 continue  # cut off

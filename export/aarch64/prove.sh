@@ -115,4 +115,4 @@ exec unshare --mount --pid --fork --kill-child --propagation private bash -euc '
   /host/busybox env -i HOME=/home/tester PATH=/usr/bin:/bin LANG=C.UTF-8 PYTHONPATH=/site PYTHONDONTWRITEBYTECODE=1 \
   LINKEDOUT_TINY_BUNDLE=/tiny \
   /host/busybox sh -c 'cd /src && exec /usr/bin/python3.11 -P -m pytest -p no:cacheprovider "$@"' sh \
-  -m "not slow" --hypothesis-profile emulated --timeout "$timeout" --durations 15 "${tests[@]}"
+  -m "not slow" --timeout "$timeout" --durations 15 "${tests[@]}"
