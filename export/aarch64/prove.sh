@@ -17,12 +17,7 @@ timeout=600      # seconds for one test; emulation is about 100 times slower
 
 # What is run where nothing else is asked for: graphs, golden vectors, ranking, store, history, decoding. Left out: what
 # needs the workstation half (it skips itself), measures time, or renders and decodes more than emulation has time for.
-tests=(
-  tests/test_golden.py tests/test_default_bundle.py tests/test_backends.py tests/test_recommender.py
-  tests/test_ranking.py tests/test_listwise.py tests/test_store.py tests/test_storage.py tests/test_packs.py
-  tests/test_history_persistent.py tests/test_inputs.py tests/test_manifest.py tests/test_tokenizer.py
-  tests/test_decode.py
-)
+mapfile -t tests <"$repo/tests/runtime.txt"
 
 fail() { echo "prove.sh: $*" >&2; exit 2; }
 say() { echo "== $*"; }
