@@ -6,7 +6,7 @@
 Needs atheris (`make fuzz` installs it), which looks what lines an input reaches and goes on from those that reach new
 ones. Half of its inputs are broken by `targets.mutate`, which keeps JSON whole while it changes what the JSON says.
 
-Each target runs in a process of its own, until an input brings out another error, takes more than 10 s or makes the
+Each target runs in a process of its own, until an input brings out another error, takes more than a minute or makes the
 process larger than 2 GB. Such an input is left in the folder of findings; `--show` reads it again.
 """
 
@@ -28,7 +28,7 @@ import atheris
 with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(["linkedout_edge", "zipfile", "json"]):
     from targets import TARGETS, feed, mutate
 
-LONGEST = 1 << 17  # bytes of an input
+LONGEST = 1 << 14  # bytes of an input
 
 
 def fuzz(name: str, runs: int, seed: int, findings: Path) -> None:
@@ -42,8 +42,8 @@ def fuzz(name: str, runs: int, seed: int, findings: Path) -> None:
     with tempfile.TemporaryDirectory() as corpus:
         for n, example in enumerate(target.examples()):
             Path(corpus, str(n)).write_bytes(example)
-        options = [f"-runs={runs}", f"-seed={seed + 1}", f"-max_len={LONGEST}", "-timeout=10", "-rss_limit_mb=2048"]
-        options += [f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1", "-len_control=0"]
+        options = [f"-runs={runs}", f"-seed={seed + 1}", f"-max_len={LONGEST}", "-timeout=60", "-rss_limit_mb=2048"]
+        options += [f"-artifact_prefix={findings}/{name}-", "-print_final_stats=1"]
         atheris.Setup([sys.argv[0], *options, corpus], lambda data: feed(target, data), custom_mutator=broken)
         atheris.Fuzz()
 
