@@ -21,10 +21,10 @@ from linkedout_export.tiny import write_tiny_bundle
 ROOT = Path(__file__).parents[1]
 # The last of each version that counts as another: for these libraries the major one, or the minor where that is it.
 VERSIONS = {
-    "av": "12.3.0 13.1.0 14.2.0 15.1.0 16.1.0 17.0.1 17.1.0 18.1.0",
+    "av": "14.2.0 15.1.0 16.1.0 17.0.1 17.1.0 18.1.0",
     "onnxruntime": "1.20.1 1.21.1 1.22.1 1.23.2 1.24.4 1.25.1 1.26.0 1.27.0 1.28.0 1.29.0 1.30.0 1.31.1 1.32.0",
     "numpy": "1.26.4 2.0.2 2.1.3 2.2.6 2.3.5 2.4.6",
-    "opencv-python-headless": "4.10.0.84 4.11.0.86 4.12.0.88 4.13.0.92 4.14.0.94 5.0.0.93",
+    "opencv-python-headless": "4.11.0.86 4.12.0.88 4.13.0.92 4.14.0.94 5.0.0.93",
 }
 OLDEST = "oldest"
 TESTS = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "psutil>=5.9"]
