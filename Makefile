@@ -2,10 +2,11 @@
 SHELL = bash
 .SHELLFLAGS = -euo pipefail -c
 PYTHON ?= python3
-DATA ?= ../shared/data
+# Photos, clips and the teacher's model, which are not in the repository (docs/data.md); empty where there are none.
+DATA ?= $(wildcard ../shared/data)
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all test-floors fuzz lint type check photos train refine finish bundle clean-bundle student golden \
+.PHONY: demo test test-all test-floors fuzz lint type check needs-data photos train refine finish bundle clean-bundle student golden \
 	exam bench table readme-table aarch64 haswell clean help
 
 help:  ## this list
@@ -80,6 +81,10 @@ SOURCES = --sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample 
 ALL_SOURCES = --sources "1,000 captioned photos of Flickr8k and 500 ImageNet sample images (research use); $(OPEN)"
 RUN ?= runs/finish
 
+needs-data:
+	@test -d "$(DATA)" || { echo "error: this needs photos and a teacher's model, which are not in the repository:" \
+		"make $(MAKECMDGOALS) DATA=FOLDER; docs/data.md says what FOLDER must hold, and what works without one" >&2; exit 1; }
+
 $(PHOTOS): | .venv/installed
 	.venv/bin/python -m linkedout_quant.openphotos runs/photos
 
@@ -91,19 +96,19 @@ refine: WHAT = $(DISTIL) $(SOURCES) --out runs/refine --recipe refine --start $(
 finish: WHAT = $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
 	--recipe finish --start $(or $(START),runs/refine) --from crops
 
-train: .venv/installed $(PHOTOS)  ## distil a default student from nothing (hours) → runs/base
+train: needs-data .venv/installed $(PHOTOS)  ## distil a default student from nothing (hours; needs DATA=FOLDER) → runs/base
 	.venv/bin/linkedout-edge $(WHAT) --until crops
 	$(LAUNCH) $(WHAT)
 
-refine: .venv/installed $(PHOTOS)  ## go on from START's language model, its tower as it is (an hour) → runs/refine
+refine: needs-data .venv/installed $(PHOTOS)  ## go on from START's language model, its tower as it is (an hour; DATA=) → runs/refine
 	$(LAUNCH) $(WHAT)
 
-finish: .venv/installed $(PHOTOS)  ## go on from START with all photos, those of the yardstick too → runs/finish
+finish: needs-data .venv/installed $(PHOTOS)  ## go on from START with all photos, those of the yardstick too (DATA=) → runs/finish
 	.venv/bin/linkedout-edge $(WHAT) --until crops
 	$(LAUNCH) $(WHAT)
 
 bundle: .venv/installed  ## RUN → ONNX, int8, int4 → RUN/bundle, and what ships → linkedout_edge/bundles/base
-	.venv/bin/linkedout-edge export $(RUN) --data $(DATA)/images/captioned --out $(RUN)/bundle \
+	.venv/bin/linkedout-edge export $(RUN) $(if $(DATA),--data $(DATA)/images/captioned) --out $(RUN)/bundle \
 		--embed linkedout_edge/bundles/base
 
 clean-bundle: .venv/installed  ## a small bundle of clean provenance, from micro-videos alone → runs/clean/bundle
@@ -111,7 +116,7 @@ clean-bundle: .venv/installed  ## a small bundle of clean provenance, from micro
 	.venv/bin/linkedout-edge export runs/clean --out runs/clean/bundle --name clean
 
 student: .venv/installed  ## does each part of the student earn its place? (minutes to half an hour)
-	.venv/bin/python benchmarks/student.py models/base --data $(DATA) --figure docs/gates.png
+	.venv/bin/python benchmarks/student.py models/base $(if $(DATA),--data $(DATA)) --figure docs/gates.png
 
 golden: .venv/installed  ## golden vectors for the bindings
 	.venv/bin/python -m linkedout_export.golden bindings/conformance
@@ -120,13 +125,15 @@ exam: .venv/installed  ## the micro-video exam of the built-in bundle, beside it
 	.venv/bin/linkedout-edge evaluate
 
 bench: .venv/installed  ## how long ranking takes, beside eager torch, NumPy and one pass over the same bytes
-	.venv/bin/python benchmarks/latency.py --videos $(DATA)/videos
+	.venv/bin/python benchmarks/latency.py $(if $(DATA),--videos $(DATA)/videos)
 
-table: .venv/installed  ## every precision, backend and device of this machine, beside eager torch and MobileNetV2
-	.venv/bin/linkedout-edge bench $(if $(BUNDLE),--bundle $(BUNDLE)) --against torch mobilenet --data $(DATA)
+TABLE = bench --full $(if $(BUNDLE),--bundle $(BUNDLE)) --against torch $(if $(DATA),mobilenet --data $(DATA))
+
+table: .venv/installed  ## every precision, backend and device of this machine, beside eager torch (DATA=: and MobileNetV2)
+	.venv/bin/linkedout-edge $(TABLE)
 
 readme-table: .venv/installed  ## the same, pasted into README.md (BUNDLE=folder: one that has fp32 beside int8 and int4)
-	.venv/bin/linkedout-edge bench $(if $(BUNDLE),--bundle $(BUNDLE)) --against torch mobilenet --data $(DATA) --update README.md
+	.venv/bin/linkedout-edge $(TABLE) --update README.md
 
 aarch64: .venv/installed  ## the runtime's own tests in an emulated arm64 Debian (needs root; TESTS=... for some of them)
 	$(if $(filter 0,$(shell id -u)),,sudo) env PYTHON=$(abspath .venv/bin/python) export/aarch64/prove.sh $(if $(TESTS),-- $(TESTS))

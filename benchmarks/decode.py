@@ -1,6 +1,7 @@
 """How long decoding takes: every decoder on every video of a folder, median of some runs.
 
-    python benchmarks/decode.py ../shared/data/videos
+    python benchmarks/decode.py           # clips that are rendered for it
+    python benchmarks/decode.py FOLDER    # your own
 
 Prints a table and ends with one JSON line.
 """
@@ -15,7 +16,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from clips import videos_of
 
+from linkedout_edge.cli import terminal
 from linkedout_edge.decode import Decoder, Limits, get_decoder
 from linkedout_edge.errors import MissingDependencyError, VideoError
 
@@ -34,15 +37,20 @@ def decoders() -> dict[str, Decoder]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, default=128)
     args = parser.parse_args()
+    terminal.prepare()
+    with videos_of(args.folder) as videos:
+        measure(videos, args)
 
+
+def measure(videos: list[Path], args: argparse.Namespace) -> None:
     rows = []
     print(f"{'video':24} {'decoder':18} {'frames':>6} {'ms':>8}  difference from OpenCV, grey levels")
-    for path in sorted(p for p in args.folder.iterdir() if p.is_file()):
+    for path in videos:
         reference: np.ndarray | None = None
         for name, decode in decoders().items():
             times = []

@@ -1,7 +1,7 @@
 """How long ranking takes, beside what else one could do, in one run.
 
     python benchmarks/latency.py                        # the built-in bundle
-    python benchmarks/latency.py --bundle runs/base/bundle --videos ../shared/data/videos
+    python benchmarks/latency.py --bundle runs/base/bundle --videos FOLDER    # clips of your own, too
 
 Each figure is a median; what is compared takes turns within one loop, so that a busy machine is busy for all of them.
 Prints tables and ends with one JSON line. docs/latency.md says what is measured and why.
@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from clips import videos_of
 
 from linkedout_edge import Event, Recommender, Video
+from linkedout_edge.cli import terminal
 from linkedout_edge.scoring import event_features
 from linkedout_edge.store import Fingerprint
 
@@ -428,15 +430,18 @@ def main() -> None:
     parser.add_argument("--bundle", default="int8", help="a precision of the built-in bundle, a folder or a .zip")
     parser.add_argument("--precision", default=None)
     parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--videos", type=Path, default=None, help="folder of real clips, for cold rankings")
+    parser.add_argument(
+        "--videos", type=Path, default=None, help="folder of clips for cold rankings; else some are rendered"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer sizes and runs; for trying it out")
     args = parser.parse_args()
+    terminal.prepare()
 
     seconds, runs = (0.3, 1) if args.quick else (4.0, 5)
     sizes = [100, 1_000, 10_000] if args.quick else [100, 1_000, 10_000, 100_000]
     bundle, precision = str(args.bundle), args.precision or ""
-    videos = sorted(p for p in args.videos.iterdir() if p.is_file()) if args.videos else []
-    with Recommender.load(bundle, precision=args.precision, threads=args.threads) as rec:
+    rec = Recommender.load(bundle, precision=args.precision, threads=args.threads)
+    with rec, videos_of(args.videos) as videos:
         info = rec.info()
         print(f"{info.bundle} {info.precision}, scorer on {info.devices['scorer']}, {info.threads} threads, {cpu()}")
         result: dict[str, Any] = {
@@ -449,9 +454,9 @@ def main() -> None:
             "precision": info.precision,
             "versions": info.versions,
             "warm": warm(rec, sizes, seconds),
-            "cold": cold(rec, videos, runs) if videos else [],
+            "cold": cold(rec, videos, runs),
         }
-    if videos and not args.quick:
+    if not args.quick:
         result["smolvlm"] = smolvlm(3)
     result["start"] = start_up(bundle, precision, runs)
     result["memory"] = peak_memory(bundle, precision, [1_000, 20_000] if args.quick else [1_000, 100_000])

@@ -1,11 +1,12 @@
 """What shapes a list, measured: a determinantal point process against MMR, and which cosine means "the same video".
 
-    python benchmarks/listwise.py [--bundle int8] [--data ../shared/data]
+    python benchmarks/listwise.py [--bundle int8] [--data FOLDER]
 
 Diversity: on users of the micro-video exam the best ten are rearranged by either method at many strengths. Shown is how
 many values of the facets ten videos cover (that is what variety means to a viewer) beside the NDCG@10 that is left.
-Duplicates (needs --data): photos filmed as clips, and the real clips, are encoded again in several ways; shown is how
-near the copies are, and how near different videos are. The last line is one JSON document.
+Duplicates (needs --data, a folder with images/objects.csv and videos/): photos filmed as clips, and the real clips, are
+encoded again in several ways; shown is how near the copies are, and how near different videos are. The last line is one
+JSON document.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from linkedout_quant.evaluation.metrics import bootstrap_interval, user_metrics
 from linkedout_quant.media import find_media, load_still
 from linkedout_quant.progress import track
 from linkedout_quant.training.stills import CameraPath
-from rich.console import Console
 from rich.table import Table
 
 from linkedout_edge import Recommender
+from linkedout_edge.cli import output, terminal
 from linkedout_edge.decode import DEFAULT_LIMITS, get_decoder
 from linkedout_edge.listwise import DIVERSIFIED, _similarities, diversify, unit_tokens
 from linkedout_edge.microworld import make_exam, one_hot
@@ -172,7 +173,8 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=120)
     parser.add_argument("--photos", type=int, default=120)
     a = parser.parse_args()
-    console = Console()
+    terminal.prepare()
+    console = output.console()
     with Recommender.load(a.bundle) as rec:
         report: dict = {"diversity": diversity_table(rec, a.users)}
         if a.data is not None:

@@ -1,9 +1,9 @@
 """Does each part of the student earn its place? Tables with intervals, a figure of the gates, one JSON line at the end.
 
-    python benchmarks/student.py models/base [--data ../shared/data] [--only parts,prompts] [--figure gates.png]
+    python benchmarks/student.py models/base [--data FOLDER] [--only parts,prompts] [--figure gates.png]
 
 Sections: parts (layers, gates, tokens, the LM), prompts, time, items (beside SASRec by item ids), captions (beside a
-trigram model; needs --data), gates.
+trigram model; needs --data, a folder with images/captions.csv), gates.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from linkedout_quant.evaluation import parts, probes
 from linkedout_quant.master import load_student
 from linkedout_quant.tokenizer import from_portable
-from rich.console import Console
 from rich.table import Table
 
+from linkedout_edge.cli import output, terminal
+
 SECTIONS = ("parts", "prompts", "time", "items", "captions", "gates")
-console = Console()
 
 
 def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -30,7 +30,7 @@ def show(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    console.print(table)
+    output.console().print(table)
 
 
 def interval(pair: tuple[float, float], sign: str = "") -> str:
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(SECTIONS))
     parser.add_argument("--figure", type=Path, default=None)
     arguments = parser.parse_args()
+    terminal.prepare()
     wanted = arguments.only.split(",")
     if unknown := sorted(set(wanted) - set(SECTIONS)):
         parser.error(f"unknown sections {', '.join(unknown)}: choose from {', '.join(SECTIONS)}")
@@ -119,7 +120,9 @@ def main() -> None:
                 ["", "", "NDCG@10", "95 %"],
                 [[m.what, m.users, f"{m.ndcg:.3f}", interval(m.interval)] for m in found],
             )
-    if "captions" in wanted and arguments.data:
+    if "captions" in wanted and arguments.data is None:
+        output.note("captions: left out, they need --data")
+    elif "captions" in wanted:
         report["captions"] = captions(student, tokenizer, arguments.data)
         show(
             "Captions of photos held back, perplexity a token",

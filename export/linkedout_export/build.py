@@ -13,6 +13,7 @@ from linkedout_quant.evaluation.metrics import rank_agreement
 from linkedout_quant.master import PROMPT, PROMPTS, load_student, set_prompt
 from linkedout_quant.media import find_media, load_frames
 from linkedout_quant.model import Student
+from linkedout_quant.progress import stage, track
 from linkedout_quant.tokenizer import from_portable
 from linkedout_quant.training.stills import CameraPath, clip_of
 
@@ -39,7 +40,7 @@ def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, s
     chosen = [media[i] for i in rng.permutation(len(media))[: clips // 2]]
     shown = load_frames(chosen, config.frames, config.frame_size * 2)[1] if chosen else []
     feeds = []
-    for i in range(clips):
+    for i in track(range(clips), "rendering clips to calibrate with"):
         if shown and i % 2:
             picture = shown[i // 2 % len(shown)]
             frames = clip_of(picture, CameraPath.random(picture.shape[1:], rng), times, config.frame_size)
@@ -62,7 +63,7 @@ def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, s
 
 def origin(run: Path) -> tuple[str, str]:
     """Licence and provenance of a run's weights, from what it remembers of its teacher and media."""
-    told = json.loads((run / "run.json").read_text()) if (run / "run.json").exists() else {}
+    told = json.loads((run / "run.json").read_text(encoding="utf-8")) if (run / "run.json").exists() else {}
     provenance = "Trained on clips of the micro-video world, rendered by linkedout_edge.microworld."
     if not told.get("teacher"):
         return "Apache-2.0", provenance
@@ -96,6 +97,7 @@ def write_float_bundle(
         BackendError: a graph does not compute what torch computes.
     """
     student = load_student(run)
+    stage("exporting the graphs, and comparing them with torch")
     graphs, worst = float_graphs(student)
     return _write(run, student, {"fp32": graphs}, out, name, data, clips, {}, worst)
 
@@ -164,10 +166,12 @@ def build(
         raise ArgumentError(f"the prompt is empty: give {', '.join(PROMPTS)}, or a sentence")
     if prompt is not None:
         set_prompt(student, from_portable((run / "tokenizer.json").read_bytes()), asked)
+    stage("exporting the graphs, and comparing them with torch")
     graphs, worst = float_graphs(student)
     feeds = calibration_feeds(config, data)
     choice = choose_int8(graphs["encoder"], feeds, calibration_feeds(config, data, 16, seed=78), method)
     encoder, user = graphs["encoder"], quantise_user(graphs["user"])
+    stage("quantising to int8 and int4")
     int8 = quantise_int8(encoder, feeds, method=choice.method, keep=choice.keep)
     int4 = quantise_int4(encoder, feeds, method=choice.method, keep=choice.keep)
     precisions: dict[str, dict[GraphName, onnx.ModelProto]] = {
@@ -195,6 +199,7 @@ def measure_agreement(
     now = datetime.now(timezone.utc)
     ndcg, scores = {}, {}
     for precision in precisions:
+        stage(f"taking the exam in {precision}")
         with Recommender.load(bundle, precision=precision) as rec:
             report = take_exam(rec, exam, videos)
             ndcg[precision] = float(np.mean([row["product"]["ndcg@10"] for row in report.values()]))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from linkedout_edge.bundle.manifest import Manifest
     from linkedout_export.quantisation import Feeds
 
+BUILT_IN_OUT = Path("linkedout-bundle")
+"""Where a copy of the built-in bundle goes, which itself is never changed."""
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 _DATA = click.option("--data", type=_FOLDER, help="Folder of photos and videos to calibrate on, beside micro-videos.")
 _USERS = click.option(
@@ -36,6 +38,18 @@ def _targets_help() -> str:
     return " ".join(f"{t.name} ({', '.join(t.precisions)}): {t.note}." for t in TARGETS.values())
 
 
+class _Source(click.Path):
+    """A folder, or a precision of the built-in bundle, which stays text."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        from linkedout_edge.bundle.manifest import PRECISIONS
+
+        return value if value in PRECISIONS else super().convert(value, param, ctx)  # type: ignore[return-value]
+
+
+_SOURCE = _Source(exists=True, file_okay=False, path_type=Path)
+
+
 class _Described(click.Command):
     """A command whose last paragraph of help is made from a table, when it is asked for."""
 
@@ -52,6 +66,19 @@ class _Export(_Described):
 
 class _Quantize(_Described):
     describe = staticmethod(_targets_help)
+
+
+def _built_in(precision: str) -> Path:
+    """The built-in bundle's folder.
+
+    Raises:
+        ArgumentError: It has no such precision.
+        BundleNotFoundError: This installation has none.
+    """
+    from linkedout_edge.bundle import open_bundle
+
+    with open_bundle(precision) as bundle:
+        return bundle.path
 
 
 def _feeds(manifest: Manifest, data: Path | None) -> Callable[[int, int], list[Feeds]]:
@@ -76,7 +103,7 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
 
 
 @click.command(cls=_Export)
-@click.argument("source", type=_FOLDER)
+@click.argument("source", type=_SOURCE)
 @click.option("--format", "formats", default="onnx", show_default=True, help="onnx, openvino, tensorrt or all.")
 @click.option(
     "--precision", "precisions", multiple=True, help="Only this; may be given again.  [default: all there are]"
@@ -85,7 +112,8 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the bundle.  [default: SOURCE if it is a bundle, else SOURCE/bundle]",
+    help="Folder of the bundle.  [default: SOURCE if it is a bundle, SOURCE/bundle if it is a run, "
+    "linkedout-bundle if it is the built-in one]",
 )
 @click.option("--name", default="base", show_default=True, help="Name of the bundle.")
 @click.option(
@@ -100,7 +128,7 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
 )
 @_JSON
 def export(
-    source: Path,
+    source: Path | str,
     formats: str,
     precisions: tuple[str, ...],
     data: Path | None,
@@ -111,19 +139,27 @@ def export(
     embed_into: Path | None,
     as_json: bool,
 ) -> None:
-    """Export a training run or a bundle (SOURCE) for the devices it is to run on.
+    """Export a training run or a bundle for the devices it is to run on.
 
-    A run becomes a bundle with int8, int4 and fp32, its agreement measured; then, and for a bundle at once, the graphs
-    of the format are added. `onnx` adds the static twins of the graphs that a bundle has in any case.
+    SOURCE is a run's or a bundle's folder, or a precision of the built-in bundle: int8. A run becomes a bundle with
+    int8, int4 and fp32, its agreement measured; then, and for a bundle at once, the graphs of the format are added.
+    `onnx` adds the static twins of the graphs that a bundle has in any case.
     """
     from linkedout_edge.errors import ArgumentError
     from linkedout_export.formats import check_pair, chosen_formats, require, toolkits
     from linkedout_export.verbs import Source, export_bundle, is_run
+    from linkedout_export.writer import check_replaceable
 
     chosen = chosen_formats(formats)  # before hours of work
     if len(chosen) == 1:
         for precision in precisions:
             check_pair(chosen[0], precision)
+    if isinstance(source, str):
+        if precisions not in ((), (source,)):
+            raise ArgumentError(f"{source} already is a precision: leave --precision {', '.join(precisions)} out")
+        precisions, out, source = (source,), out or BUILT_IN_OUT, _built_in(source)
+    if out is not None:
+        check_replaceable(out)
     require(t for f in chosen for p in precisions or f.precisions for t in toolkits(f, p))
     if is_run(source):
         from linkedout_export.build import build
@@ -145,7 +181,7 @@ def export(
 
 
 @click.command(cls=_Quantize)
-@click.argument("source", type=_FOLDER)
+@click.argument("source", type=_SOURCE)
 @click.option("--precision", required=True, help="int8, int4 or fp16.")
 @click.option("--target", default="cpu", show_default=True, help="cpu, npu or jetson.")
 @_DATA
@@ -165,7 +201,7 @@ def export(
 @_USERS
 @_JSON
 def quantize(
-    source: Path,
+    source: Path | str,
     precision: str,
     target: str,
     data: Path | None,
@@ -176,7 +212,10 @@ def quantize(
     users: int,
     as_json: bool,
 ) -> None:
-    """Add a precision to a bundle that has fp32, or to a training run's (SOURCE), for one kind of device."""
+    """Add a precision to a bundle that has fp32, or to a training run's, for one kind of device.
+
+    SOURCE is a folder. The built-in bundle has no fp32; in a clone, models/base is the run that it was made from.
+    """
     from linkedout_edge.errors import ArgumentError, unknown
     from linkedout_export.formats import check_target
     from linkedout_export.quantisation import METHODS
@@ -185,6 +224,8 @@ def quantize(
     check_target(target, precision)
     if method not in ("auto", *METHODS):
         raise ArgumentError(unknown("calibration method", method, ("auto", *METHODS)))
+    if isinstance(source, str):
+        source, out = _built_in(source), out or BUILT_IN_OUT
     if is_run(source):
         from linkedout_export.build import write_float_bundle
 

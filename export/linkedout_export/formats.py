@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from linkedout_edge import install
 from linkedout_edge.errors import ArgumentError, MissingDependencyError, unknown
 from linkedout_export.operators import ONNXRUNTIME, OPENVINO, TENSORRT, OperatorSet
 
@@ -24,7 +25,7 @@ class ExportFormat:
         graphs: which of the three graphs are written.
         operators: what its reader takes; checked before anything is written.
         note: what an engineer should know.
-        toolkits: module → the line that installs it.
+        toolkits: modules that writing it needs.
     """
 
     name: str
@@ -36,7 +37,7 @@ class ExportFormat:
     operators: OperatorSet
     note: str
     graphs: tuple[str, ...] = ("encoder", "user", "scorer")
-    toolkits: dict[str, str] = field(default_factory=dict)
+    toolkits: tuple[str, ...] = ()
 
     def folder(self, precision: str, static: bool) -> str:
         """Where the graphs lie in a bundle; the dynamic ONNX graphs are the bundle's own."""
@@ -65,7 +66,7 @@ FORMATS: dict[str, ExportFormat] = {
             layouts=("dynamic", "static"),
             operators=OPENVINO,
             note="int4 is NNCF's symmetric weight compression; the NPU takes the static layout",
-            toolkits={"openvino": 'pip install "linkedout-edge[openvino]"', "nncf": 'pip install "nncf>=2.19"'},
+            toolkits=("openvino", "nncf"),
         ),
         ExportFormat(
             name="tensorrt",
@@ -168,23 +169,24 @@ def check_target(target: str, precision: str) -> Target:
     return found
 
 
-def require(modules: Iterable[tuple[str, str]]) -> None:
+def require(modules: Iterable[str]) -> None:
     """Check that toolkits are installed, before any work is done.
 
     Args:
-        modules: module and the line that installs it.
+        modules: their names, as one imports them.
 
     Raises:
         MissingDependencyError: one is absent; the message has its line.
     """
-    for module, line in modules:
+    for module in modules:
         if importlib.util.find_spec(module) is None:
+            line = install.library(module)
             raise MissingDependencyError(f"this export needs {module}, which is not installed: {line}")
 
 
-def toolkits(format: ExportFormat, precision: str) -> list[tuple[str, str]]:
+def toolkits(format: ExportFormat, precision: str) -> list[str]:
     """What writing one format in one precision needs: NNCF only compresses to 4 bit."""
-    return [(m, line) for m, line in format.toolkits.items() if m != "nncf" or precision == "int4"]
+    return [m for m in format.toolkits if m != "nncf" or precision == "int4"]
 
 
 def markdown_table() -> str:

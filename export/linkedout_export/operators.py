@@ -6,12 +6,12 @@ The lists are data: what a library says it supports, not what it was seen to run
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import onnx
-from onnx import TensorProto, numpy_helper
+from typing import TYPE_CHECKING
 
 from linkedout_edge.errors import BackendError
-from linkedout_export.packing import initializers
+
+if TYPE_CHECKING:  # the lists are also what help is made from, where there is no onnx
+    import onnx
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,10 @@ def check_operators(graph: str, model: onnx.ModelProto, target: OperatorSet) -> 
 
 def shifted_quantisers(model: onnx.ModelProto) -> list[str]:
     """Names of QuantizeLinear and DequantizeLinear nodes that are not int8 with zero point 0."""
+    from onnx import TensorProto, numpy_helper
+
+    from linkedout_export.packing import initializers
+
     constants = initializers(model)
     found = []
     for node in model.graph.node:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from linkedout_quant.progress import stage
 from numpy.typing import NDArray
 
 from linkedout_export.quantisation import METHODS, Feeds, prepared_graph, quantise_int8, weighted_nodes
@@ -67,6 +68,7 @@ def _int8_cosine(
     keep: Sequence[str] = (),
 ) -> float:
     """Token cosine of int8 on clips that were held out; `want` are the float graph's tokens of them."""
+    stage(f"measuring int8, ranges by {method}" + (f", {len(keep)} nodes in float" if keep else ""))
     model = quantise_int8(encoder, calibration, method=method, keep=keep)
     return cosine(want, tokens_of(onnx_runner(model), held_out))
 

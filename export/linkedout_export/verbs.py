@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnx
+from linkedout_quant.progress import stage
 
 from linkedout_edge.backends import cpu
 from linkedout_edge.bundle.manifest import GRAPHS, MANIFEST, Export, FileEntry, Manifest, Precision
@@ -43,7 +44,7 @@ from linkedout_export.quantisation import (
     quantise_user,
 )
 from linkedout_export.sensitivity import choose_int8, cosine, onnx_runner, tokens_of
-from linkedout_export.writer import write_manifest
+from linkedout_export.writer import check_replaceable, write_manifest
 
 Graphs = dict[str, onnx.ModelProto]
 MIN_FREE = 1 << 20
@@ -83,7 +84,8 @@ class Source:
         if "fp32" not in self.manifest.precisions:
             raise ArgumentError(
                 f"{self.path} is quantised already (it has {', '.join(self.manifest.precisions)}) and {purpose} is "
-                "made from fp32, not from rounded weights: give the training run's folder, or a bundle with fp32"
+                "made from fp32, not from rounded weights: give a bundle with fp32, or the training run's folder (of "
+                "the built-in bundle that is models/base in a clone)"
             )
         return self.graphs("fp32")
 
@@ -98,8 +100,10 @@ def staged(source: Path, out: Path, added: int) -> Iterator[Path]:
         added: bytes that will be added.
 
     Raises:
+        ArgumentError: `out` is a folder of other things.
         StorageFullError: the disk has no room; nothing was changed.
     """
+    check_replaceable(out)
     needed = added + sum(p.stat().st_size for p in source.rglob("*") if p.is_file()) + MIN_FREE
     out.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out.parent).free
@@ -346,7 +350,11 @@ def export_bundle(
         elif "fp32" not in source.manifest.precisions:
             source.float_graphs(f"{format.title} {p}")
     maker = Maker(source, lambda: calibration(96, 77), calibration(16, 78))
-    return add_exports(out, bundle, [made for format, p in plan for made in maker.make(format, p)])
+    made: list[Made] = []
+    for format, p in plan:
+        stage(f"{format.title}, {p}: converting and measuring")
+        made += maker.make(format, p)
+    return add_exports(out, bundle, made)
 
 
 def quantised_graphs(
@@ -419,6 +427,7 @@ def quantise_bundle(
     held_out = calibration(16, 78)
     manifest = source.manifest
     if precision not in manifest.precisions or overwrite:
+        stage(f"quantising to {precision}")
         feeds = [] if dynamic or precision == "fp16" else calibration(96, 77)
         small = quantised_graphs(graphs, precision, feeds, held_out, method=method, dynamic=dynamic)
         for graph, model in small.items():
@@ -438,6 +447,7 @@ def quantise_bundle(
         with staged(bundle, out, 0):
             pass
     if formats:
+        stage(f"converting for {target}")
         maker = Maker(Source.open(out), lambda: calibration(96, 77), held_out)
         made = [m for f in formats for m in maker.make(f, precision) if m.static]
         manifest = add_exports(out, out, made)
@@ -471,7 +481,7 @@ def _names() -> tuple[GraphName, ...]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is a training run (it has a master) and not a bundle."""
-    from linkedout_quant.master import MASTER
+    """Whether a folder is a training run, finished or not, and not a bundle."""
+    from linkedout_quant.master import MASTER, RUN
 
-    return (path / MASTER).exists() and not (path / MANIFEST).exists()
+    return ((path / MASTER).exists() or (path / RUN).exists()) and not (path / MANIFEST).exists()

@@ -15,6 +15,7 @@ from linkedout_quant.model import Student
 
 from linkedout_edge.bundle.manifest import (
     FORMAT_VERSION,
+    MANIFEST,
     Calibration,
     FileEntry,
     Manifest,
@@ -22,6 +23,7 @@ from linkedout_edge.bundle.manifest import (
     Preprocessing,
 )
 from linkedout_edge.config import ModelConfig
+from linkedout_edge.errors import ArgumentError
 from linkedout_export.graphs import GraphName
 from linkedout_export.quantisation import full_range_weights
 
@@ -64,7 +66,7 @@ def write_bundle(
     preprocessing: Preprocessing = Preprocessing(resize="area", mean=(128.0,) * 3, std=(64.0,) * 3),  # noqa: B008
     parity: Mapping[str, float] | None = None,
 ) -> Manifest:
-    """Write a bundle folder, replacing what lies there.
+    """Write a bundle folder, replacing a bundle that lies there.
 
     Args:
         out: the folder.
@@ -78,6 +80,7 @@ def write_bundle(
     Returns:
         The manifest as written.
     """
+    check_replaceable(out)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -116,6 +119,16 @@ def write_bundle(
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
     return manifest
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse to write a bundle over a folder of other things, which would be lost.
+
+    Raises:
+        ArgumentError: `out` is there, not empty, and no bundle.
+    """
+    if out.exists() and not (out / MANIFEST).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ArgumentError(f"{out} is there and is no bundle: its contents would be lost. Name another --out")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from linkedout_edge import _telemetry
+from linkedout_edge import _telemetry, install
 from linkedout_edge._version import __version__
 from linkedout_edge.backends import cpu, drivers
 from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back, graph_threads
@@ -91,7 +91,7 @@ class OnnxRuntimeBackend:
             import onnxruntime
         except ImportError as e:
             raise MissingDependencyError(
-                f'the backend onnxruntime cannot be imported ({e}): pip install "onnxruntime>=1.20"'
+                f"the backend onnxruntime cannot be imported ({e}): {install.library('onnxruntime')}"
             ) from e
         self._ort = onnxruntime
         self.version = str(onnxruntime.__version__)

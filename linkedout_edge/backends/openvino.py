@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from linkedout_edge import install
 from linkedout_edge._telemetry import import_openvino
 from linkedout_edge._version import __version__
 from linkedout_edge.backends import cpu, drivers
@@ -78,7 +79,7 @@ class OpenVinoBackend:
             openvino = import_openvino()
         except ImportError as e:
             raise MissingDependencyError(
-                f'the backend openvino cannot be imported ({e}): pip install "linkedout-edge[openvino]"'
+                f"the backend openvino cannot be imported ({e}): {install.library('openvino')}"
             ) from e
         self._ov = openvino
         self.version = str(openvino.__version__)

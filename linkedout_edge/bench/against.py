@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from linkedout_edge import install
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, MissingDependencyError
 
@@ -17,8 +18,6 @@ CONTENDERS = {
     "mobilenet": "eight images through MobileNetV2-int8, LiteRT",
 }
 IMAGES, SIDE = 8, 224
-
-_TOOLS = 'pip install "linkedout-edge[tools]"'
 
 
 def contender(kind: str, **spec: Any) -> Callable[[], object]:
@@ -56,7 +55,7 @@ def _torch(config: dict[str, Any], threads: int) -> Callable[[], object]:
         import torch
         from linkedout_quant.model import Student
     except ImportError as e:
-        raise MissingDependencyError(f"--against torch needs {e.name}: {_TOOLS}") from e
+        raise MissingDependencyError(f"--against torch needs {e.name}: {install.extra('tools')}") from e
     import statistics
     import time
 
@@ -90,7 +89,7 @@ def _mobilenet(model: str, threads: int) -> Callable[[], object]:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as e:
-        raise MissingDependencyError(f"--against mobilenet needs ai-edge-litert: {_TOOLS}") from e
+        raise MissingDependencyError(f"--against mobilenet needs ai-edge-litert: {install.extra('tools')}") from e
     net = Interpreter(model, num_threads=threads)
     net.allocate_tensors()
     target = net.get_input_details()[0]["index"]

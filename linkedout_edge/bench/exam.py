@@ -25,7 +25,13 @@ def _micro_video(rankings: int) -> Exam:
     return make_exam(users_per_length=-(-rankings // len(LENGTHS)), lengths=LENGTHS)
 
 
-SETS: dict[str, Callable[[int], Exam]] = {"micro-video exam": _micro_video}
+def _micro_video_sample(rankings: int) -> Exam:
+    """Few enough clips to be rendered and encoded in seconds: a look at agreement, with wide intervals."""
+    lengths = LENGTHS[:2]
+    return make_exam(users_per_length=-(-rankings // len(lengths)), lengths=lengths, n_candidates=30, pool_size=48)
+
+
+SETS: dict[str, Callable[[int], Exam]] = {"micro-video exam": _micro_video, "micro-video sample": _micro_video_sample}
 """Name → the set with at least so many rankings."""
 
 

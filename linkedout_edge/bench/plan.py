@@ -6,13 +6,12 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+from linkedout_edge import install
 from linkedout_edge.backends import BACKENDS, DEVICES, create_backend
 from linkedout_edge.backends.openvino import DEVICES as OPENVINO_DEVICES
 from linkedout_edge.bench.results import Cell
 from linkedout_edge.bundle.manifest import Manifest
 from linkedout_edge.errors import ArgumentError, MissingDependencyError, unknown
-
-_INSTALL = {"onnxruntime": 'pip install "onnxruntime>=1.20"', "openvino": 'pip install "linkedout-edge[openvino]"'}
 
 
 def plan(manifest: Manifest, precisions: Sequence[str], backends: Sequence[str], devices: Sequence[str]) -> list[Cell]:
@@ -27,7 +26,7 @@ def plan(manifest: Manifest, precisions: Sequence[str], backends: Sequence[str],
     _check("device", devices, DEVICES)
     for backend in backends:
         if importlib.util.find_spec(backend) is None:
-            raise MissingDependencyError(f"the backend {backend} is not installed: {_INSTALL[backend]}")
+            raise MissingDependencyError(f"the backend {backend} is not installed: {install.library(backend)}")
     used = backends or [b for b in BACKENDS if importlib.util.find_spec(b) is not None]
     pairs = [(b, d) for b in used for d in (devices or found_devices(b)) if b != "openvino" or d in OPENVINO_DEVICES]
     if not pairs:

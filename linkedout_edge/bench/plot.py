@@ -6,6 +6,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from linkedout_edge import install
 from linkedout_edge.bench.results import Report
 from linkedout_edge.errors import ArgumentError, MissingDependencyError
 
@@ -27,7 +28,7 @@ def check_target(target: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as e:
-        raise MissingDependencyError('--plot needs matplotlib: pip install "linkedout-edge[bench]"') from e
+        raise MissingDependencyError(f"--plot needs matplotlib: {install.library('matplotlib')}") from e
 
 
 def plot(report: Report, target: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from linkedout_edge import install
 from linkedout_edge.errors import ArgumentError
 
 FORMAT = 1
@@ -237,5 +238,5 @@ def read_report(path: Path) -> Report:
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as e:
         raise ArgumentError(f"{path} is no report of bench --json: {e}") from e
     if report.format > FORMAT:
-        raise ArgumentError(f"{path} was written by a newer linkedout-edge: pip install --upgrade linkedout-edge")
+        raise ArgumentError(f"{path} was written by a newer linkedout-edge: {install.newer()}")
     return report

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from linkedout_edge.bench.results import Agreement, Cell, Contender, Report, Spr
 from linkedout_edge.bench.sustained import sustain
 from linkedout_edge.bench.workers import Worker
 from linkedout_edge.bundle import Bundle, open_bundle
-from linkedout_edge.bundle.manifest import Manifest
+from linkedout_edge.bundle.manifest import PRECISIONS, Manifest
 from linkedout_edge.bundle.reader import embedded_precisions
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, BackendError, BundleNotFoundError, unknown
@@ -44,7 +44,7 @@ class Settings:
     """What to measure.
 
     Attributes:
-        bundle: Folder or .zip; None is the built-in one.
+        bundle: Folder or .zip, or a precision of the built-in one; None is all of the built-in one.
         precisions, backends, devices: Of each, all that there are if left empty.
         threads: CPU threads; None is what this process may use.
         cache_dir: Where engines are kept between runs; None compiles them anew, which load and warm-up then show.
@@ -109,6 +109,10 @@ def measure(settings: Settings, progress: Progress = _silent) -> Report:
         BundleError: The bundle cannot be used.
         MissingDependencyError: A backend that was named is not installed.
     """
+    if settings.bundle in PRECISIONS:  # as `Recommender.load` takes it
+        if tuple(settings.precisions) not in ((), (settings.bundle,)):
+            raise ArgumentError(f"{settings.bundle} already is a precision: leave --precision out, or --bundle")
+        settings = replace(settings, bundle=None, precisions=(settings.bundle,))
     for name in settings.against:
         if name not in CONTENDERS:
             raise ArgumentError(unknown("contender", name, CONTENDERS))
@@ -136,17 +140,18 @@ def measure(settings: Settings, progress: Progress = _silent) -> Report:
         meter, report.energy = open_meter()
         if meter is not None:
             stack.callback(meter.close)
+        progress("reading the libraries from disk", 0, 1)
         _fill_page_cache(settings, manifest.config, cells)
         runners = []
         for n, cell in enumerate(cells):
-            progress("loading", n, len(cells) + len(contenders))
+            progress(f"loading {cell.name}", n, len(cells) + len(contenders))
             runners.append(
                 _start_cell(
                     stack.enter_context(Worker(_cell_spec(settings, cell, manifest.config))), cell, machine.versions
                 )
             )
         for n, (contender, spec) in enumerate(contenders):
-            progress("loading", len(cells) + n, len(cells) + len(contenders))
+            progress(f"loading {contender.name}", len(cells) + n, len(cells) + len(contenders))
             runners.append(_start_contender(stack.enter_context(Worker(spec)), contender))
         _take_turns(runners, settings.seconds, meter, progress)
         for runner in runners:
@@ -239,7 +244,7 @@ def _take_turns(runners: list[_Runner], seconds: float, meter: Meter | None, pro
                 counts[n, what] = max(2, min(50, round(share * TURN_MS / max(1e-3, min(took)))))
         rounds += 1
         done = time.perf_counter() - start
-        progress("taking turns", round(min(done, budget)), round(budget))
+        progress("timing all in turns, seconds", round(min(done, budget)), round(budget))
 
 
 def _note(runner: _Runner) -> None:
@@ -285,9 +290,9 @@ def _compare(
         answers: dict[tuple[str, str, str], np.ndarray] = {}
         measured = [r for r in runners if r.cell is not None and not r.failed]
         for n, runner in enumerate(measured):
-            progress("ranking the set", n, len(measured))
             cell = runner.cell
             assert cell is not None
+            progress(f"ranking the set with {cell.name}", n, len(measured))
             try:
                 answers[cell.precision, cell.backend, cell.device] = scores(runner.worker, str(n))
             except BackendError as e:
@@ -295,10 +300,10 @@ def _compare(
         reference = answers.get(("fp32", "onnxruntime", "cpu"))
         if reference is None and "fp32" in manifest.precisions and answers:
             hidden = Cell(precision="fp32", backend="onnxruntime", device="cpu")
+            progress(f"ranking the set with {hidden.name}", len(measured), len(measured))
             with Worker(_cell_spec(settings, hidden, config)) as worker:
                 runner = _start_cell(worker, hidden, {})
                 reference = None if runner.failed else scores(worker, "fp32")
-        progress("ranking the set", len(measured), len(measured))
         for runner in measured:
             cell = runner.cell
             assert cell is not None

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from linkedout_edge import install
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BundleCorruptError, BundleVersionError
 
@@ -131,7 +132,7 @@ def parse_manifest(data: bytes) -> Manifest:
         if version > FORMAT_VERSION:  # before anything else: a newer format may differ in every other field
             raise BundleVersionError(
                 f"the bundle has format version {version}, this linkedout-edge reads up to {FORMAT_VERSION}: "
-                "pip install --upgrade linkedout-edge, or export the bundle with this version"
+                f"export the bundle with this version, or {install.newer()}"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as e:

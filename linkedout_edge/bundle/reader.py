@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 from typing import Protocol
 
+from linkedout_edge import install
 from linkedout_edge.bundle.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
@@ -231,8 +232,7 @@ def _open_embedded(name: str, precision: str | None) -> Bundle:
     folder = embedded_folder()
     if not (folder / MANIFEST).is_file():
         raise BundleNotFoundError(
-            "this installation has no embedded bundle: reinstall with pip install --force-reinstall linkedout-edge, "
-            "or pass a bundle's folder or .zip"
+            f"this installation has no embedded bundle: pass a bundle's folder or .zip, or {install.again()}"
         )
     source = _Folder(folder)
     manifest = _manifest(source)

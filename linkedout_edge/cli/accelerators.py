@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from linkedout_edge import install
 from linkedout_edge.backends import create_backend, drivers
 from linkedout_edge.backends.examples import distance, example_feeds
 from linkedout_edge.bundle import open_bundle
@@ -56,7 +57,8 @@ def onnxruntime_providers(ort: Any, bundle: str, root: Path = Path("/")) -> Iter
     if gpu and not {"CUDAExecutionProvider", "TensorrtExecutionProvider"} & set(listed):
         found = f"driver {gpu.get('driver', 'unknown')} is here, but this onnxruntime is built without CUDA"
         mend = (
-            'pip uninstall onnxruntime; pip install "onnxruntime-gpu[cuda,cudnn]" (on a Jetson: its JetPack\'s wheel)'
+            f"pip uninstall onnxruntime; {install.library('onnxruntime-gpu[cuda,cudnn]')} "
+            "(on a Jetson: its JetPack's wheel)"
         )
         yield "NVIDIA GPU", False, found, mend
 

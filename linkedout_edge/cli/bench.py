@@ -18,7 +18,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(cls=SeveralValues)
-@click.option("--bundle", help="A bundle's folder or .zip. [default: the built-in one]")
+@click.option("--bundle", help="A bundle's folder or .zip, or int8: that of the built-in one. [default: built in]")
 @click.option("--precision", multiple=True, metavar="NAME...", help="int8, int4, fp16, fp32. [default: all it has]")
 @click.option("--backend", multiple=True, metavar="NAME...", help="onnxruntime, openvino. [default: those installed]")
 @click.option(
@@ -28,13 +28,16 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--cache-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep engines there; else compile anew."
 )
+@click.option("--full", is_flag=True, help="As for README's table: longer, and on the whole exam. Takes minutes.")
+@click.option("--seconds", type=click.FloatRange(0.1), help="How long each row is timed. [default: 1, with --full 6]")
 @click.option(
-    "--seconds", default=6.0, show_default=True, type=click.FloatRange(0.1), help="How long each row is timed."
+    "--rankings", type=click.IntRange(0), help="How many are compared; 0: none. [default: 30, with --full 200]"
 )
 @click.option(
-    "--rankings", default=200, show_default=True, type=click.IntRange(0), help="How many are compared; 0: none."
+    "--set",
+    "set_name",
+    help="Which rankings are compared. [default: micro-video sample, with --full micro-video exam]",
 )
-@click.option("--set", "set_name", default="micro-video exam", show_default=True, help="Which rankings are compared.")
 @click.option("--against", multiple=True, metavar="NAME...", help="torch, mobilenet: timed in turns with the rest.")
 @click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), help="Folder with teacher/*.tflite, for mobilenet."
@@ -56,9 +59,10 @@ def bench(
     device: tuple[str, ...],
     threads: int | None,
     cache_dir: Path | None,
-    seconds: float,
-    rankings: int,
-    set_name: str,
+    full: bool,
+    seconds: float | None,
+    rankings: int | None,
+    set_name: str | None,
     against: tuple[str, ...],
     data: Path | None,
     sustained: str | None,
@@ -73,7 +77,8 @@ def bench(
     """Measure precision × backend × device on this machine.
 
     Size, load, warm-up, encode and rank time, memory, energy where the platform reports it, and agreement with fp32.
-    Each row is a process of its own; all take turns, so that a busy machine is busy for all of them.
+    Each row is a process of its own; all take turns, so that a busy machine is busy for all of them. Half a minute, or
+    with --full some minutes.
 
     Exit code: 0, or 1 if a row could not be measured, or 2 for a mistake in the call.
     """
@@ -105,9 +110,9 @@ def bench(
                 devices=device,
                 threads=threads,
                 cache_dir=None if cache_dir is None else str(cache_dir),
-                seconds=seconds,
-                rankings=rankings,
-                set=set_name,
+                seconds=seconds or (6.0 if full else 1.0),
+                rankings=(200 if full else 30) if rankings is None else rankings,
+                set=set_name or ("micro-video exam" if full else "micro-video sample"),
                 against=against,
                 data=data,
                 sustained=0.0 if sustained is None else parse_duration(sustained),
@@ -140,18 +145,11 @@ def _command(ctx: click.Context) -> str:
 
 
 def _measure(settings: Settings) -> Report:
-    import sys
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
     from linkedout_edge.bench import measure
+    from linkedout_edge.cli.output import stages
 
-    err = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("loading", total=1)
-        return measure(settings, lambda what, done, of: bar.update(task, description=what, completed=done, total=of))
+    with stages() as report:
+        return measure(settings, report)
 
 
 def _write(target: Path, report: Report) -> None:

@@ -98,11 +98,11 @@ def demo(
             out.mkdir(parents=True, exist_ok=True)
         except OSError as e:
             raise ArgumentError(f"--out {out} cannot be made: {e.strerror}; name another folder") from e
-        scene = real_scene(folder, history, seed) if folder else rendered_scene(out / "clips", seed, quiet=as_json)
+        scene = real_scene(folder, history, seed) if folder else rendered_scene(out / "clips", seed)
         rec.warmup()
-        outcome = prepare_and_rank(rec, scene.events, scene.candidates, quiet=as_json)
+        outcome = prepare_and_rank(rec, scene.events, scene.candidates)
         page = out / "index.html"
-        _write_page(page, build_report(scene, outcome, rec, quiet=as_json))
+        _write_page(page, build_report(scene, outcome, rec))
         if as_json:
             watched = [{"id": e.id, "title": scene.titles.get(e.id), "watched": e.watched} for e in scene.events]
             print_json({"page": str(page), "taste": scene.taste, "history": watched, **outcome.to_dict(explain=True)})
@@ -118,7 +118,7 @@ def demo(
         ctx.exit(1)
 
 
-def rendered_scene(folder: Path, seed: int, *, quiet: bool = False) -> Scene:
+def rendered_scene(folder: Path, seed: int) -> Scene:
     """Render a simulated user's clips into `folder`: what was watched, and what is on offer."""
     import numpy as np
 
@@ -147,7 +147,7 @@ def rendered_scene(folder: Path, seed: int, *, quiet: bool = False) -> Scene:
     shown += [offered[i] for i in rng.permutation(len(offered))]
     paths: list[str] = []
     titles: dict[str, str] = {}
-    with progress("Rendering clips", len(shown), quiet=quiet) as advance:
+    with progress("Rendering clips", len(shown)) as advance:
         for i, attributes in enumerate(shown):
             path = (
                 folder
@@ -244,7 +244,7 @@ def real_scene(folder: Path, history: Sequence[str], seed: int) -> Scene:
     return Scene([Event(Video(id=p, title=titles[p]), f) for p, f in watched], candidates, titles, taste)
 
 
-def build_report(scene: Scene, outcome: Outcome, rec: Recommender, *, quiet: bool = False) -> Report:
+def build_report(scene: Scene, outcome: Outcome, rec: Recommender) -> Report:
     """Gather what the page shows: thumbnails, explanations and facts."""
     from linkedout_edge.cli.output import printable, progress
     from linkedout_edge.cli.report import Place, Report, Watched
@@ -254,7 +254,7 @@ def build_report(scene: Scene, outcome: Outcome, rec: Recommender, *, quiet: boo
     events = [e for e in scene.events if e.id not in bad]
     wanted = list(dict.fromkeys([*(e.id for e in events), *ranking.ids]))
     pictures: dict[str, Picture] = {}
-    with progress("Drawing the page", len(wanted), quiet=quiet) as advance:
+    with progress("Drawing the page", len(wanted)) as advance:
         for path in wanted:
             pictures[path] = _picture(path, printable(scene.titles.get(path, path)))
             advance(len(pictures), len(wanted))

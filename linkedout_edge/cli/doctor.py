@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 
 import click
 
+from linkedout_edge import install
 from linkedout_edge._telemetry import ADVICE, TOO_LATE, import_openvino
 
 Status: TypeAlias = Literal["ok", "warn", "fail"]
@@ -147,8 +148,9 @@ def _import(module: str, package: str, needed: Status = "fail") -> tuple[Check, 
     except ImportError as e:
         absent = isinstance(e, ModuleNotFoundError) and e.name == module
         found = "not installed" if absent else f"installed, but cannot be loaded: {e}"
-        again = "" if absent else " --force-reinstall"
-        return Check(module, needed, found, f"pip install{again} {package}"), None
+        return Check(
+            module, needed, found, install.library(package, options="" if absent else "--force-reinstall")
+        ), None
     version = str(getattr(loaded, "__version__", "")) or _version(package) or "unknown version"
     return Check(module, "ok", version), loaded
 
@@ -176,7 +178,7 @@ def _onnxruntime() -> Iterator[Check]:
 
 
 def _openvino() -> Iterator[Check]:
-    check, openvino = _import("openvino", '"linkedout-edge[openvino]"', needed="warn")
+    check, openvino = _import("openvino", "openvino", needed="warn")
     if openvino is None:
         yield Check("openvino", "ok", f"{check.found} (optional)", check.mend)
         return
@@ -217,7 +219,7 @@ def _decoders() -> Iterator[Check]:
             "OpenCV",
             "warn" if av else "fail",
             f"{check.found}, built without FFmpeg: only PyAV decodes",
-            "pip install av",
+            install.library("av"),
         )
 
 
@@ -258,7 +260,7 @@ def _bundle() -> Iterator[Check]:
     from linkedout_edge.bundle.reader import embedded_precisions
     from linkedout_edge.cli.inspect import inspect_bundle
 
-    again = "pip install --force-reinstall linkedout-edge"
+    again = install.again()
     names = embedded_precisions()
     if not names:
         yield Check("built-in bundle", "fail", "there is none in this installation", again)
@@ -286,7 +288,8 @@ def _ranking() -> Iterator[Check]:
             try:
                 scores, found = _rank(bundle, backend, clips)
             except Exception as e:
-                yield Check(name, "fail", f"{type(e).__name__}: {e}", f"pip install --force-reinstall {backend}")
+                again = install.library(backend, options="--force-reinstall")
+                yield Check(name, "fail", f"{type(e).__name__}: {e}", again)
                 continue
             if reference is None:
                 reference = scores

@@ -48,7 +48,7 @@ def encode(
         **data_arguments(data_dir, key_file),
         decoder=decoder,
     ) as rec:
-        with progress("Encoding", len(paths), quiet=as_json) as advance:
+        with progress("Encoding", len(paths)) as advance:
             done = rec.encode(paths, advance)
         stored = [*done.encoded, *done.unchanged]
         if export_pack:

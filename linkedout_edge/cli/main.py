@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import sys
-from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
 import click
 
+from linkedout_edge import install
 from linkedout_edge._version import __version__
+from linkedout_edge.cli import terminal
 from linkedout_edge.errors import LinkedOutError
 
 COMMANDS = {
@@ -39,6 +39,7 @@ class Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Note two switches that matter before a command is found, wherever they stand."""
+        ctx.color = False if terminal.no_color() else None  # click itself does not look at NO_COLOR
         ctx.meta["linkedout_edge.debug"] = "--debug" in args
         ctx.meta["linkedout_edge.json"] = "--json" in args
         return super().parse_args(ctx, [a for a in args if a != "--debug"])
@@ -112,24 +113,7 @@ class Commands(click.Group):
 
 def missing(module: str) -> str:
     """What to say when `module` cannot be imported: the exact line that installs it."""
-    root = module.partition(".")[0]
-    extra = next((x for name, x in _extras() if name == root.replace("_", "-").lower()), None)
-    if extra is None and root.startswith("linkedout_"):
-        extra = "tools"
-    what = f"linkedout-edge[{extra}]" if extra else root.replace("_", "-")
-    return f'this command needs {root!r}, which is not installed: pip install "{what}"'
-
-
-def _extras() -> Iterator[tuple[str, str]]:
-    """Names of optional libraries and the extra that brings each."""
-    try:
-        lines = metadata.requires("linkedout-edge") or []
-    except metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        return
-    for line in lines:
-        found = re.match(r"([\w.-]+).*extra == ['\"](?!dev)([\w-]+)['\"]", line)
-        if found:
-            yield found[1].replace("_", "-").lower(), found[2]
+    return f"this command needs {module.partition('.')[0]!r}, which is not installed: {install.missing(module)}"
 
 
 def _plugins() -> list[metadata.EntryPoint]:
@@ -170,6 +154,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the `linkedout-edge` script."""
+    terminal.prepare()
     try:
         cli(prog_name="linkedout-edge")
     except BrokenPipeError:

@@ -5,24 +5,42 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import IO, Any, Protocol
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
+
+from linkedout_edge.cli.terminal import no_color
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _PIPE_WIDTH = 120
+_LINE_EVERY = 10.0
+"""Seconds between two lines about the same stage."""
 
 
 def console() -> Console:
     """Where results go. Into a file or pipe, lines may be longer than rich's 80 columns."""
-    out = Console(file=sys.stdout, highlight=False)
-    return out if out.is_terminal else Console(file=sys.stdout, highlight=False, width=_PIPE_WIDTH)
+    out = _console(sys.stdout)
+    return out if out.is_terminal else _console(sys.stdout, width=_PIPE_WIDTH)
+
+
+def _console(file: IO[str], width: int | None = None) -> Console:
+    # With NO_COLOR rich leaves colours out, but not bold and dim.
+    return Console(file=file, highlight=False, width=width, color_system=None if no_color() else "auto")
 
 
 def note(message: str) -> None:
@@ -56,14 +74,78 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+class Report(Protocol):
+    """Says how far a stage of long work is."""
+
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """`done` of `total` steps of the stage `what` are done; `detail` is shown behind it."""
+
+
 @contextmanager
-def progress(label: str, total: int, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, where someone looks at it; called as ``(done, total)``."""
-    err = Console(file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=quiet or not err.is_terminal) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done, of: bar.update(task, completed=done, total=of)
+def stages(*, patience: float = 0.0, keep: bool = False, quiet: bool = False) -> Iterator[Report]:
+    """Show on stderr how far long work is.
+
+    Where someone watches, a bar; else, in a pipe or log, a line when a stage begins and one every ten seconds.
+
+    Args:
+        patience: Seconds that a stage may last before its first line: short work needs none.
+        keep: Leave the finished bar on the screen.
+        quiet: Show nothing.
+    """
+    err = _console(sys.stderr)
+    if quiet:
+        yield _silent
+    elif not (err.is_terminal and sys.stderr.isatty()) or err.is_dumb_terminal:  # FORCE_COLOR makes no terminal
+        yield _Lines(patience)
+    else:
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(TextColumn("{task.description}", markup=False), *columns, console=err, transient=not keep) as bar:
+            yield _Bar(bar)
+
+
+@contextmanager
+def progress(
+    label: str, total: int, *, patience: float = 2.0, keep: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """`stages` of work that is one stage; called as ``(done, total)``."""
+    with stages(patience=patience, keep=keep) as report:
+        report(label, 0, total)
+        yield partial(report, label)
+
+
+def _silent(what: str, done: int, total: int, detail: str = "") -> None:
+    pass
+
+
+class _Bar:
+    """One bar, which begins again with each stage."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._task = bar, bar.add_task("", total=None)
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+        if what != self._what:
+            self._what = what
+            self._bar.reset(self._task)
+        self._bar.update(self._task, description=printable(what + detail), completed=done, total=total)
+
+
+class _Lines:
+    """Plain lines in place of a bar."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience, self._start = patience, time.monotonic()
+        self._what, self._due = "", 0.0
+
+    def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._due = what, now + self._patience
+        if now >= self._due:
+            self._due = now + _LINE_EVERY
+            counted = f": {done} of {total}" if total > 1 else ""
+            note(f"[{now - self._start:4.0f} s] {what}{counted}{detail}")
 
 
 def printable(text: str) -> str:

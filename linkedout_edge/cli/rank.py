@@ -88,7 +88,7 @@ def rank(
     with Recommender.load(**model, **kept, decoder=decoder) as rec:
         if not history:
             events = list(rec.history)
-        outcome = prepare_and_rank(rec, events, videos, top_k, quiet=as_json)
+        outcome = prepare_and_rank(rec, events, videos, top_k)
         if as_json:
             print_json(outcome.to_dict(explain=explain))
         else:
@@ -115,8 +115,6 @@ def prepare_and_rank(
     events: Sequence[Event],
     candidates: Sequence[str],
     top_k: int | None = None,
-    *,
-    quiet: bool = False,
 ) -> Outcome:
     """Encode with progress, then rank what could be encoded; each failure keeps the role in which it was named."""
     from linkedout_edge import Failed
@@ -126,7 +124,7 @@ def prepare_and_rank(
     # A stored event's file may be gone, and need not be there.
     watched = [e.id for e in events if e.id not in rec.store]
     distinct = list(dict.fromkeys([*watched, *candidates]))
-    with progress("Looking at videos", len(distinct), quiet=quiet) as advance:
+    with progress("Looking at videos", len(distinct)) as advance:
         failed = {f.id: f for f in rec.encode(distinct, advance).failed}
     prepare = time.perf_counter() - start
     ranking = rec.rank(

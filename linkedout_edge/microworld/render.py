@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from linkedout_edge import install
 from linkedout_edge.errors import ArgumentError, BackendError
 from linkedout_edge.microworld.attributes import Attributes
 from linkedout_edge.microworld.lettering import draw_word
@@ -283,7 +284,7 @@ def _write_h264(path: Path, frames: Iterator[np.ndarray], size: int, fps: int) -
 def _write_mpeg4(path: Path, frames: Iterator[np.ndarray], size: int, fps: int) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (size, size))
     if not writer.isOpened():
-        raise BackendError(f"cannot write {path}: check that its folder exists, or install PyAV (pip install av)")
+        raise BackendError(f"cannot write {path}: check that its folder exists, or {install.library('av')}")
     try:
         for frame in frames:
             writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))

@@ -13,6 +13,7 @@ import os
 import zlib
 from typing import Any, Protocol
 
+from linkedout_edge import install
 from linkedout_edge.errors import MissingDependencyError, StorageError, WrongKeyError
 
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1}  # 32 MiB and about 0.1 s
@@ -179,6 +180,6 @@ def _aead(key: bytes) -> Any:
         from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
     except ImportError:
         raise MissingDependencyError(
-            'key= needs the cryptography library: pip install "linkedout-edge[encryption]"'
+            f"key= needs the cryptography library: {install.library('cryptography')}"
         ) from None
     return ChaCha20Poly1305(key)

@@ -186,10 +186,10 @@ def distill(
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
 def evaluate(bundle: str, precision: str | None, backend: str, users: int, as_json: bool) -> None:
     """Take the micro-video exam: unseen combinations, 100 candidates, histories of 2, 8 and 32 events."""
-    from rich.console import Console
     from rich.table import Table
 
     from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import console
     from linkedout_edge.microworld import make_exam
     from linkedout_quant.evaluation.exam import pool_videos, take_exam
 
@@ -213,7 +213,7 @@ def evaluate(bundle: str, precision: str | None, backend: str, users: int, as_js
                 f"{m['auc']:.3f}",
             )
             table.add_row(name, *cells, f"{m['normalised']:.2f}", style="bold" if name == "product" else None)
-        Console().print(table)
+        console().print(table)
 
 
 @click.command()

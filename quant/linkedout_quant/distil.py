@@ -236,7 +236,7 @@ def _remember(
     now = json.loads(json.dumps(now))
     target = run / "run.json"
     if target.exists():
-        before = json.loads(target.read_text())
+        before = json.loads(target.read_text(encoding="utf-8"))
         changed = _differences(before, now)
         if changed:
             raise TrainingError(

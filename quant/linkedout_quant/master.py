@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError
 from linkedout_quant.model import Student
 
-MASTER = "master.safetensors"
+MASTER, RUN = "master.safetensors", "run.json"
 PROMPTS = {
     "general": "what is shown, how does it look and how does it move?",
     "objects": "which object is shown?",
@@ -50,6 +51,20 @@ def save_master(run: Path, student: Student) -> Path:
     return run / MASTER
 
 
+def unfinished(run: Path) -> str:
+    """What to say of a folder without a master: how far the training in it came, and how to go on."""
+    go_on = f"linkedout-edge distill --out {run} and the options it was begun with"
+    if not (run / RUN).exists():
+        return f"{run} holds no {MASTER}: finish the training first ({go_on})"
+    stage, step = "crops", ""
+    for name in ("tower", "language", "clips", "users"):
+        if (run / f"{name}.jsonl").exists():
+            lines = (run / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+            steps = json.loads((run / RUN).read_bytes())["recipe"][name]["steps"]
+            stage, step = name, f", step {json.loads(lines[-1])['step'] if lines else 0} of {steps}"
+    return f"{run}: training not finished: last stage {stage}{step}; go on with {go_on}"
+
+
 def load_student(run: Path) -> Student:
     """The student of a run folder, in float32 from its fp16 master.
 
@@ -57,7 +72,7 @@ def load_student(run: Path) -> Student:
         ArgumentError: the folder holds no finished training, or one of another version of the model.
     """
     if not (run / MASTER).exists():
-        raise ArgumentError(f"{run} holds no {MASTER}: finish the training first (linkedout-edge distill --out {run})")
+        raise ArgumentError(unfinished(run))
     config = msgspec.json.decode((run / "config.json").read_bytes(), type=ModelConfig)
     student = Student(config)
     weights = {k: v.float() if v.is_floating_point() else v for k, v in load_file(run / MASTER).items()}

@@ -14,6 +14,7 @@ import numpy as np
 
 from linkedout_edge.decode import DEFAULT_LIMITS, get_decoder
 from linkedout_edge.errors import ArgumentError, LinkedOutError
+from linkedout_quant.progress import track
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ def load_frames(media: Sequence[Media], frames: int, size: int) -> tuple[list[Me
     arrays: list[np.ndarray] = []
     skipped: list[Skipped] = []
     decode = get_decoder()
-    for item in media:
+    for item in track(media, "reading photos and videos"):
         try:
             arrays.append(
                 load_still(item.path)[None] if item.still else decode(item.path, frames, size, DEFAULT_LIMITS)

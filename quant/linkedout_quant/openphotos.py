@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from linkedout_edge.cli import terminal
 from linkedout_edge.errors import ArgumentError
 from linkedout_quant.progress import track
 
@@ -177,6 +178,7 @@ def write_photos(folder: Path, packages: tuple[Package, ...] = PACKAGES, seed: i
 
 
 if __name__ == "__main__":
+    terminal.prepare()
     if len(sys.argv) != 2:
         sys.exit("usage: python -m linkedout_quant.openphotos FOLDER")
     target = Path(sys.argv[1])

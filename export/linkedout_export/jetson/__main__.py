@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from linkedout_edge.cli import terminal
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import LinkedOutError
 from linkedout_export.jetson.kit import TENSORRT, write_kit
@@ -51,4 +52,5 @@ def main(
 
 
 if __name__ == "__main__":
+    terminal.prepare()
     main()

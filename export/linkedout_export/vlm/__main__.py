@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from linkedout_edge.cli import terminal
 from linkedout_edge.errors import LinkedOutError
 
 
@@ -64,4 +65,5 @@ def main(
 
 
 if __name__ == "__main__":
+    terminal.prepare()
     main()

@@ -89,8 +89,7 @@ def openvino_compressed(encoder: onnx.ModelProto, bits: Literal[8, 4], feeds: Se
     Raises:
         MissingDependencyError: OpenVINO or NNCF is not installed.
     """
-    install = 'pip install "linkedout-edge[openvino,tools]"'
-    require("openvino", "nncf", purpose="OpenVINO weight compression", install=install)
+    require("openvino", "nncf", purpose="OpenVINO weight compression")
     nncf, openvino = import_nncf(), import_openvino()
     with tempfile.TemporaryDirectory() as folder:  # from a file: a graph of a gigabyte is not copied as bytes once more
         onnx.save(encoder, Path(folder) / "encoder.onnx")

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from linkedout_edge import install
 from linkedout_edge.errors import MissingDependencyError
 from linkedout_quant.model import VideoEncoder
 from linkedout_quant.training.clips import caption_logits
@@ -50,7 +51,7 @@ def trigram_perplexity(tokenizer: Tokenizer, training: Sequence[str], captions: 
         from nltk.lm.preprocessing import padded_everygram_pipeline
         from nltk.util import ngrams
     except ImportError as e:
-        raise MissingDependencyError("the trigram baseline needs NLTK: pip install nltk") from e
+        raise MissingDependencyError(f"the trigram baseline needs NLTK: {install.library('nltk')}") from e
 
     def words(texts: Sequence[str]) -> list[list[str]]:
         ids, mask = title_tokens(tokenizer, texts, length)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 
 from linkedout_edge import Event, Recommender, Video
+from linkedout_edge.cli.output import progress
 from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalised, render_frames
 from linkedout_quant.evaluation.baselines import (
@@ -56,7 +57,8 @@ def take_exam(rec: Recommender, exam: Exam, videos: list[Video]) -> dict[str, di
         ``{"8": {"product": {"ndcg@10": …, "normalised": …, "interval": [low, high]}, "random": …}, …}``;
         `normalised` is (NDCG@10 − random) / (ceiling − random).
     """
-    rec.encode(videos)
+    with progress("encoding the exam's clips", len(videos), patience=0.0, keep=True) as advance:
+        rec.encode(videos, advance)
     now = datetime.now(timezone.utc)
     ids = [v.id for v in videos]
     tokens = unit_rows(stored_vectors(rec, ids))
@@ -73,7 +75,7 @@ def take_exam(rec: Recommender, exam: Exam, videos: list[Video]) -> dict[str, di
         "ceiling": lambda u: ceiling_scores(exam, u),
     }
     report: dict[str, dict] = {}
-    for length in sorted({len(u.history) for u in exam.users}):
+    for length in track(sorted({len(u.history) for u in exam.users}), "ranking for users of each length of history"):
         users = [u for u in exam.users if len(u.history) == length]
         rows = {name: [user_metrics(score(u), u.relevant) for u in users] for name, score in scorers.items()}
         means = {name: mean_metrics(r) for name, r in rows.items()}

@@ -42,9 +42,9 @@ def load_recipe(name: str) -> Recipe:
     """
     path = Path(name)
     if name in NAMES:
-        text = files(__package__).joinpath(f"{name}.yaml").read_text()
+        text = files(__package__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     elif path.suffix in (".yaml", ".yml") and path.is_file():
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     else:
         raise ArgumentError(unknown("recipe", name, NAMES) + "; a recipe of your own is named by the path of its .yaml")
     try:

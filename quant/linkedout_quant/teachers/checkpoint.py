@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from linkedout_edge import install
 from linkedout_edge.errors import MissingDependencyError, unknown
 from linkedout_quant.teachers.base import TeacherError
 
@@ -24,10 +25,8 @@ WHOLE = 1 << 30
 STRIDE, BLOCK = 1 << 24, 1 << 16
 """A sample is BLOCK bytes every STRIDE, and the end."""
 
-INSTALL = 'pip install "linkedout-edge[tools]"'
 
-
-def require(*modules: str, purpose: str, install: str = INSTALL) -> None:
+def require(*modules: str, purpose: str) -> None:
     """Check that libraries are installed, before a long way to a less clear error.
 
     Raises:
@@ -35,7 +34,7 @@ def require(*modules: str, purpose: str, install: str = INSTALL) -> None:
     """
     missing = [m for m in modules if find_spec(m) is None]
     if missing:
-        raise MissingDependencyError(f"{purpose} needs {' and '.join(missing)}: {install}")
+        raise MissingDependencyError(f"{purpose} needs {' and '.join(missing)}: {install.extra('tools')}")
 
 
 def locate(source: str | Path) -> Path:
@@ -134,7 +133,7 @@ def read_config(folder: Path) -> Any:
         own = " It brings its own code (auto_map), which is never run here." if "auto_map" in raw else ""
         raise TeacherError(
             f"{folder}: {unknown('architecture', kind, LOOKING)}{own} "
-            "If it is newer than the installed library: pip install --upgrade transformers"
+            f"If it is newer than the installed library: {install.library('transformers', options='--upgrade')}"
         )
     if kind not in LOOKING:
         raise TeacherError(

@@ -49,7 +49,7 @@ class CompositeTeacher:
                 f"{data} holds no teacher/*.tflite with teacher/imagenet_labels.txt: name the folder that does "
                 "(MobileNetV2, uint8, with its labels), or choose a Hugging Face checkpoint as teacher"
             )
-        self.names = (labels / "imagenet_labels.txt").read_text().splitlines()
+        self.names = (labels / "imagenet_labels.txt").read_text(encoding="utf-8").splitlines()
         self.sight = MobileNet(model, threads)
         digest = hashlib.sha256(model.read_bytes())
         digest.update(repr((self.names, SIDE, NAMING_TEMPERATURE, CLASS_TEMPERATURE, CLASS_SHARE)).encode())

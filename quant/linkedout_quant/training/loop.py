@@ -17,18 +17,10 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from torch import nn
 
+from linkedout_edge.cli.output import note, stages
 from linkedout_edge.errors import LinkedOutError
-from linkedout_quant.progress import console
 
 LOG_EVERY = 25
 Losses = Callable[[int, int], dict[str, torch.Tensor]]
@@ -142,16 +134,10 @@ def train_stage(
         modules.eval()
         return
     modules.train()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
     main = accelerator.is_main_process
-    with Progress(*columns, console=console, disable=not main) as progress, log.open("a") as metrics:
-        task = progress.add_task(recipe.name, total=recipe.steps, completed=start)
+    with stages(keep=True, quiet=not main) as report, log.open("a") as metrics:
+        report(recipe.name, start, recipe.steps)
+        loss = ""
         began = time.perf_counter()
         running: dict[str, float] = {}
         counted = 0
@@ -168,14 +154,14 @@ def train_stage(
             for k, v in terms.items():
                 running[k] = running.get(k, 0.0) + v
             counted += 1
-            progress.advance(task)
             if (step + 1) % LOG_EVERY == 0 or step + 1 == recipe.steps:
                 row = {"step": step + 1, "seconds": round(time.perf_counter() - began, 1), "lr": rate, "batch": batch}
                 if main:
                     metrics.write(json.dumps(row | {k: round(v / counted, 4) for k, v in running.items()}) + "\n")
                     metrics.flush()
-                progress.update(task, description=f"{recipe.name} loss {sum(running.values()) / counted:.3f}")
+                loss = f", loss {sum(running.values()) / counted:.3f}"
                 running, counted = {}, 0
+            report(recipe.name, step + 1, recipe.steps, loss)
             if main and ((step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps):
                 state = {"modules": modules.state_dict(), "optimiser": optimiser.state_dict()}
                 _save(checkpoint, {"recipe": asdict(recipe), "step": step + 1, "batch": batch, **state})
@@ -243,6 +229,6 @@ def _backward(
                 ) from e
         # Outside of the handler, whose traceback keeps the failed step's tensors alive.
         batch //= 2
-        console.print(f"{recipe.name}: out of memory at step {step}; the batch is {batch} from here on")
+        note(f"{recipe.name}: out of memory at step {step}; the batch is {batch} from here on")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -12,7 +12,7 @@ def plot_metrics(log: Path, out: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     if not rows:
         return
     terms = [k for k in rows[-1] if k not in ("step", "seconds", "lr", "batch")]
