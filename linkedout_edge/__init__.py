@@ -5,8 +5,11 @@ Example::
     from linkedout_edge import Recommender, Event, Video
 
     with Recommender.load("int8") as rec:
-        for r in rec.rank(["seen/a.mp4", Event("seen/b.mp4", watched=0.2)], ["new/c.mp4", "new/d.mp4"]):
+        ranking = rec.rank(["seen/a.mp4", Event("seen/b.mp4", watched=0.2)], ["new/c.mp4", "new/d.mp4"])
+        for r in ranking:
             print(r.rank, r.id, r.score)
+        for f in ranking.failed:
+            print("not ranked:", f.id, f.reason)
 """
 
 import logging

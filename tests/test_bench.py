@@ -47,7 +47,8 @@ def manifest(tiny_bundle: Path) -> Manifest:
 def short_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three rankings of twelve, in place of two hundred of a hundred."""
     small = make_exam(users_per_length=1, n_candidates=12, pool_size=60)
-    monkeypatch.setitem(exam.SETS, "micro-video exam", lambda rankings: small)
+    for name in exam.SETS:
+        monkeypatch.setitem(exam.SETS, name, lambda rankings: small)
 
 
 def spread(*rounds: float) -> Spread:
@@ -86,6 +87,12 @@ def test_a_run_measures_every_cell(tiny_bundle: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     report = msgspec.json.decode(done.stdout, type=Report)
     assert report == read_report(target)
+    for line in (
+        "loading int8, onnxruntime, cpu",
+        "timing all in turns",
+        "ranking the set with fp32, onnxruntime, cpu",
+    ):
+        assert f"s] {line}" in done.stderr  # nobody watches: a line a stage and row
     assert [c.name for c in report.cells] == ["int8, onnxruntime, cpu", "fp32, onnxruntime, cpu"]
     for cell in report.cells:
         assert not cell.error
@@ -216,12 +223,12 @@ def test_a_backend_or_library_that_is_absent_names_the_install_line(
     manifest: Manifest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(planning.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"pip install \"linkedout-edge\[openvino\]\""):
+    with pytest.raises(MissingDependencyError, match=r"pip install '?openvino"):
         plan(manifest, [], ["openvino"], [])
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     done = run("--from", write(made_up(), tmp_path / "a.json"), "--plot", tmp_path / "a.png")
     assert done.exit_code == 2
-    assert 'pip install "linkedout-edge[bench]"' in done.output
+    assert re.search("pip install '?matplotlib", done.output)
 
 
 def test_without_a_builtin_bundle_it_says_what_to_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -504,3 +511,37 @@ def test_the_set_is_the_exam() -> None:
     chosen = exam.SETS["micro-video exam"](200)
     assert len(chosen.users) == 201
     assert Settings().rankings == 200
+    sample = exam.SETS["micro-video sample"](30)
+    assert len(sample.users) == 30
+    assert len(sample.pool) < 60  # rendered and encoded in seconds
+
+
+def test_a_quick_run_is_the_default_and_full_is_the_readmes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Settings] = []
+
+    def record(settings: Settings, progress: object) -> Report:
+        asked.append(settings)
+        return made_up()
+
+    monkeypatch.setattr("linkedout_edge.bench.measure", record)
+    for arguments in ((), ("--full",), ("--full", "--seconds", 2, "--rankings", 0)):
+        assert run(*arguments).exit_code == 0
+    assert [(s.seconds, s.rankings, s.set) for s in asked] == [
+        (1.0, 30, "micro-video sample"),
+        (6.0, 200, "micro-video exam"),
+        (2.0, 0, "micro-video exam"),
+    ]
+    assert asked[1].command == "linkedout-edge bench --full"
+
+
+def test_the_built_in_bundle_is_named_by_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: list[tuple[object, object]] = []
+
+    def stop(manifest: Manifest, precisions: object, *rest: object) -> list[Cell]:
+        planned.append((manifest.name, precisions))
+        raise ArgumentError("enough")
+
+    monkeypatch.setattr("linkedout_edge.bench.run.plan", stop)
+    assert "enough" in run("--bundle", "int8").stderr
+    assert planned == [("base", ("int8",))]
+    assert "already is a precision" in run("--bundle", "int8", "--precision", "int4").stderr

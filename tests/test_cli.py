@@ -13,7 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from linkedout_edge import Recommender, __version__
+from linkedout_edge import Recommender, __version__, install
 from linkedout_edge.bundle import reader
 from linkedout_edge.cli import main as cli_main
 from linkedout_edge.cli.main import cli
@@ -233,22 +233,28 @@ def test_commands_plug_in(monkeypatch: pytest.MonkeyPatch):
     assert "Says hello." in run("--help").stdout
 
 
+@pytest.fixture
+def torch_of_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the package declares, where it is run from its source tree alone."""
+    monkeypatch.setattr(install, "_requirements", lambda: iter([("torch", "torch>=2.9", "tools")]))
+
+
+@pytest.mark.usefixtures("torch_of_tools")
 def test_a_plug_in_that_lacks_a_library_names_the_pip_line(monkeypatch: pytest.MonkeyPatch):
     with_plugin(monkeypatch, ModuleNotFoundError("No module named 'torch'", name="torch"))
-    monkeypatch.setattr(cli_main, "_extras", lambda: iter([("torch", "tools")]))
     done = run("extra", "--any", "thing")
     assert done.exit_code == 2
-    assert 'pip install "linkedout-edge[tools]"' in done.stderr
+    assert "pip install '.[tools]'" in done.stderr
     assert run("--help").exit_code == 0
 
 
+@pytest.mark.usefixtures("torch_of_tools")
 def test_a_library_that_is_missing_while_running_names_the_pip_line(monkeypatch: pytest.MonkeyPatch):
     def needs_torch() -> None:
         raise ModuleNotFoundError("No module named 'torch.onnx'", name="torch.onnx")
 
     with_plugin(monkeypatch, click.Command("extra", callback=needs_torch))
-    monkeypatch.setattr(cli_main, "_extras", lambda: iter([("torch", "tools")]))
-    assert 'pip install "linkedout-edge[tools]"' in run("extra").stderr
+    assert "pip install '.[tools]'" in run("extra").stderr
 
 
 def test_a_broken_plug_in_breaks_nothing_else(monkeypatch: pytest.MonkeyPatch):

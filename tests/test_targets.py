@@ -366,13 +366,13 @@ def test_calibration_of_another_shape_is_refused(encoder):
         quantise_int8(encoder, [*good[:-1], {k: v for k, v in good[-1].items() if k != "frames"}])
 
 
-@pytest.mark.parametrize(("module", "line"), [("openvino", "linkedout-edge[openvino]"), ("nncf", "nncf>=2.19")])
+@pytest.mark.parametrize(("module", "line"), [("openvino", "'openvino>="), ("nncf", "'nncf>=")])
 def test_an_absent_toolkit_names_its_line(tiny_bundle, tmp_path, monkeypatch, module, line):
     found = formats.importlib.util.find_spec
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == module else found(name))
     with pytest.raises(MissingDependencyError, match=module) as raised:
         verbs.export_bundle(tiny_bundle, tmp_path / "out", "openvino", ["int4"], few)
-    assert f'pip install "{line}"' in str(raised.value)
+    assert f"pip install {line}" in str(raised.value)
     assert not (tmp_path / "out").exists()
 
 

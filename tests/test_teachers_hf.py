@@ -337,7 +337,7 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(checkpoints, 
     import linkedout_quant.teachers.checkpoint as checkpoint
 
     monkeypatch.setattr(checkpoint, "find_spec", lambda name: None if name == "bitsandbytes" else object())
-    with pytest.raises(MissingDependencyError, match=r'bitsandbytes: pip install "linkedout-edge\[tools\]"'):
+    with pytest.raises(MissingDependencyError, match=r"bitsandbytes: pip install '\.\[tools\]'"):
         load_teacher(checkpoints("smolvlm"), load_in="4bit")
 
 

@@ -140,7 +140,10 @@ def _command(ctx: click.Context) -> str:
         if name in left_out or source is None or source.name == "DEFAULT":
             continue
         value = ctx.params[name]
-        words += [option.opts[0], *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+        if value is True:
+            words.append(option.opts[0])
+        else:
+            words += [option.opts[0], *(map(str, value) if isinstance(value, tuple) else [str(value)])]
     return " ".join(words)
 
 
