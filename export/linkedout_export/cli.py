@@ -6,9 +6,10 @@ Names are checked by the tables in `linkedout_export.formats`, which the help is
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,10 +42,10 @@ def _targets_help() -> str:
 class _Source(click.Path):
     """A folder, or a precision of the built-in bundle, which stays text."""
 
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from linkedout_edge.bundle.manifest import PRECISIONS
 
-        return value if value in PRECISIONS else super().convert(value, param, ctx)  # type: ignore[return-value]
+        return value if value in PRECISIONS else super().convert(value, param, ctx)
 
 
 _SOURCE = _Source(exists=True, file_okay=False, path_type=Path)
