@@ -26,6 +26,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from linkedout_edge import install
 from linkedout_edge.decode.colour import needs_mapping, to_sdr
 from linkedout_edge.decode.files import BARE, STILLS, MediaFile, check_file
 from linkedout_edge.decode.frames import Frames, Picker, Reservoir, on_screen, prepare, slot_centres
@@ -61,7 +62,6 @@ _PLAIN = {b"VP80", b"h263", b"flv1", b"mpg1", b"theo", b"wmv1", b"wmv2", b"MP42"
 """Codecs that know neither interlacing nor other colours, and keep to one pixel format."""
 
 _BT709 = Colours(1, 1, 1)
-_INSTEAD = "install PyAV (pip install 'av>=14'), which decodes it, or hand in frames"
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,10 @@ def _packet(capture: cv2.VideoCapture, flag: int) -> bytes:
 
 
 def _not_trusted(file: MediaFile, why: str) -> VideoUnreadableError:
-    return VideoUnreadableError(f"{file.name!r} cannot be decoded by OpenCV: {why}; {_INSTEAD}")
+    return VideoUnreadableError(
+        f"{file.name!r} cannot be decoded by OpenCV: {why}; install PyAV ({install.library('av')}), which decodes it, "
+        f"or hand in frames"
+    )
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from linkedout_edge import install
 from linkedout_edge.decode.colour import needs_mapping, to_sdr
 from linkedout_edge.decode.files import BARE, STILLS, MediaFile, check_file
 from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centres
@@ -120,7 +121,7 @@ def _import_av() -> Any:
         import av
     except ImportError as error:
         raise MissingDependencyError(
-            "PyAV is not installed: pip install 'av>=14', or choose the decoder 'opencv'"
+            f"PyAV is not installed: {install.library('av')}, or choose the decoder 'opencv'"
         ) from error
     return av
 
