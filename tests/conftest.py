@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from linkedout_edge import Recommender
+
+# PyAV loads these with its first stream. Some tests hide PyAV, and a stream must not be the first there.
+with contextlib.suppress(ImportError):
+    import av.audio.stream
+    import av.subtitles.stream
+    import av.video.stream  # noqa: F401
 
 PRECISIONS = ("fp32", "int8")
 # The same examples in every run, and no word about time: a test that fails does so on every machine, however slow.

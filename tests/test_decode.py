@@ -34,7 +34,7 @@ from linkedout_edge.errors import (
 REAL = Path(__file__).parents[2] / "shared" / "data" / "videos"
 CLIPS = sorted(REAL.glob("*.mp4"))
 needs_clips = pytest.mark.skipif(not CLIPS, reason=f"no real clips at {REAL}")
-LIMITS = Limits()
+LIMITS = Limits(max_decode_seconds=600)  # for slow machines
 SIZE = 32
 
 av = pytest.importorskip("av", reason="PyAV makes the clips of these tests")
