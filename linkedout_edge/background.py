@@ -6,16 +6,15 @@ The latest call's videos come first: it is its user who is waiting.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 from linkedout_edge.encoder import Job
 from linkedout_edge.errors import ClosedError, VideoError
+from linkedout_edge.lifetime import OneProcess
 
 logger = logging.getLogger("linkedout_edge")
 
@@ -44,7 +43,7 @@ class Ticket:
         self.dropped = False
 
 
-class Background:
+class Background(OneProcess):
     """Encodes videos in a thread of its own.
 
     Args:
@@ -52,6 +51,7 @@ class Background:
     """
 
     def __init__(self, encode: Encode) -> None:
+        super().__init__()
         self._encode = encode
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, Ticket] = OrderedDict()  # first is next
@@ -86,7 +86,6 @@ class Background:
                 dropped.done = dropped.dropped = True
             if self._waiting and self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="linkedout-encode", daemon=True)
-                _at_exit(self)
                 self._thread.start()
             return tickets[::-1]
 
@@ -122,14 +121,22 @@ class Background:
                     ticket.done = ticket.dropped = True
             self._changed.notify_all()
 
-    def close(self) -> None:
-        """Drop what waits, and return when the video that is being encoded is stored."""
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is to be encoded."""
+        return self._closed
+
+    def close(self, timeout: float | None = None) -> None:
+        """Drop what waits, and return when the video that is being encoded is stored, or after `timeout` seconds."""
         with self._changed:
             self._closed = True
             thread = self._thread
         self.cancel()
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(timeout)
+
+    def _stop(self, until: float) -> None:
+        self.close(max(0.0, until - time.monotonic()))
 
     def _work(self) -> None:
         while True:
@@ -159,16 +166,3 @@ class Background:
             ticket = self._running[job.id]
             ticket.error, ticket.done = error, True
             self._changed.notify_all()
-
-
-def _at_exit(background: Background) -> None:
-    """Stop the thread before the interpreter goes, even if nobody calls `close`: it must not die inside a library."""
-    reference = weakref.ref(background)
-
-    def stop() -> None:
-        alive = reference()
-        if alive is not None:
-            alive.close()
-
-    atexit.register(stop)
-    weakref.finalize(background, atexit.unregister, stop)

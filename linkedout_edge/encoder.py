@@ -26,6 +26,7 @@ from linkedout_edge.errors import (
     VideoUnreadableError,
 )
 from linkedout_edge.inputs import Video
+from linkedout_edge.lifetime import native, submit
 from linkedout_edge.store import Fingerprint, fingerprint
 from linkedout_edge.text import Tokenizer
 
@@ -132,16 +133,17 @@ class Encoder:
         try:
             pending: deque[tuple[Job, Future[_Inputs | VideoError]]] = deque()
             for job in islice(todo, self.workers + self.batch):
-                pending.append((job, pool.submit(self._prepare, job.video)))
+                pending.append((job, submit(pool, self._prepare, job.video)))
             while pending:
                 job, future = pending.popleft()
                 result = future.result()
                 for following in islice(todo, 1):
-                    pending.append((following, pool.submit(self._prepare, following.video)))
+                    pending.append((following, submit(pool, self._prepare, following.video)))
                 yield job, result
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    @native
     def _prepare(self, video: Video) -> _Inputs | VideoError:
         """Everything that can be done apart from the graph, in a worker thread."""
         try:

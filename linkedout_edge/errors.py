@@ -58,6 +58,10 @@ class ClosedError(LinkedOutError, RuntimeError):
     """The recommender was closed; load a new one."""
 
 
+class ForkedError(LinkedOutError, RuntimeError):
+    """The recommender was loaded by the process that this one was forked from; load one here."""
+
+
 class StorageError(LinkedOutError, OSError):
     """What lies in `data_dir` cannot be read or written."""
 

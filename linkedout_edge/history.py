@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, ClosedError
 from linkedout_edge.inputs import Event, EventLike, Video, as_video
+from linkedout_edge.lifetime import OneProcess
 from linkedout_edge.storage.records import Kept
 from linkedout_edge.store import TokenStore
 
@@ -33,7 +34,7 @@ def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-class History:
+class History(OneProcess):
     """Events in the order in which they were added, whatever the clock said then. Usable from several threads.
 
     Args:
@@ -57,6 +58,7 @@ class History:
         database: Database | None = None,
         forgotten: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__()
         if max_events < 1:
             raise ArgumentError(f"max_events must be at least 1, not {max_events}")
         self._store = store
@@ -172,8 +174,8 @@ class History:
 
         `add` keeps nothing, and what is encoded stays in memory until the end. Holds for all threads.
         """
+        self._check_open()
         with self._lock:
-            self._check_open()
             self._incognito += 1
         try:
             with self._store.private():
@@ -197,17 +199,21 @@ class History:
             return iter([e.event for e in self._young(self._entries)])
 
     def __len__(self) -> int:
+        self._check_process()
         with self._lock:
             self._follow()
             return len(self._young(self._entries))
 
     def close(self) -> None:
         """Release the memory."""
+        if self._forked:
+            return
         with self._lock:
             self._closed = True
             self._entries.clear()
 
     def _check_open(self) -> None:
+        self._check_process()
         if self._closed:
             raise ClosedError("the history was closed with its recommender: load a new one")
 

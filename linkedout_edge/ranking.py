@@ -282,6 +282,10 @@ class Ranking(Sequence[Ranked]):
         self._sources = sources
         self._places = range(len(order))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # As with `Ranked`: pickles travel without the arrays behind explanations.
+        return {**vars(self), "_evidence": None}
+
     @property
     def failed(self) -> tuple[Failed, ...]:
         """What could not be used, and why."""

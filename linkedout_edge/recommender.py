@@ -32,6 +32,7 @@ from linkedout_edge.errors import (
 from linkedout_edge.history import History
 from linkedout_edge.inputs import EventLike, Video, VideoLike, as_events, as_video, as_videos, check_list
 from linkedout_edge.intake import Intake
+from linkedout_edge.lifetime import OneProcess
 from linkedout_edge.options import at_least_0, flag, fraction
 from linkedout_edge.options import positive as _positive
 from linkedout_edge.prior import Prior, Priors
@@ -104,7 +105,7 @@ class Info:
         return asdict(self)
 
 
-class Recommender:
+class Recommender(OneProcess):
     """Ranks videos by what was watched, on this device. Make one with `Recommender.load`; usable from several threads.
 
     Attributes:
@@ -121,6 +122,7 @@ class Recommender:
         decoder: DecoderLike,
         database: Database | None = None,
     ) -> None:
+        super().__init__()
         manifest = bundle.manifest
         self._config = manifest.config
         self._sessions = sessions
@@ -275,6 +277,7 @@ class Recommender:
             ArgumentError, ArgumentTypeError: Arguments that make no sense, such as a single str for a list.
             BackendError: The inference library failed.
             ClosedError: After `close`.
+            ForkedError: In a process forked from the one that loaded it.
         """
         return self._rank(
             None,
@@ -491,8 +494,11 @@ class Recommender:
         return replace(self._info, devices=devices, notices=tuple(self._notices))
 
     def close(self) -> None:
-        """Release models, history and store; twice is fine. Any later call raises `ClosedError`."""
-        if self._closed:
+        """Release models, history and store; twice is fine. Any later call raises `ClosedError`.
+
+        In a forked child, whose parent goes on using them, it does nothing.
+        """
+        if self._closed or self._forked:
             return
         self._closed = True
         self._background.close()
@@ -514,10 +520,14 @@ class Recommender:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self._info.backend}, {len(self.store)} videos"
+        if self._closed or self._forked:
+            state = "closed" if self._closed else "forked"
+        else:
+            state = f"{self._info.backend}, {len(self.store)} videos"
         return f"<Recommender {self._info.bundle} {self._info.precision}, {state}>"
 
     def _check_open(self) -> None:
+        self._check_process()
         if self._closed:
             raise ClosedError("the recommender was closed: load a new one with Recommender.load(...)")
 
@@ -647,7 +657,7 @@ class Recommender:
     def _encode_behind(self, jobs: Sequence[Job], finished: Callable[[Job, VideoError | None], None]) -> None:
         """Called by the background thread: encode a few, unless they are known by now."""
         while not self._encoding.acquire(timeout=0.1):
-            if self._closed:
+            if self._background.closed:
                 return
         try:
             needed = []
@@ -660,7 +670,7 @@ class Recommender:
                     finished(job, None)
             with self.store.batch(durable=False), closing(self._encoder.run(needed)) as results:
                 for job, result in results:
-                    if self._closed:
+                    if self._background.closed:
                         return
                     if isinstance(result, Encoded):
                         self.store.put(job.id, *result)

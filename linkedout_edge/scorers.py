@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from linkedout_edge.backends.base import Session
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError
+from linkedout_edge.lifetime import submit
 from linkedout_edge.scoring import Keep, User, pad, padded
 
 logger = logging.getLogger("linkedout_edge")
@@ -216,7 +217,7 @@ class HostScorer:
         if pool is None or total < self.SHARED_FROM:
             work(parts)
         else:
-            others = [pool.submit(work, parts[n :: self._threads]) for n in range(1, self._threads)]
+            others = [submit(pool, work, parts[n :: self._threads]) for n in range(1, self._threads)]
             work(parts[:: self._threads])
             for other in others:
                 other.result()

@@ -38,6 +38,7 @@ from linkedout_edge.errors import (
 )
 from linkedout_edge.idtable import IdTable
 from linkedout_edge.inputs import Video, check_list
+from linkedout_edge.lifetime import OneProcess
 
 if TYPE_CHECKING:
     from linkedout_edge.storage import Database
@@ -328,7 +329,7 @@ class Write:
     removed: list[str] = field(default_factory=list)
 
 
-class TokenStore:
+class TokenStore(OneProcess):
     """Layer tokens of one token space. Usable from several threads.
 
     Args:
@@ -346,6 +347,7 @@ class TokenStore:
         token_space: str = "",
         database: Database | None = None,
     ) -> None:
+        super().__init__()
         if max_videos < 1:
             raise ArgumentError(f"max_videos must be at least 1, not {max_videos}")
         self.lock = threading.RLock()
@@ -398,14 +400,17 @@ class TokenStore:
     # What apps use.
 
     def __contains__(self, id: object) -> bool:
+        self._check_process()
         with self.lock:
             return id in self._ids
 
     def __len__(self) -> int:
+        self._check_process()
         return len(self._ids)
 
     def __iter__(self) -> Iterator[str]:
         """Ids, in the order in which they came."""
+        self._check_process()
         with self.lock:
             return iter(self._in_order()[0])
 
@@ -415,9 +420,9 @@ class TokenStore:
         Args:
             ids: Stored ids, else everything stored. Unknown ones are in ``.missing`` and fail when ranked.
         """
+        self.check_open()
         self.refresh()
         with self.lock:
-            self.check_open()
             if ids is None:
                 return Selection(self, *self._in_order(), (), self.version)
             wanted = list(dict.fromkeys(check_list(ids, "ids")))
@@ -770,6 +775,8 @@ class TokenStore:
 
     def close(self) -> None:
         """Release the memory; write down what was not yet written, if that is possible."""
+        if self._forked:
+            return
         if self._db is not None and not self._closed and self._db.read_only is None:
             try:
                 self._note_uses()
@@ -787,7 +794,8 @@ class TokenStore:
             self._allocate()
 
     def check_open(self) -> None:
-        """Raise `ClosedError` after `close`."""
+        """Raise `ClosedError` after `close`, `ForkedError` in a forked child."""
+        self._check_process()
         if self._closed:
             raise ClosedError("the store was closed with its recommender: load a new one")
 

@@ -172,6 +172,9 @@ class Unusable(DeviceError):
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[Any, ...]:  # by itself an exception is made again from its message alone
+        return type(self), (str(self), self.reason)
+
 
 def fall_back(
     wanted: str, available: Sequence[str], strict: bool, why: str = "", notices: Notices | None = None

@@ -36,6 +36,7 @@ from linkedout_edge.errors import (
     MissingDependencyError,
     unknown,
 )
+from linkedout_edge.lifetime import OneProcess, native
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
@@ -246,6 +247,7 @@ class OnnxRuntimeBackend:
         finally:
             record.close()
 
+    @native
     def _create(
         self,
         model: bytes,
@@ -279,7 +281,7 @@ class OnnxRuntimeBackend:
         )
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(OneProcess):
     """See `linkedout_edge.backends.base.Session`."""
 
     def __init__(self, session: Any, graph: str, device: str) -> None:
@@ -287,13 +289,16 @@ class OnnxRuntimeSession:
         self._graph = graph
         self._outputs = [o.name for o in session.get_outputs()]
         self.device = device
+        super().__init__()
 
+    @native
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Outputs by name.
 
         Raises:
             BackendError: The library failed.
         """
+        self._check_process()
         session = self._session
         if session is None:
             raise ClosedError(f"the {self._graph} graph was closed")
@@ -305,6 +310,9 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Release the graph's memory."""
         self._session = None
+
+    def _native(self) -> tuple[object, ...]:
+        return (self._session,)
 
 
 def tuned(provider: str, device: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from linkedout_edge.errors import (
     MissingDependencyError,
     unknown,
 )
+from linkedout_edge.lifetime import OneProcess, native
 
 DEVICES = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU", "npu": "NPU"}
 VIRTUAL = ("AUTO", "MULTI", "HETERO", "BATCH")
@@ -55,7 +56,7 @@ _DTYPES = {
 }
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(OneProcess):
     """See `linkedout_edge.backends.base.Backend`, and `create_backend` for the arguments."""
 
     name = "openvino"
@@ -98,6 +99,7 @@ class OpenVinoBackend:
                 fall_back(f"device {device!r}", available, strict, f"OpenVINO finds no {self._device}", notices)
                 self._device = "CPU"
         self._static = "NPU" in self._device if static is None else static
+        super().__init__()
 
     def devices(self) -> list[str]:
         """Devices that OpenVINO finds here."""
@@ -141,6 +143,7 @@ class OpenVinoBackend:
             return FixedSession(graph, lambda size: self._load(graph, model, config, size))
         return self._load(graph, model, config, None)
 
+    @native
     def _load(self, graph: str, model: bytes, config: ModelConfig, size: int | None) -> OpenVinoSession:
         try:
             network = self._core.read_model(model, b"")
@@ -217,8 +220,11 @@ class OpenVinoBackend:
         with quiet:
             return OpenVinoSession(self._core.compile_model(network, device, options), graph)
 
+    def _native(self) -> tuple[object, ...]:
+        return (self._core,)
 
-class OpenVinoSession:
+
+class OpenVinoSession(OneProcess):
     """See `linkedout_edge.backends.base.Session`. One request at a time: a request keeps its own buffers."""
 
     def __init__(self, compiled: Any, graph: str) -> None:
@@ -229,6 +235,7 @@ class OpenVinoSession:
         self._names = [o.get_any_name() for o in compiled.outputs]
         self._lock = threading.Lock()
         self._ran_on = ""
+        super().__init__()
 
     @property
     def device(self) -> str:
@@ -239,12 +246,14 @@ class OpenVinoSession:
             self._ran_on = ", ".join(map(str, running)) if isinstance(running, list | tuple) else str(running)
         return self._ran_on
 
+    @native
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Arrays:
         """Outputs by name.
 
         Raises:
             BackendError: The library failed.
         """
+        self._check_process()
         with self._lock:
             request = self._request
             if request is None:
@@ -263,6 +272,9 @@ class OpenVinoSession:
         """Release the graph's memory."""
         with self._lock:
             self._request = self._compiled = None
+
+    def _native(self) -> tuple[object, ...]:
+        return self._compiled, self._request
 
 
 def _joined(providers: list[tuple[str, dict[str, Any]]], available: list[str]) -> tuple[str, dict[str, Any]]:

@@ -21,6 +21,8 @@ class Worker:
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
+        if getattr(sys, "frozen", False):  # sys.executable is the app: it would start itself
+            raise BackendError("bench starts Python of its own, which a frozen app has not: run it in an installation")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the worker)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "linkedout_edge.bench.worker"],

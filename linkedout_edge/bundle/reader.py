@@ -9,9 +9,10 @@ import hashlib
 import importlib.resources
 import os
 import stat
+import sys
 import zipfile
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from linkedout_edge import install
 from linkedout_edge.bundle.manifest import (
@@ -30,6 +31,9 @@ from linkedout_edge.errors import (
     BundleNotFoundError,
     unknown,
 )
+
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
 
 MAX_FILE_BYTES = (1 << 31) - 1
 """A graph is one protobuf message, and those end here."""
@@ -116,6 +120,26 @@ class _Zip:
         self._zip.close()
 
 
+class _Archived:
+    """The embedded bundle where the package itself lies in an archive, such as a zipapp."""
+
+    def __init__(self, root: Traversable) -> None:
+        self._root = root
+
+    def read(self, path: str, limit: int) -> bytes:
+        try:
+            with self._root.joinpath(*path.split("/")).open("rb") as f:
+                data: bytes = f.read(limit + 1)
+        except (OSError, KeyError, zipfile.BadZipFile) as e:
+            raise BundleCorruptError(f"{path} cannot be read from the archive that holds the package: {e}") from e
+        if len(data) > limit:
+            raise BundleCorruptError(f"{path} in the package's archive has more than {limit:,} bytes")
+        return data
+
+    def close(self) -> None:
+        pass
+
+
 class Bundle:
     """An open bundle and the chosen precision. Close it when the graphs have been loaded.
 
@@ -173,14 +197,23 @@ class Bundle:
 
 
 def embedded_folder() -> Path:
-    """Where the bundle inside the package lies, or would lie."""
-    return Path(str(importlib.resources.files("linkedout_edge"))) / "bundles" / "base"
+    """Where the bundle inside the package lies, or would lie; no real folder if the package is inside an archive."""
+    return Path(str(_embedded()))
+
+
+def _embedded() -> Traversable:
+    return importlib.resources.files("linkedout_edge") / "bundles" / "base"
+
+
+def _embedded_source() -> _Source:
+    root = _embedded()
+    return _Folder(root) if isinstance(root, Path) else _Archived(root)
 
 
 def embedded_precisions() -> list[str]:
     """Precisions of the embedded bundle; empty if the installation has none."""
     try:
-        return list(_manifest(_Folder(embedded_folder())).precisions)
+        return list(_manifest(_embedded_source()).precisions)
     except BundleCorruptError:
         return []
 
@@ -229,16 +262,32 @@ def _open_embedded(name: str, precision: str | None) -> Bundle:
             f"load({name!r}, precision={precision!r}) contradicts itself: {name!r} already is a precision of the "
             f"embedded bundle. Use load({precision!r}), or load(folder, precision={precision!r})"
         )
-    folder = embedded_folder()
-    if not (folder / MANIFEST).is_file():
+    if not (_embedded() / MANIFEST).is_file():
         raise BundleNotFoundError(
-            f"this installation has no embedded bundle: pass a bundle's folder or .zip, or {install.again()}"
+            _incomplete()
+            or f"this installation has no embedded bundle: pass a bundle's folder or .zip, or {install.again()}"
         )
-    source = _Folder(folder)
+    source = _embedded_source()
     manifest = _manifest(source)
     if name not in manifest.precisions:
         raise ArgumentError(unknown("precision of the embedded bundle", name, manifest.precisions))
-    return Bundle(source, manifest, name, folder, embedded=True)
+    return Bundle(source, manifest, name, embedded_folder(), embedded=True)
+
+
+def _incomplete() -> str:
+    """What an app that carries the package without its bundle has to change; "" if it is not such an app."""
+    other = "or pass load() a bundle's folder or .zip (docs/processes.md)"
+    if getattr(sys, "frozen", False):
+        return (
+            "this app was frozen without the built-in bundle: add the option --collect-data linkedout_edge to "
+            f"PyInstaller, or the folder linkedout_edge/bundles to another freezer's data files, {other}"
+        )
+    if not isinstance(_embedded(), Path):
+        return (
+            "the package is inside an archive that lacks its built-in bundle: put the whole folder linkedout_edge "
+            f"into it, bundles included, {other}"
+        )
+    return ""
 
 
 def _manifest(source: _Source) -> Manifest:

@@ -19,6 +19,7 @@ from pathlib import Path
 from linkedout_edge.errors import (
     ArgumentError,
     ClosedError,
+    ForkedError,
     StorageBusyError,
     StorageDamagedError,
     StorageError,
@@ -26,6 +27,7 @@ from linkedout_edge.errors import (
     StorageReadOnlyError,
     StorageVersionError,
 )
+from linkedout_edge.lifetime import OneProcess, check_running
 from linkedout_edge.storage import damage
 from linkedout_edge.storage.encryption import Codec, Plain, codec_for, new_secrets
 
@@ -58,7 +60,7 @@ CREATE TRIGGER video_removed AFTER DELETE ON videos BEGIN INSERT INTO changes (v
 """`key` is a hash of the id; `changes` tells other processes which rows of `videos` to read again."""
 
 
-class Database:
+class Database(OneProcess):
     """An open database. Usable from several threads; not after a fork.
 
     Args:
@@ -87,9 +89,9 @@ class Database:
         self._broken = False
         self.generation = 0
         """Changes when the database was set aside and rebuilt: rows have other numbers then."""
-        self._pid = os.getpid()
         _make_folder(self.folder)
         self._open_or_rebuild()
+        super().__init__()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -98,6 +100,7 @@ class Database:
         Raises:
             StorageError: It cannot be written (see its subclasses).
         """
+        self._check_process()
         with self.lock:
             self._check()
             if self.read_only is not None:
@@ -124,6 +127,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """For queries; fetch all of their rows inside."""
+        self._check_process()
         with self.lock:
             self._check()
             try:
@@ -136,11 +140,12 @@ class Database:
 
         Does not wait: while this process writes itself, it is None.
         """
-        if not self.lock.acquire(blocking=False):
+        if self._forked or not self.lock.acquire(blocking=False):
             return None
         try:
-            if self._closed or os.getpid() != self._pid:
+            if self._closed:
                 return None
+            check_running()
             now = self.data_version()
         except sqlite3.Error:
             return None  # whoever reads or writes next says what is wrong
@@ -170,18 +175,33 @@ class Database:
 
     def close(self) -> None:
         """Close it; twice is fine."""
+        if self._forked:
+            return
         with self.lock:
             if self._closed:
                 return
             self._closed = True
-            if os.getpid() == self._pid:
-                self._con.close()
+            self._con.close()
+
+    def _native(self) -> tuple[object, ...]:
+        return (self._con,)
+
+    def _left_behind(self) -> None:
+        idle = self.lock.acquire(blocking=False)  # else a thread of the parent was using it
+        super()._left_behind()
+        if not self._closed and self._file is not None:
+            _inherited.append((self._file, self._con if idle and not self._con.in_transaction else None))
+
+    def _busy(self) -> bool:
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
+            return False
+        return True
 
     def _check(self) -> None:
         if self._closed:
             raise ClosedError("the database was closed with its recommender: load a new one")
-        if os.getpid() != self._pid:
-            raise StorageError("this process was forked from the one that opened data_dir: load a recommender in each")
+        check_running()
         if self._broken and not self._con.in_transaction:
             self._con.close()
             self._open_or_rebuild()
@@ -190,6 +210,7 @@ class Database:
 
     def _open_or_rebuild(self) -> None:
         with _only_opener(self.folder):
+            _let_go_of(self._file_number())
             try:
                 self._open(self._key)
             except damage.DamagedError as e:
@@ -355,6 +376,30 @@ class Database:
                 f"another process has held the database in data_dir for more than {_BUSY_SECONDS:.0f} s: try again"
             )
         return StorageError(f"the database in data_dir cannot be used: {e}")
+
+
+_inherited: list[tuple[tuple[int, int], sqlite3.Connection | None]] = []
+"""File and connection of databases that were open when this process was forked; None where one was in use just then."""
+
+
+def _let_go_of(file: tuple[int, int] | None) -> None:
+    """Close inherited connections to a file before it is opened.
+
+    SQLite keeps one record of its locks on a file. The inherited one says that there are some; they are the parent's,
+    so SQLite would take none here. When the parent closed the database, it would remove the log that this process still
+    writes to.
+
+    Raises:
+        ForkedError: One cannot be closed.
+    """
+    for entry in [e for e in _inherited if e[0] == file]:
+        if entry[1] is None:
+            raise ForkedError(
+                "data_dir was being read or written in the moment in which this process was forked from the one that "
+                "has it open: fork again, or load a recommender only after the fork (docs/processes.md)"
+            )
+        entry[1].close()
+        _inherited.remove(entry)
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,0 +1,6 @@
+"""What the command line needs besides: commands are imported by name, and are looked up in the metadata."""
+
+from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
+
+hiddenimports = collect_submodules("linkedout_edge.cli")
+datas = [*collect_data_files("linkedout_edge.cli"), *copy_metadata("linkedout-edge")]
