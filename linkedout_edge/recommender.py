@@ -617,6 +617,7 @@ class Recommender(OneProcess):
                     done += 1
                     if progress:
                         progress(done, total)
+                        self._check_process()  # it may have forked, and the threads that decode are not here
                     if stop is not None and stop.is_set():
                         break
         return encoded
