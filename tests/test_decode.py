@@ -543,7 +543,7 @@ def test_get_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
         get_decoder("opencvv")
     monkeypatch.setitem(sys.modules, "av", None)
     assert get_decoder().name == "opencv"
-    with pytest.raises(MissingDependencyError, match="pip install 'av>=14'"):
+    with pytest.raises(MissingDependencyError, match="pip install 'av>=14.2'"):
         get_decoder("pyav")
 
 
