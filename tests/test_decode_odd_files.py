@@ -367,6 +367,18 @@ def hdr(images: list[np.ndarray], transfer: int) -> list[np.ndarray]:
     return found
 
 
+def write_bt2020(path: Path, images: list[np.ndarray], transfer: int) -> Path:
+    return write(
+        path,
+        hdr(images, transfer),
+        codec="libx265",
+        pixels="yuv420p10le",
+        source="yuv420p10le",
+        colours=(9, transfer, 9),
+        options={"x265-params": f"log-level=none:colorprim=9:transfer={transfer}:colormatrix=9", "crf": "6"},
+    )
+
+
 def muted(image: np.ndarray) -> np.ndarray:
     """With colours as cameras see them."""
     grey = image.mean(-1, keepdims=True)
@@ -378,15 +390,7 @@ def muted(image: np.ndarray) -> np.ndarray:
 def test_bt2020_is_mapped(tmp_path: Path, transfer: int, ending: str) -> None:
     """HDR looks like the SDR it was made of, in both decoders alike, and as fast."""
     images = [muted(scene(i)) for i in range(16)]
-    path = write(
-        tmp_path / f"v.{ending}",
-        hdr(images, transfer),
-        codec="libx265",
-        pixels="yuv420p10le",
-        source="yuv420p10le",
-        colours=(9, transfer, 9),
-        options={"x265-params": f"log-level=none:colorprim=9:transfer={transfer}:colormatrix=9", "crf": "8"},
-    )
+    path = write_bt2020(tmp_path / f"v.{ending}", images, transfer)
     a, b = (get_decoder(name)(path, 8, SIZE, LIMITS) for name in ("pyav", "opencv"))
     assert far(a, b) < TENTH
     want = np.stack([prepare(images[i], SIZE) for i in range(1, 16, 2)])
@@ -401,15 +405,7 @@ def test_tokens_of_hdr_are_those_of_sdr(tmp_path: Path, transfer: int) -> None:
     for i in range(3):
         images = [muted(f) for f in render_frames(random_attributes(rng), i, np.linspace(0, 1, 16), 128)]
         write(tmp_path / f"sdr{i}.mp4", images, options={"crf": "4"})
-        write(
-            tmp_path / f"hdr{i}.mp4",
-            hdr(images, transfer),
-            codec="libx265",
-            pixels="yuv420p10le",
-            source="yuv420p10le",
-            colours=(9, transfer, 9),
-            options={"x265-params": f"log-level=none:colorprim=9:transfer={transfer}:colormatrix=9", "crf": "6"},
-        )
+        write_bt2020(tmp_path / f"hdr{i}.mp4", images, transfer)
     for name in ("pyav", "opencv"):
         with Recommender.load("int8", decoder=name, threads=1) as rec:
             ids = [str(tmp_path / f"{k}{i}.mp4") for k in ("sdr", "hdr") for i in range(3)]
