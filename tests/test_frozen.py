@@ -67,7 +67,7 @@ def test_the_hook_takes_the_whole_command_line() -> None:
 
 def test_a_frozen_app_without_the_bundle_is_told_what_to_add(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    monkeypatch.setattr(reader, "_embedded", lambda: tmp_path)
+    monkeypatch.setattr(reader, "embedded_folder", lambda: tmp_path)
     with pytest.raises(errors.BundleNotFoundError, match="--collect-data linkedout_edge"):
         Recommender.load("int8")
 

@@ -196,17 +196,13 @@ class Bundle:
         self.close()
 
 
-def embedded_folder() -> Path:
-    """Where the bundle inside the package lies, or would lie; no real folder if the package is inside an archive."""
-    return Path(str(_embedded()))
-
-
-def _embedded() -> Traversable:
+def embedded_folder() -> Traversable:
+    """Where the bundle inside the package lies, or would lie: a `Path`, unless the package is inside an archive."""
     return importlib.resources.files("linkedout_edge") / "bundles" / "base"
 
 
 def _embedded_source() -> _Source:
-    root = _embedded()
+    root = embedded_folder()
     return _Folder(root) if isinstance(root, Path) else _Archived(root)
 
 
@@ -262,7 +258,8 @@ def _open_embedded(name: str, precision: str | None) -> Bundle:
             f"load({name!r}, precision={precision!r}) contradicts itself: {name!r} already is a precision of the "
             f"embedded bundle. Use load({precision!r}), or load(folder, precision={precision!r})"
         )
-    if not (_embedded() / MANIFEST).is_file():
+    folder = embedded_folder()
+    if not (folder / MANIFEST).is_file():
         raise BundleNotFoundError(
             _incomplete()
             or f"this installation has no embedded bundle: pass a bundle's folder or .zip, or {install.again()}"
@@ -271,7 +268,7 @@ def _open_embedded(name: str, precision: str | None) -> Bundle:
     manifest = _manifest(source)
     if name not in manifest.precisions:
         raise ArgumentError(unknown("precision of the embedded bundle", name, manifest.precisions))
-    return Bundle(source, manifest, name, embedded_folder(), embedded=True)
+    return Bundle(source, manifest, name, Path(str(folder)), embedded=True)
 
 
 def _incomplete() -> str:
@@ -282,7 +279,7 @@ def _incomplete() -> str:
             "this app was frozen without the built-in bundle: add the option --collect-data linkedout_edge to "
             f"PyInstaller, or the folder linkedout_edge/bundles to another freezer's data files, {other}"
         )
-    if not isinstance(_embedded(), Path):
+    if not isinstance(embedded_folder(), Path):
         return (
             "the package is inside an archive that lacks its built-in bundle: put the whole folder linkedout_edge "
             f"into it, bundles included, {other}"
