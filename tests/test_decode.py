@@ -161,7 +161,7 @@ def test_decoders_agree_on_a_moving_scene(clip: Path) -> None:
 
 
 @needs_clips
-@pytest.mark.parametrize("path", CLIPS, ids=str)
+@pytest.mark.parametrize("path", CLIPS, ids=[p.stem for p in CLIPS])
 def test_real_clips(path: Path) -> None:
     a, b = (get_decoder(name)(path, 8, 128, LIMITS).astype(int) for name in ("pyav", "opencv"))
     assert a.shape == b.shape == (8, 128, 128, 3)

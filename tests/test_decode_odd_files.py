@@ -23,7 +23,7 @@ av = pytest.importorskip("av", reason="PyAV makes the clips of these tests")
 from media import greys, scene, scenes, which, write  # noqa: E402
 
 SIZE = 64
-LIMITS = Limits()
+LIMITS = Limits(max_decode_seconds=600)  # for slow machines
 CLOSE = 4.0
 """Grey levels by which two decoders may differ on average."""
 
