@@ -36,14 +36,14 @@ def contender_spec(kind: str, config: ModelConfig, threads: int, data: Path | No
     return {"kind": kind, "model": str(find_mobilenet(data)), "threads": threads}
 
 
-def find_mobilenet(data: Path | None) -> Path:
-    """The one ``.tflite`` below a data folder.
+def find_mobilenet(data: Path | None, wanted: str = "--against mobilenet") -> Path:
+    """The one ``.tflite`` below a data folder; `wanted` is the option that needs it.
 
     Raises:
         ArgumentError: No folder, or no model in it.
     """
     if data is None:
-        raise ArgumentError("--against mobilenet needs --data FOLDER, with the model in FOLDER/teacher/*.tflite")
+        raise ArgumentError(f"{wanted} needs --data FOLDER, with the model in FOLDER/teacher/*.tflite")
     found = sorted([*data.glob("*.tflite"), *data.glob("teacher/*.tflite")])
     if not found:
         raise ArgumentError(f"{data} holds no *.tflite, and neither does its folder teacher: see --data")

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-_STAGE = click.Choice(["crops", "tower", "language", "clips", "users"])  # distil.STAGES, whose module loads torch
+from linkedout_edge.cli.options import SeveralValues
+
+if TYPE_CHECKING:
+    from linkedout_quant.evaluation.tastes import Taste
+
+# What distil.STAGES, tastes.TASTES and yardstick.BASELINES say; their modules load torch.
+_STAGE = click.Choice(["crops", "tower", "language", "clips", "users"])
+_TASTE = click.Choice(["one", "mixed", "session"])
+_BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
 
 
 @click.command()
@@ -173,7 +183,7 @@ def distill(
         click.echo(f"stopped after {until}; the same command without --until goes on")
 
 
-@click.command()
+@click.command(cls=SeveralValues)
 @click.option(
     "--bundle",
     default="int8",
@@ -182,38 +192,110 @@ def distill(
 )
 @click.option("--precision", default=None, help="Precision within a bundle given by path.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or openvino.")
-@click.option("--users", default=120, show_default=True, help="Users per length of history.")
+@click.option(
+    "--photos",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Rank photos filmed as clips: a folder whose sub-folders are kinds of things.",
+)
+@click.option("--index", help="A .csv in that folder that says what each photo shows, instead of sub-folders.")
+@click.option(
+    "--taste",
+    "tastes",
+    multiple=True,
+    metavar="one|mixed|session...",
+    type=_TASTE,
+    help="What users like: one kind of thing, two, or one in a feed that begins with nothing. "
+    "[default: with --photos all three, without them the exam]",
+)
+@click.option(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    metavar="NAME...",
+    type=_BASELINE,
+    help="What a taste is ranked by beside the product: random, histogram, cosine (of the same tokens), teacher. "
+    "[default: the first three]",
+)
+@click.option(
+    "--data", type=click.Path(file_okay=False, path_type=Path), help="Folder with teacher/*.tflite, for the teacher."
+)
+@click.option(
+    "--users",
+    type=click.IntRange(min=1),
+    help="Users of each taste [default: 400], or of each length of history in the exam [default: 120].",
+)
+@click.option("--seed", default=1, show_default=True, help="Of the tastes' users, and of how photos are filmed.")
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
-def evaluate(bundle: str, precision: str | None, backend: str, users: int, as_json: bool) -> None:
-    """Take the micro-video exam: unseen combinations, 100 candidates, histories of 2, 8 and 32 events."""
-    from rich.table import Table
+def evaluate(
+    bundle: str,
+    precision: str | None,
+    backend: str,
+    photos: Path | None,
+    index: str | None,
+    tastes: tuple[Taste, ...],
+    baselines: tuple[str, ...],
+    data: Path | None,
+    users: int | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Measure how well a bundle ranks: the micro-video exam, or users of three tastes on your photos.
 
+    The exam: unseen combinations, 100 candidates, histories of 2, 8 and 32 events. --taste without --photos asks the
+    photos' questions of its micro-videos.
+    """
     from linkedout_edge import Recommender
-    from linkedout_edge.cli.output import console
+    from linkedout_edge.bench.against import find_mobilenet
+    from linkedout_edge.cli.output import console, note, print_json
+    from linkedout_edge.errors import ArgumentError
     from linkedout_edge.microworld import make_exam
     from linkedout_quant.evaluation.exam import pool_videos, take_exam
+    from linkedout_quant.evaluation.photos import film, find_photos
+    from linkedout_quant.evaluation.tables import by_kind, exam_tables, taste_table
+    from linkedout_quant.evaluation.tastes import TASTES, able_kinds, clip_kinds
+    from linkedout_quant.evaluation.yardstick import BASELINES, encode_pool, measure_tastes, micro_clips
 
-    exam = make_exam(users_per_length=users)
-    with Recommender.load(bundle, precision=precision, backend=backend) as rec:
-        report = take_exam(rec, exam, pool_videos(exam))
-    if as_json:
-        click.echo(json.dumps(report))
+    if index is not None and photos is None:
+        raise ArgumentError("--index says what --photos show: name their folder, too")
+    if baselines and photos is None and not tastes:
+        raise ArgumentError("the exam has baselines of its own: --baseline goes with --taste or --photos")
+    if photos is None and not tastes:
+        count = users or 120
+        exam = make_exam(users_per_length=count)
+        with Recommender.load(bundle, precision=precision, backend=backend) as rec:
+            report = take_exam(rec, exam, pool_videos(exam))
+        if as_json:
+            click.echo(json.dumps(report))
+            return
+        for table in exam_tables(report, count):
+            console().print(table)
         return
-    for length, rows in report.items():
-        table = Table(title=f"{length} watched videos, {users} users, 100 candidates")
-        for column in ("", "NDCG@10", "95 %", "HR@10", "MRR@10", "AUC", "of the way from random to ceiling"):
-            table.add_column(column, justify="left" if not column else "right")
-        for name, m in rows.items():
-            low, high = m["interval"]
-            cells = (
-                f"{m['ndcg@10']:.3f}",
-                f"{low:.3f} – {high:.3f}",
-                f"{m['hr@10']:.3f}",
-                f"{m['mrr@10']:.3f}",
-                f"{m['auc']:.3f}",
-            )
-            table.add_row(name, *cells, f"{m['normalised']:.2f}", style="bold" if name == "product" else None)
-        console().print(table)
+
+    asked = list(dict.fromkeys(tastes or TASTES))
+    beside = list(dict.fromkeys(baselines or BASELINES[:3]))
+    teacher = find_mobilenet(data, "--baseline teacher") if "teacher" in beside else None
+    if photos is None:
+        exam = make_exam(users_per_length=1)
+        kinds, clips = clip_kinds([a for a, _ in exam.pool]), micro_clips(exam)
+    else:
+        found = find_photos(photos, index)
+        kinds, clips = found.kinds, film(found.paths, seed)
+    for taste in asked:
+        able_kinds(kinds, taste)  # before minutes of encoding
+    with Recommender.load(bundle, precision=precision, backend=backend) as rec:
+        pool = encode_pool(rec, clips, kinds, beside, teacher)
+        reports = measure_tastes(rec, pool, asked, beside, users or 400, seed)
+    counts = dict(zip(pool.kinds.names, pool.kinds.member.sum(1).tolist(), strict=True))
+    if as_json:
+        print_json({"kinds": counts, "skipped": pool.skipped, "tastes": msgspec.to_builtins(reports)})
+        return
+    for reason in pool.skipped:
+        note(f"skipped: {reason}")
+    note(f"{len(pool.ids)} clips: " + ", ".join(f"{kind} {n}" for kind, n in counts.items()))
+    for taste_report in reports:
+        console().print(taste_table(taste_report))
+        if line := by_kind(taste_report):
+            console().print(line, style="dim", markup=False)
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def find_media(sources: Iterable[Path], *, split: str | None = None, collection:
             for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in STILLS | VIDEOS):
                 found.setdefault(path, [])
         elif source.is_file() and source.suffix.lower() == ".csv":
-            for path, text in _index_rows(source, split):
+            for path, text in _captions(source, split):
                 found.setdefault(path, []).extend([text] if text else [])
         else:
             raise ArgumentError(
@@ -97,20 +97,30 @@ def new_media(found: Iterable[Media], known: Iterable[Media]) -> list[Media]:
     return [m for m in found if m.path.resolve() not in files]
 
 
-def _index_rows(index: Path, split: str | None) -> Iterable[tuple[Path, str]]:
+def read_index(
+    index: Path, take: Callable[[dict[str, str]], bool] = lambda row: True
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Rows of a CSV index, each with the file that it names.
+
+    Args:
+        index: The CSV file.
+        take: Whether a row is wanted. The files of others need not be there.
+
+    Raises:
+        ArgumentError: no column of `FILE_COLUMNS`, or a wanted file that is nowhere below the index's folder.
+    """
     by_name: dict[str, Path] | None = None
     with index.open(newline="", encoding="utf-8") as f:
         reader = csv.DictReader(f)
         columns = reader.fieldnames or ()
         file_column = next((c for c in FILE_COLUMNS if c in columns), None)
-        text_column = next((c for c in TEXT_COLUMNS if c in columns), None)
         if file_column is None:
             raise ArgumentError(
                 f"{index} has the columns {', '.join(columns) or '(none)'}: "
                 f"one of {', '.join(FILE_COLUMNS)} must name the files"
             )
         for row in reader:
-            if split is not None and row.get("split") not in (None, "", split):
+            if not take(row):
                 continue
             path = index.parent / row[file_column]
             if not path.exists():
@@ -122,7 +132,15 @@ def _index_rows(index: Path, split: str | None) -> Iterable[tuple[Path, str]]:
                         "correct the index, or put the file there"
                     )
                 path = by_name[Path(row[file_column]).name]
-            yield path, (row[text_column] or "").strip() if text_column else ""
+            yield path, row
+
+
+def _captions(index: Path, split: str | None) -> Iterator[tuple[Path, str]]:
+    def take(row: dict[str, str]) -> bool:
+        return split is None or row.get("split") in (None, "", split)
+
+    for path, row in read_index(index, take):
+        yield path, (next((row[c] for c in TEXT_COLUMNS if c in row), None) or "").strip()
 
 
 def load_still(path: Path) -> np.ndarray:

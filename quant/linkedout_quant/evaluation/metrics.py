@@ -17,12 +17,13 @@ from torchmetrics.functional.retrieval import (
 CUTS = (5, 10, 20)
 
 
-def user_metrics(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
+def user_metrics(scores: np.ndarray, relevant: np.ndarray, cuts: Sequence[int] = CUTS) -> dict[str, float]:
     """Metrics of one user.
 
     Args:
         scores: float [C], higher is better. Ties are broken by position, as a ranking that keeps input order does.
         relevant: bool [C].
+        cuts: k of HR@k, NDCG@k and MRR@k.
     """
     # Metrics sort by score alone; ranks in place of scores make them see the very order that a user would.
     order = np.argsort(-scores, kind="stable")
@@ -31,7 +32,7 @@ def user_metrics(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
     preds[torch.from_numpy(order.copy())] = torch.arange(len(scores), 0, -1, dtype=torch.float32) / len(scores)
     target = torch.from_numpy(np.array(relevant, bool))
     row = {"auc": float(retrieval_auroc(preds, target))}
-    for k in CUTS:
+    for k in cuts:
         row[f"hr@{k}"] = float(retrieval_hit_rate(preds, target, top_k=k))
         row[f"ndcg@{k}"] = float(retrieval_normalized_dcg(preds, target, top_k=k))
         row[f"mrr@{k}"] = float(retrieval_reciprocal_rank(preds, target, top_k=k))
@@ -48,6 +49,23 @@ def bootstrap_interval(values: Sequence[float], rounds: int = 1000, seed: int = 
     x, rng = np.asarray(values), np.random.default_rng(seed)
     means = x[rng.integers(0, len(x), (rounds, len(x)))].mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def grouped_interval(groups: Sequence[np.ndarray], rounds: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of the mean over groups of each group's mean, by bootstrap over groups and over users in them.
+
+    Args:
+        groups: values float [users] of each group, none empty. Of a single group it is an interval over users.
+        rounds, seed: of the bootstrap.
+    """
+    rng = np.random.default_rng(seed)
+    picks = rng.integers(0, len(groups), (rounds, len(groups)))
+    means = np.zeros(picks.shape)
+    for g, values in enumerate(groups):
+        here = picks == g
+        means[here] = values[rng.integers(0, len(values), (here.sum(), len(values)))].mean(1)
+    low, high = np.percentile(means.mean(1), [2.5, 97.5])
     return float(low), float(high)
 
 
