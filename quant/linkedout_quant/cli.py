@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ import msgspec
 from linkedout_edge.cli.options import SeveralValues
 
 if TYPE_CHECKING:
+    from linkedout_edge import Recommender
     from linkedout_quant.evaluation.tastes import Taste
 
 # What distil.STAGES, tastes.TASTES and yardstick.BASELINES say; their modules load torch.
@@ -224,7 +227,13 @@ def distill(
     type=click.IntRange(min=1),
     help="Users of each taste [default: 400], or of each length of history in the exam [default: 120].",
 )
-@click.option("--seed", default=1, show_default=True, help="Of the tastes' users, and of how photos are filmed.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Of the tastes' users, and of how photos are filmed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
 def evaluate(
     bundle: str,
@@ -245,35 +254,58 @@ def evaluate(
     photos' questions of its micro-videos.
     """
     from linkedout_edge import Recommender
-    from linkedout_edge.bench.against import find_mobilenet
-    from linkedout_edge.cli.output import console, note, print_json
     from linkedout_edge.errors import ArgumentError
-    from linkedout_edge.microworld import make_exam
-    from linkedout_quant.evaluation.exam import pool_videos, take_exam
-    from linkedout_quant.evaluation.photos import film, find_photos
-    from linkedout_quant.evaluation.tables import by_kind, exam_tables, taste_table
-    from linkedout_quant.evaluation.tastes import TASTES, able_kinds, clip_kinds
-    from linkedout_quant.evaluation.yardstick import BASELINES, encode_pool, measure_tastes, micro_clips
 
     if index is not None and photos is None:
         raise ArgumentError("--index says what --photos show: name their folder, too")
-    if baselines and photos is None and not tastes:
+    load = partial(Recommender.load, bundle, precision=precision, backend=backend)
+    if photos is not None or tastes:
+        _measure_tastes(load, photos, index, tastes, baselines, data, users or 400, seed, as_json)
+    elif baselines:
         raise ArgumentError("the exam has baselines of its own: --baseline goes with --taste or --photos")
-    if photos is None and not tastes:
-        count = users or 120
-        exam = make_exam(users_per_length=count)
-        with Recommender.load(bundle, precision=precision, backend=backend) as rec:
-            report = take_exam(rec, exam, pool_videos(exam))
-        if as_json:
-            click.echo(json.dumps(report))
-            return
-        for table in exam_tables(report, count):
-            console().print(table)
+    else:
+        _take_exam(load, users or 120, as_json)
+
+
+def _take_exam(load: Callable[[], Recommender], users: int, as_json: bool) -> None:
+    from linkedout_edge.cli.output import console
+    from linkedout_edge.microworld import make_exam
+    from linkedout_quant.evaluation.exam import pool_videos, take_exam
+    from linkedout_quant.evaluation.tables import exam_tables
+
+    exam = make_exam(users_per_length=users)
+    with load() as rec:
+        report = take_exam(rec, exam, pool_videos(exam))
+    if as_json:
+        click.echo(json.dumps(report))
         return
+    for table in exam_tables(report, users):
+        console().print(table)
+
+
+def _measure_tastes(
+    load: Callable[[], Recommender],
+    photos: Path | None,
+    index: str | None,
+    tastes: Sequence[Taste],
+    baselines: Sequence[str],
+    data: Path | None,
+    users: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    from linkedout_edge.bench.against import find_mobilenet
+    from linkedout_edge.cli.output import console, note, print_json
+    from linkedout_edge.microworld import make_exam
+    from linkedout_quant.evaluation.photos import film, find_photos
+    from linkedout_quant.evaluation.tables import by_kind, taste_table
+    from linkedout_quant.evaluation.tastes import TASTES, able_kinds, clip_kinds
+    from linkedout_quant.evaluation.yardstick import BASELINES, MaybeClip, encode_pool, measure_tastes, micro_clips
 
     asked = list(dict.fromkeys(tastes or TASTES))
     beside = list(dict.fromkeys(baselines or BASELINES[:3]))
     teacher = find_mobilenet(data, "--baseline teacher") if "teacher" in beside else None
+    clips: Iterable[MaybeClip]
     if photos is None:
         exam = make_exam(users_per_length=1)
         kinds, clips = clip_kinds([a for a, _ in exam.pool]), micro_clips(exam)
@@ -281,10 +313,10 @@ def evaluate(
         found = find_photos(photos, index)
         kinds, clips = found.kinds, film(found.paths, seed)
     for taste in asked:
-        able_kinds(kinds, taste)  # before minutes of encoding
-    with Recommender.load(bundle, precision=precision, backend=backend) as rec:
+        able_kinds(kinds, taste)  # else it is said only after minutes of encoding
+    with load() as rec:
         pool = encode_pool(rec, clips, kinds, beside, teacher)
-        reports = measure_tastes(rec, pool, asked, beside, users or 400, seed)
+        reports = measure_tastes(rec, pool, asked, beside, users, seed)
     counts = dict(zip(pool.kinds.names, pool.kinds.member.sum(1).tolist(), strict=True))
     if as_json:
         print_json({"kinds": counts, "skipped": pool.skipped, "tastes": msgspec.to_builtins(reports)})
@@ -292,9 +324,9 @@ def evaluate(
     for reason in pool.skipped:
         note(f"skipped: {reason}")
     note(f"{len(pool.ids)} clips: " + ", ".join(f"{kind} {n}" for kind, n in counts.items()))
-    for taste_report in reports:
-        console().print(taste_table(taste_report))
-        if line := by_kind(taste_report):
+    for report in reports:
+        console().print(taste_table(report))
+        if line := by_kind(report):
             console().print(line, style="dim", markup=False)
 
 

@@ -78,6 +78,7 @@ def able_kinds(kinds: Kinds, taste: Taste) -> list[tuple[int, ...]]:
         ArgumentError: There are none.
     """
     counts = kinds.member.sum(1)
+    able: list[tuple[int, ...]]
     if taste == "mixed":
         needed = WATCHED_EACH + RELEVANT_EACH
         what = f"two kinds of at least {needed}"

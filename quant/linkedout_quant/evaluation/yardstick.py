@@ -46,6 +46,8 @@ _BATCH = 16  # clips in memory at a time
 
 T = TypeVar("T")
 Clip = np.ndarray  # uint8 [F, H, W, 3] RGB
+MaybeClip = Clip | LinkedOutError
+"""A clip, or why it cannot be had."""
 Watched = tuple[int, float]
 """An item and the fraction of it that was watched."""
 Ranker = Callable[[Sequence[Watched], np.ndarray, int], np.ndarray]
@@ -92,7 +94,7 @@ def micro_clips(exam: Exam, size: int = 128, frames: int = 8) -> Iterator[Clip]:
 
 def encode_pool(
     rec: Recommender,
-    clips: Iterable[Clip | LinkedOutError],
+    clips: Iterable[MaybeClip],
     kinds: Kinds,
     baselines: Sequence[str],
     teacher: Path | None = None,
