@@ -145,6 +145,8 @@ def blocked(value: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("linkedout_export.cli:quantize", ["int8", "--precision", "int4"]),
         ("linkedout_quant.cli:distill", ["--teacher", "none", "--out", "x"]),
         ("linkedout_quant.cli:cost", []),
+        ("linkedout_quant.cli:evaluate", []),
+        ("linkedout_quant.cli:evaluate", ["--taste", "one"]),
     ],
 )
 def test_help_needs_no_extra_and_running_names_its_line(value: str, arguments: list[str]) -> None:

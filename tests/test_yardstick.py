@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -270,6 +271,21 @@ def test_a_class_that_is_no_number_is_named(tmp_path):
     (tmp_path / "objects.csv").write_text("image,imagenet_index\na.png,dog\n")
     with pytest.raises(ArgumentError, match="must be a number from 0 to 999, not 'dog'"):
         find_photos(tmp_path, "objects.csv")
+
+
+def test_the_index_of_the_docs_numbers_classes_by_name(tmp_path, monkeypatch):
+    docs = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", docs, re.DOTALL)
+    assert example is not None
+    (tmp_path / "FOLDER").mkdir()
+    names = [f"n{wordnet:08}_thing.JPEG" for wordnet in (1443537, 1440764, 1491361, 1484850)]
+    for name in names:
+        (tmp_path / "FOLDER" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    exec(example[1], {})
+    found = find_photos(tmp_path / "FOLDER", "objects.csv")
+    assert [p.name for p in found.paths] == [names[0], names[2]]  # goldfish is 1, tiger shark 3
+    assert found.kinds.names == ("sea animal",)
 
 
 def test_a_folder_without_sub_folders_is_refused(tmp_path):
