@@ -112,3 +112,27 @@ def test_both_decoders_agree_on_real_clips(videos):
         with Recommender.load("int8", decoder=patient(name)) as rec:
             orders.append(rec.rank(videos[:2], videos[2:]).ids)
     assert orders[0] == orders[1]
+
+
+def test_the_yardsticks_photos_are_of_twelve_kinds_and_the_teacher_sees_them(tiny_bundle):
+    pytest.importorskip("torch", reason="the workstation half is not installed")
+    pytest.importorskip("ai_edge_litert", reason="the teacher's runtime is not installed")
+    from linkedout_quant.evaluation.photos import film, find_photos
+    from linkedout_quant.evaluation.yardstick import encode_pool
+
+    photos = find_photos(DATA / "images", "objects.csv")
+    assert len(photos.paths) == 244
+    counts = dict(zip(photos.kinds.names, photos.kinds.member.sum(1).tolist(), strict=True))
+    assert len(counts) == 12
+    assert counts["dog"] == 59
+    first = [np.flatnonzero(photos.kinds.member[list(counts).index(kind)])[:8] for kind in ("dog", "vehicle")]
+    some = np.concatenate(first).tolist()
+    (model,) = (DATA / "teacher").glob("*.tflite")
+    with Recommender.load(tiny_bundle, precision="fp32") as rec:
+        clips = film([photos.paths[i] for i in some], seed=1)
+        pool = encode_pool(rec, clips, photos.kinds.take(some), ["teacher", "cosine"], model)
+    alike = pool.features["teacher"] @ pool.features["teacher"].T
+    np.fill_diagonal(alike, np.nan)
+    within = np.nanmean([alike[:8, :8], alike[8:, 8:]])
+    assert alike[:8, 8:].mean() < -0.1 < 0 < within
+    assert len(pool.features["cosine"]) == 16
