@@ -362,6 +362,18 @@ def test_micro_videos_are_asked_the_same(tiny_bundle, monkeypatch):
     ]
 
 
+def test_without_tastes_and_photos_it_is_the_exam(tiny_bundle, monkeypatch):
+    small = microworld.make_exam(users_per_length=2, lengths=(2, 8), n_candidates=25, pool_size=60)
+    monkeypatch.setattr(microworld, "make_exam", lambda **kwargs: small)
+    args = ("--bundle", tiny_bundle, "--users", 2)
+    done = run(*args)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.index("2 watched videos, 2 users") < done.stdout.index("8 watched videos, 2 users")
+    report = json.loads(run(*args, "--json").stdout)
+    assert list(report) == ["2", "8"]
+    assert report["8"]["ceiling"]["normalised"] == 1
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
