@@ -448,6 +448,15 @@ def test_pixel_format_that_changes_on_the_way(decoder: Any, tmp_path: Path) -> N
         assert far(frames[-1], prepare(scene(18), SIZE)) < 6
 
 
+@pytest.mark.parametrize("end", [0.0, -3.0])
+def test_times_that_end_before_they_begin(monkeypatch: pytest.MonkeyPatch, plain: Path, end: float) -> None:
+    """As in a damaged transport stream: everything is decoded, and spread."""
+    from linkedout_edge.decode.pyav import _Run
+
+    monkeypatch.setattr(_Run, "_end", lambda *_: end)
+    assert len(get_decoder("pyav")(plain, 8, SIZE, LIMITS)) == 8
+
+
 # -- whose fault it is -------------------------------------------------------------------------------------------------
 
 

@@ -190,6 +190,8 @@ class _Run:
         keys, seeks = self._probe(count, seconds)
         if seeks:
             stated, seconds = seconds, self._end(seconds)
+            if seconds <= 0:  # times that make no sense
+                return None
             if abs(seconds - stated) > self._spacing:  # the header is wrong: look again, by what is there
                 keys, seeks = self._probe(count, seconds)
         check_seconds(seconds, self._limits, self._name)
