@@ -14,6 +14,7 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,11 +141,12 @@ def _video_stream(container: Any, name: str, deadline: Deadline) -> int:
         seen = Counter[int]()
         best = container.streams.best("video")
         try:
-            for packet in container.demux(usable):
-                deadline.check()
-                seen[packet.stream_index] += bool(packet.size)
-                if seen.total() > PROBE_PACKETS or all(seen[s.index] > 1 for s in usable):
-                    break
+            with closing(container.demux(usable)) as packets:
+                for packet in packets:
+                    deadline.check()
+                    seen[packet.stream_index] += bool(packet.size)
+                    if seen.total() > PROBE_PACKETS or all(seen[s.index] > 1 for s in usable):
+                        break
         except _import_av().error.FFmpegError:  # broken further on: what came before counts
             pass
         usable.sort(
@@ -249,18 +251,19 @@ class _Run:
 
     def _packets(self) -> Iterator[Any]:
         """Packets up to the end, or to the first place where the file is broken."""
-        packets = self._container.demux(self._stream)
-        while True:
-            self._deadline.check()
-            try:
-                packet = next(packets)
-            except (StopIteration, self._errors):
-                return
-            if self._first_packet and packet.size:
-                self._first_packet = False
-                if self._turn is None:
-                    self._turn = display_orientation(self._stream.codec_context.name, bytes(packet))
-            yield packet
+        # Closed, or PyAV never frees what it reads with.
+        with closing(self._container.demux(self._stream)) as packets:
+            while True:
+                self._deadline.check()
+                try:
+                    packet = next(packets)
+                except (StopIteration, self._errors):
+                    return
+                if self._first_packet and packet.size:
+                    self._first_packet = False
+                    if self._turn is None:
+                        self._turn = display_orientation(self._stream.codec_context.name, bytes(packet))
+                yield packet
 
     def _decode(self, packet: Any) -> Iterator[Any]:
         """Frames that come out after `packet`; None flushes. A broken packet gives none."""
