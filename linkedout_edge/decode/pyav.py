@@ -14,7 +14,7 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -100,9 +100,11 @@ class PyAVDecoder:
             return _Run(container, stream, size, limits, deadline, file)
 
         try:
-            with opened() as container:
-                index = _video_stream(container, file.name, deadline)
-            with opened() as container:
+            with ExitStack() as files:
+                container = files.enter_context(opened())
+                index, read = _video_stream(container, file.name, deadline)
+                if read:
+                    container = files.enter_context(opened())
                 frames = run(container, index).by_time(count, self.min_key_frames)
             if frames is None:
                 # Opened again, as what cannot be sought in cannot be wound back either.
@@ -127,8 +129,11 @@ def _import_av() -> Any:
     return av
 
 
-def _video_stream(container: Any, name: str, deadline: Deadline) -> int:
-    """Index of the stream that players show: moving pictures before a thumbnail, then the default, then the best."""
+def _video_stream(container: Any, name: str, deadline: Deadline) -> tuple[int, bool]:
+    """Index of the stream that players show: moving pictures before a thumbnail, then the default, then the best.
+
+    And whether packets were read to find out.
+    """
     streams = [s for s in container.streams.video if not _disposition(s) & _NO_VIDEO]
     if not streams:
         if container.streams.audio:
@@ -152,7 +157,7 @@ def _video_stream(container: Any, name: str, deadline: Deadline) -> int:
         usable.sort(
             key=lambda s: (seen[s.index] < 2, not _disposition(s) & _DEFAULT, best is None or s.index != best.index)
         )
-    return int(usable[0].index)
+    return int(usable[0].index), len(usable) > 1
 
 
 def _disposition(stream: Any) -> int:
