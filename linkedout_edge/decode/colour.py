@@ -28,18 +28,18 @@ def needs_mapping(colours: Colours) -> bool:
     return colours.transfer in (PQ, HLG) or BT2020 in (colours.primaries, colours.matrix) or colours.matrix == 10
 
 
-def to_sdr(image: NDArray[Any], colours: Colours) -> Frames:
+def to_sdr(image: Frames, colours: Colours) -> Frames:
     """Map one frame.
 
     Args:
-        image: uint8 or uint16 [H, W, 3] RGB, made from YCbCr with the matrix of BT.601, whatever the stream states: all
-            decoders have that one.
+        image: uint8 [H, W, 3] RGB, made from YCbCr with the matrix of BT.601, whatever the stream states: all decoders
+            have that one.
         colours: what the stream states.
 
     Returns:
         uint8 [H, W, 3] RGB, BT.709.
     """
-    signal: NDArray[Any] = image.astype(np.float32) / np.iinfo(image.dtype).max
+    signal: NDArray[Any] = image.astype(np.float32) / 255
     if colours.matrix in _LUMA:
         signal = signal @ (_from_ycc(*_LUMA[colours.matrix]) @ np.linalg.inv(_from_ycc(0.299, 0.114))).T
     signal = np.clip(signal, 0, 1)

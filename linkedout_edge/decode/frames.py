@@ -41,18 +41,18 @@ def spread(frames: int, count: int) -> NDArray[np.int64]:
     return (2 * np.arange(count) + 1) * frames // (2 * count)
 
 
-def prepare(frame: NDArray[Any], size: int) -> NDArray[Any]:
+def prepare(frame: Frames, size: int) -> Frames:
     """Squash one frame to a square.
 
     Args:
-        frame: uint8 (or uint16) [H, W, 3].
+        frame: uint8 [H, W, 3].
         size: side of the square.
 
     Returns:
-        [size, size, 3] of the same type.
+        uint8 [size, size, 3].
     """
     # A side smaller than `size` is enlarged, where INTER_AREA is OpenCV's bilinear with exact integer weights.
-    return np.asarray(cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA))
+    return np.asarray(cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def prepare_frames(frames: Any, count: int, size: int, limits: Limits = DEFAULT_LIMITS) -> Frames:

@@ -440,8 +440,7 @@ class _Run:
         mapped = needs_mapping(colours)
         # Said outright, because what FFmpeg does by itself differs by version.
         matrix = "ITU601" if mapped else "ITU709" if colours.matrix == _BT709 else None
-        depth = "rgb48le" if mapped else "rgb24"  # 8 bits of an HDR curve leave dark scenes few steps
-        image = prepare(frame.to_ndarray(format=depth, src_colorspace=matrix), self._size)
+        image: Frames = prepare(frame.to_ndarray(format="rgb24", src_colorspace=matrix), self._size)
         if mapped:
             image = to_sdr(image, colours)
         turn = self._turn
