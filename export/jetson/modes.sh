@@ -40,7 +40,7 @@ reports=()
 for mode in "${modes[@]}"; do
   echo "== mode $mode"
   jetson_clocks --restore "$clocks" >/dev/null  # locked clocks would survive into a mode that forbids them
-  echo NO | nvpmodel -m "$mode" || fail "mode $mode cannot be set without a restart: restart into it, then run one mode"
+  nvpmodel -m "$mode" <<<NO || fail "mode $mode cannot be set without a restart: restart into it, then run one mode"
   jetson_clocks  # clocks at the mode's maximum: the governor's ramp is not what is compared
   linkedout-edge bench --save "$out/mode-$mode.json" "$@"
   reports+=("$out/mode-$mode.json")
