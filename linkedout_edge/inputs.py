@@ -103,8 +103,13 @@ class Video:
     @property
     def name(self) -> str:
         """What to call the video in a sentence: its title, else the last part of its id."""
-        if self._title and self._title.strip():
-            return self._title.strip()
+        return self.name_with(None)
+
+    def name_with(self, known_title: str | None) -> str:
+        """As `name`, where the video has no title of its own but is known by one."""
+        for title in (self._title, known_title):
+            if title and title.strip():
+                return title.strip()
         identity = self.id
         return identity.replace("\\", "/").rstrip("/").rpartition("/")[2] or identity
 

@@ -1,8 +1,8 @@
 """Events and candidates → scores, order and evidence; everything is stored by now, nothing is decoded here.
 
-What costs something is done once: a history that was ranked with before is not looked up again, the user graph runs
-when the history changed, candidates that lie side by side in the store are scored where they lie, others are gathered
-a cache-sized part at a time. With a handle from ``rec.store.select`` nothing is done in Python for each candidate.
+What costs something is done once: a history that was ranked with before is not looked up and fitted again, candidates
+that lie side by side in the store are scored where they lie, others are gathered a cache-sized part at a time. With a
+handle from ``rec.store.select`` nothing is done in Python for each candidate.
 
 The store is not locked meanwhile: rankings run beside each other and beside writers. If a writer touched a row that was
 being read (of a long list: if any row left the store), the ranking is made again.
@@ -18,23 +18,27 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge.backends.base import Session
+from linkedout_edge import taste
+from linkedout_edge.coldstart import WINDOW as UNKNOWN_WINDOW
+from linkedout_edge.coldstart import arrange_unknown
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, VideoNotFoundError
 from linkedout_edge.inputs import Event, Video
 from linkedout_edge.intake import Intake
+from linkedout_edge.interests import WINDOW as SHARED_WINDOW
+from linkedout_edge.interests import Events, find_interests, take_turns
 from linkedout_edge.listwise import arrange, unit_tokens
 from linkedout_edge.prior import Priors
 from linkedout_edge.ranking import Evidence, Role
-from linkedout_edge.scorers import Candidates, Scorer
-from linkedout_edge.scoring import Keep, User, UserCache, event_features, this_minute
+from linkedout_edge.scorer import CHUNK, Candidates, Keep, Scorer
 from linkedout_edge.store import ListCache, Rows, Selection, TokenStore, View, to_front
+from linkedout_edge.taste import Space, Taste, dequantise
 
 KEPT_FOR_EXPLAINING = 4096
 """Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""
@@ -53,6 +57,7 @@ class Wish:
     diversity: float = 0.0
     fold_duplicates: bool = False
     priors: Priors | None = None
+    explore: float = 0.0
 
 
 class Scored(NamedTuple):
@@ -69,32 +74,36 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Past:
-    """A history that was looked up: all of it is stored, and what the user graph made of it.
+    """A history that was looked up and fitted: all of it is stored.
 
     Attributes:
         given: What the caller passed.
         events: The same as events, oldest first.
-        stored: Their tokens and scales, copied.
-        rows: Where those lie.
-        user: From the user graph.
-        rewrites: `TokenStore.rewrites` when it was looked up: it holds as long as that stays.
-        minute: What ages were taken from; None if no event has one.
+        rows: Where their tokens lie.
+        user: What they say.
+        interests: Which events attract, in one group or two.
+        revision: `TokenStore.revision` when it was looked up: it holds as long as that stays.
+        hour: What ages were taken from; None if no event has one.
     """
 
     given: list[Any]
     events: list[Event]
-    stored: Rows
     rows: Positions
-    user: User
-    rewrites: int
-    minute: datetime | None
+    user: Taste
+    interests: tuple[Events, ...]
+    revision: tuple[int, int]
+    hour: datetime | None
+
+
+def this_hour() -> datetime:
+    """The present hour. Ages are taken from it, so that the same history need not be fitted again within it."""
+    return datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
 
 
 class PastCache:
     """The latest histories, found again by comparing what the caller passes: 64 events cost a microsecond.
 
-    Without it, each ranking would look every event up and tell the user graph's cache its bytes, which takes longer
-    than scoring a thousand videos.
+    Without it, each ranking would look every event up and fit the user: as long as scoring a thousand videos takes.
     """
 
     KEPT = 4
@@ -114,7 +123,7 @@ class PastCache:
             latest = list(self._latest)
         for past in latest:
             if past.given == given:
-                if past.rewrites != self._store.rewrites or past.minute not in (None, this_minute()):
+                if past.revision != self._store.revision or past.hour not in (None, this_hour()):
                     return None
                 with self._lock:
                     to_front(self._latest, past)
@@ -141,19 +150,19 @@ class Ranker:
     Args:
         config: The model's shapes.
         store: Holds the tokens.
-        user: The user graph.
+        space: What the bundle knows of tokens.
         scorer: What scores.
         layer_names: L names.
     """
 
     def __init__(
-        self, config: ModelConfig, store: TokenStore, user: Session, scorer: Scorer, layer_names: tuple[str, ...]
+        self, config: ModelConfig, store: TokenStore, space: Space, scorer: Scorer, layer_names: tuple[str, ...]
     ) -> None:
         self._config = config
         self._store = store
         self._scorer = scorer
         self._layer_names = layer_names
-        self._users = UserCache(user)
+        self._space = space
         self._pasts = PastCache(store)
         self._lock = threading.Lock()
         self.lists = ListCache(store)
@@ -168,7 +177,6 @@ class Ranker:
             self.epoch += 1
             self._scorer.forget()
             self._pasts.clear()
-            self._users.clear()
             self.lists.clear()
 
     def keeper(self, epoch: int, view: View | None = None) -> Keep:
@@ -191,7 +199,7 @@ class Ranker:
         return self._pasts.find(given)
 
     def look_up(self, events: list[Event], intake: Intake, epoch: int, given: list[Any] | None = None) -> Past:
-        """Find a history's tokens, and run the user graph on them.
+        """Find a history's tokens, and fit the user.
 
         Args:
             events: Oldest first.
@@ -199,19 +207,20 @@ class Ranker:
             epoch: The ranker's, from before the history was read.
             given: What the caller passed, if nothing of it failed: to be recalled next time.
         """
-        store, minute = self._store, this_minute()
+        store, hour = self._store, this_hour()
         with store.lock:
             rows = store.rows([e.id for e in events])
             if intake.unusable or (rows.size and rows.min() < 0):
                 usable = _usable([e.id for e in events], rows, "history", intake)
                 events, rows, given = [events[n] for n in usable], rows[usable], None
-            stored, rewrites = store.gather(rows).copies(), store.rewrites
-        keep = self.keeper(epoch)
-        user = self._user(stored, events, minute, keep)
+            stored, revision = store.gather(rows).copies(), store.revision
+            space = self._space.following(store.sum.total(), store.sum.count)
+        values = dequantise(stored.tokens, stored.scales)
+        user = taste.fit(values, *taste.of_events(events, hour), space)
         ageless = all(e.at is None for e in events)
-        past = Past(given or [], events, stored, rows, user, rewrites, None if ageless else minute)
+        past = Past(given or [], events, rows, user, find_interests(user), revision, None if ageless else hour)
         if given:
-            keep(lambda: self._pasts.keep(past))
+            self.keeper(epoch)(lambda: self._pasts.keep(past))
         return past
 
     def rank(
@@ -233,7 +242,7 @@ class Ranker:
         start = time.perf_counter()
         store = self._store
         with store.lock:
-            if past.rewrites == store.rewrites:
+            if past.revision == store.revision:
                 store.touch(past.rows)
         for left in reversed(range(ATTEMPTS)):
             with nullcontext() if left else store.lock:
@@ -262,7 +271,9 @@ class Ranker:
         # Of few places out of many, layers are scored once more: all candidates' take more memory than anything else.
         few = wish.limit is not None and wish.limit <= KEPT_FOR_EXPLAINING < len(rows)
         content, split = self._score(past.user, view, not few, self.keeper(epoch, view))
-        made = self._list(ids, content, pending, past.events, wish, lambda p: unit_tokens(view.read(p).tokens))
+        # While nothing is known to be liked, all is uncertain alike.
+        explored = wish.explore * self._deviation(past.user, view) if wish.explore and past.user.is_known else None
+        made = self._list(ids, content, explored, pending, past, wish, view)
         ready = made.order[made.order < len(rows)]
         kept = ready[:KEPT_FOR_EXPLAINING]
         found = view.read(kept).copies()
@@ -272,34 +283,39 @@ class Ranker:
         if not view.unchanged():
             return None
         evidence = Evidence(
-            past.events,
-            past.stored.tokens,
-            past.stored.scales,
-            past.user.weights,
-            past.user.query,
-            past.user.bias,
-            self._layer_names,
-            read,
-            made.bonus,
-            len(rows),
+            past.events, past.user, self._layer_names, read, self._title, made.bonus, explored, len(rows)
         )
         return Scored(made.ids, made.scores, layers, made.order, evidence, made.sources, time.perf_counter() - start)
 
-    def _user(self, stored: Rows, events: list[Event], minute: datetime, keep: Keep) -> User:
+    def warm_up(self) -> None:
+        """Fit and score once."""
         c = self._config
-        if not events:  # a cold start: all scores are 0
-            query = np.zeros((1, 2, c.layers, c.tokens_per_layer * c.token_width), np.float32)
-            return User(query, np.zeros((1, c.layers), np.float32), np.zeros((0, c.layers), np.float32))
-        return self._users.encode(stored.tokens, stored.scales, event_features(events, minute), keep)
+        tokens = np.ones((1, c.layers, c.tokens_per_layer, c.token_width), np.int8)
+        scales = np.ones((1, c.layers, c.tokens_per_layer), np.float32)
+        user = taste.fit(dequantise(tokens, scales), np.ones(1), np.ones(1), self._space)
+        self._scorer.score(user, 1, lambda part: (tokens[part], scales[part]))
 
-    def _score(self, user: User, view: View, split: bool, keep: Keep) -> tuple[Floats, Floats | None]:
+    def _title(self, id: str) -> str | None:
+        """The title that a stored video was encoded with."""
+        known = self._store.fingerprint(id)
+        return None if known is None else known.title
+
+    def _score(self, user: Taste, view: View, split: bool, keep: Keep) -> tuple[Floats, Floats | None]:
         total = len(view)
-        if not len(user.weights) or not total:
+        if not len(user) or not total:
             return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
         known_by = Candidates(view.stamps, keep)
         return self._scorer.score(user, total, lambda part: view.read(part)[:2], known_by, split=split)
 
-    def _layers(self, user: User, found: Rows) -> Floats:
+    def _deviation(self, user: Taste, view: View) -> Floats:
+        """How unsure each score is, float32 ``[C]``."""
+        out = np.empty(len(view), np.float32)
+        for start in range(0, len(view), CHUNK):
+            part = slice(start, min(len(view), start + CHUNK))
+            out[part] = user.deviation(dequantise(*view.read(part)[:2]))
+        return out
+
+    def _layers(self, user: Taste, found: Rows) -> Floats:
         """Contributions float32 ``[K, L]`` of rows that were read."""
         _, layers = self._scorer.score(user, len(found.tokens), lambda part: (found.tokens[part], found.scales[part]))
         assert layers is not None
@@ -309,18 +325,33 @@ class Ranker:
         self,
         ids: Sequence[str],
         content: Floats,
+        explored: Floats | None,
         pending: list[str],
-        events: list[Event],
+        past: Past,
         wish: Wish,
-        vectors: Callable[[Positions], Floats],
+        view: View,
     ) -> _Made:
-        """Mix the prior in and order; who is pending comes last, in order of the prior."""
+        """Mix in prior and optimism, and order; who is pending comes last, in order of the prior."""
         count = len(ids)
         every: Sequence[str] = [*ids, *pending] if pending else ids
         bonus = wish.priors.bonus(every) if wish.priors else None
-        scores = content if bonus is None else content + bonus[:count]
-        order = arrange(scores, wish.limit, vectors, diversity=wish.diversity, fold_duplicates=wish.fold_duplicates)
-        source = "content" if events or bonus is None else "prior"
+        scores = content if explored is None else content + explored
+        scores = scores if bonus is None else scores + bonus[:count]
+        known = past.user.is_known
+        source = (
+            "content" if known or (bonus is not None and past.events) else "cold_start" if bonus is None else "prior"
+        )
+        head = UNKNOWN_WINDOW if source == "cold_start" else SHARED_WINDOW if len(past.interests) > 1 else 0
+        limit = wish.limit if wish.limit is None or wish.diversity else max(wish.limit, head)
+        order = arrange(
+            scores,
+            limit,
+            lambda p: unit_tokens(view.read(p).tokens),
+            diversity=wish.diversity,
+            fold_duplicates=wish.fold_duplicates,
+        )
+        if head and not wish.diversity:
+            order = self._mixed(order, head, scores, past, source, view)[: wish.limit]
         if not pending:
             return _Made(every, scores, order, bonus, source)
         late = np.zeros(len(pending), np.float32) if bonus is None else bonus[count:]
@@ -332,6 +363,14 @@ class Ranker:
             bonus,
             [source] * count + ["pending"] * len(pending),
         )
+
+    def _mixed(self, order: Positions, head: int, scores: Floats, past: Past, source: str, view: View) -> Positions:
+        """The list's head rearranged: shared by several interests, or spread out while none is known."""
+        window, rest = order[:head], order[head:]
+        values, ranked = dequantise(*view.read(window)[:2]), scores[window].astype(np.float64)
+        if source == "cold_start":
+            return np.concatenate([window[arrange_unknown(past.user, values, ranked)], rest])
+        return np.concatenate([window[take_turns(past.user, past.interests, values, ranked)], rest])
 
     def _reader(
         self, ids: Sequence[str], kept: Positions, found: Rows, newest: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -13,12 +12,10 @@ from numpy.typing import NDArray
 
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.inputs import Event
+from linkedout_edge.taste import USUAL, Taste, dequantise
 
 Role: TypeAlias = Literal["candidate", "history", "video"]
 Floats: TypeAlias = NDArray[np.float32]
-
-SKIPPED_BELOW = 0.3
-"""A video watched less than this counts as skipped in sentences."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,14 @@ class Explanation:
 
     Attributes:
         id: The ranked video.
-        matrix: float32 ``[N, L]``: what each watched video adds to the score by each layer. With `prior` it sums to
-            the score.
+        matrix: float32 ``[N, L]``: what each watched video adds to the score by each layer, compared with the average
+            video, which has the score 0. With `prior` and `explored` it sums to the score.
         history: Ids of the N watched videos, oldest first.
         layer_names: L names.
         sentence: The strongest entries in words.
         score: The score that is explained.
         prior: The part of the score that the app's prior added; 0 without one.
+        explored: The part that ``explore`` added, because little is known of such videos; 0 without.
     """
 
     id: str
@@ -71,6 +69,7 @@ class Explanation:
     sentence: str
     score: float
     prior: float = 0.0
+    explored: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -82,6 +81,7 @@ class Explanation:
             "sentence": self.sentence,
             "score": self.score,
             "prior": self.prior,
+            "explored": self.explored,
         }
 
 
@@ -90,77 +90,62 @@ class Evidence:
 
     Args:
         events: The N events that counted, oldest first.
-        tokens: int8 ``[N, L, M, D]`` of their videos.
-        scales: float32 ``[N, L, M]``.
-        weights: float32 ``[N, L]``, the user graph's event weights.
-        query: float32 ``[1, 2, L, M·D]``; only the gate half is used.
-        bias: float32 ``[1, L]``.
+        user: What they say.
         layer_names: L names.
         candidate: Position → tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]`` as they were scored.
+        title: Id → the title that it was encoded with, if the store still has it.
         bonus: float32 ``[C]``: what the prior added to each score; None without one.
+        explored: float32 ``[C]``: what optimism added to each; None without.
         scored: Positions below it were scored by content, the others are pending; None: all were.
     """
 
     def __init__(
         self,
         events: Sequence[Event],
-        tokens: NDArray[np.int8],
-        scales: Floats,
-        weights: Floats,
-        query: Floats,
-        bias: Floats,
+        user: Taste,
         layer_names: tuple[str, ...],
         candidate: Callable[[int], tuple[NDArray[np.int8], Floats]],
+        title: Callable[[str], str | None],
         bonus: Floats | None = None,
+        explored: Floats | None = None,
         scored: int | None = None,
     ) -> None:
         self._events = events
-        self._tokens = tokens
-        self._scales = scales
-        self._weights = weights
-        self._query = query
-        self._bias = bias
+        self._user = user
         self._layer_names = layer_names
         self._candidate = candidate
+        self._title = title
         self._bonus = bonus
+        self._explored = explored
         self._scored = scored
-
-    @cached_property
-    def _values(self) -> Floats:
-        """History as float32 [N, L, M·D]."""
-        return _dequantise(self._tokens, self._scales)
 
     def explain(self, position: int, id: str, score: float) -> Explanation:
         """Split the score of the candidate at `position` (in scoring order)."""
         prior = 0.0 if self._bonus is None else float(self._bonus[position])
         names = tuple(e.id for e in self._events)
+        matrix = np.zeros((len(self._events), len(self._layer_names)), np.float32)
         if self._scored is not None and position >= self._scored:
-            nothing = np.zeros((len(self._events), len(self._layer_names)), np.float32)
-            return Explanation(id, nothing, names, self._layer_names, _PENDING, score, prior)
-        values = _dequantise(*self._candidate(position))  # [L, M·D]
-        logits = np.einsum("lf,lf->l", self._query[0, 1], values) + self._bias[0]
-        gates = np.exp(logits - logits.max())
-        gates /= gates.sum()
-        similarity = np.einsum("nlf,lf->nl", self._values, values)
-        matrix = (gates * self._weights * similarity).astype(np.float32)
-        sentence = _sentence(self._events, matrix) if self._events or not prior else _prior_alone(prior)
-        return Explanation(id, matrix, names, self._layer_names, sentence, score, prior)
+            return Explanation(id, matrix, names, self._layer_names, _PENDING, score, prior)
+        if len(self._user):
+            matrix[:] = self._user.contributions(dequantise(*self._candidate(position)))
+        explored = 0.0 if self._explored is None else float(self._explored[position])
+        return Explanation(id, matrix, names, self._layer_names, self._sentence(matrix, prior), score, prior, explored)
+
+    def _sentence(self, matrix: Floats, prior: float) -> str:
+        if not self._events:
+            return _prior_alone(prior) if prior else _NOTHING_KNOWN
+        return _sentence(self._events, matrix, lambda e: e.video.name_with(self._title(e.id)))
 
 
 _PENDING = "It was not looked at before the deadline, so it stands behind what was."
+_NOTHING_KNOWN = "Nothing is known of your taste yet, so the list begins with videos that differ from each other."
 
 
 def _prior_alone(prior: float) -> str:
     return f"Nothing was watched yet; the app's prior ranks it {'above' if prior > 0 else 'below'} the average."
 
 
-def _dequantise(tokens: NDArray[np.int8], scales: Floats) -> Floats:
-    """Int8 [..., L, M, D] and float32 [..., L, M] → float32 [..., L, M·D]."""
-    values = tokens.astype(np.float32) * scales[..., None]
-    return values.reshape(*values.shape[:-2], values.shape[-2] * values.shape[-1])
-
-
-def _sentence(events: Sequence[Event], matrix: Floats) -> str:
+def _sentence(events: Sequence[Event], matrix: Floats, name: Callable[[Event], str]) -> str:
     """One plain sentence: the watched videos that add most to the score, in its direction."""
     per_video: dict[str, float] = {}
     latest: dict[str, Event] = {}
@@ -176,7 +161,7 @@ def _sentence(events: Sequence[Event], matrix: Floats) -> str:
     causes: dict[str, list[str]] = {}
     for _, identity in named:
         verb, cause = _cause(latest[identity], sign)
-        causes.setdefault(f"{cause}|{verb}", []).append(f"“{latest[identity].video.name}”")
+        causes.setdefault(f"{cause}|{verb}", []).append(f"“{name(latest[identity])}”")
     phrases = []
     for key, names in causes.items():
         cause, _, verb = key.partition("|")
@@ -192,7 +177,7 @@ def _cause(event: Event, sign: float) -> tuple[str, str]:
         verb, dislike = "disliked", True
     elif event.liked:
         verb, dislike = "liked", False
-    elif event.watched < SKIPPED_BELOW:
+    elif event.watched < USUAL:
         verb, dislike = "skipped", True
     else:
         verb, dislike = "watched", False
@@ -209,10 +194,11 @@ class Ranked:
         rank: From 1, the best.
         id: The video.
         score: Its score, in standard deviations of the calibration set.
-        layers: What each of the L layers contributes; they sum to the score, less what a prior added.
-        source: ``content``: scored by what is in it (plus the prior, if one was given). ``prior``: nothing was watched
-            yet, so the prior alone decided. ``pending``: not encoded before the deadline; it stands behind all others,
-            its `layers` are 0 and its score is the prior's part alone.
+        layers: What each of the L layers contributes; they sum to the score, less what prior and ``explore`` added.
+        source: ``content``: scored by what is in it (plus the prior, if one was given). ``cold_start``: nothing is
+            known to be liked yet, so the list begins with videos that differ from each other and from what was skipped.
+            ``prior``: the same, but the prior alone decided. ``pending``: not encoded before the deadline; it stands
+            behind all others, its `layers` are 0 and its score is the prior's part alone.
     """
 
     rank: int

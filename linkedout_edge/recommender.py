@@ -19,7 +19,6 @@ from linkedout_edge._version import __version__
 from linkedout_edge.backends.base import Backend, Providers, Session, create_backend
 from linkedout_edge.background import Background
 from linkedout_edge.bundle import GRAPHS, Bundle, open_bundle
-from linkedout_edge.config import EVENT_FEATURES
 from linkedout_edge.decode import get_decoder
 from linkedout_edge.encoder import BATCH, MAX_WORKERS, DecoderLike, Encoded, Encoder, Job, Spent
 from linkedout_edge.errors import (
@@ -38,9 +37,9 @@ from linkedout_edge.options import positive as _positive
 from linkedout_edge.prior import Prior, Priors
 from linkedout_edge.ranker import Ranker, Wish, not_stored
 from linkedout_edge.ranking import Failed, Ranking, Timing
-from linkedout_edge.scorers import choose
-from linkedout_edge.scoring import MAX_EVENTS, encode_user
+from linkedout_edge.scorer import Scorer
 from linkedout_edge.store import Selection, TokenStore
+from linkedout_edge.taste import MAX_EVENTS, Space
 from linkedout_edge.text import Tokenizer
 from linkedout_edge.threads import available_cpus
 
@@ -127,7 +126,7 @@ class Recommender(OneProcess):
         self._config = manifest.config
         self._sessions = sessions
         self._notices = backend.notices
-        self._scorer = choose(sessions["scorer"], self._config, backend.threads)
+        self._scorer = Scorer(self._config, backend.threads)
         self._layer_names = tuple(manifest.layer_names) or tuple(f"layer {t}" for t in self._config.taps)
         self._info = Info(
             bundle=manifest.name,
@@ -153,7 +152,9 @@ class Recommender(OneProcess):
         self._closed = False
         self._database = database
         self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
-        self._ranker = Ranker(self._config, self.store, sessions["user"], self._scorer, self._layer_names)
+        model = manifest.user_model
+        space = Space.made(model.mean, model.size, model.layer_prior, model.score_scale)
+        self._ranker = Ranker(self._config, self.store, space, self._scorer, self._layer_names)
         self.history = History(self.store, self._ensure, database=database, forgotten=self._ranker.forget)
         self.store.forgotten = self._ranker.forget
         self._background = Background(self._encode_behind)
@@ -251,12 +252,16 @@ class Recommender(OneProcess):
         exclude_watched: bool = False,
         fold_duplicates: bool = False,
         prior: PriorLike | None = None,
+        explore: float = 0.0,
     ) -> Ranking:
         """Rank videos by what was watched. The history is not changed.
 
+        While nothing is known to be liked, the list begins with videos that differ from each other and from what was
+        skipped. Where the history holds two interests, both get places among the first ten.
+
         Args:
-            history: Watched videos or `Event`s, oldest first; None is ``rec.history``, ``[]`` a cold start. Of more
-                than 2,048 the latest count.
+            history: Watched videos or `Event`s, oldest first; None is ``rec.history``, ``[]`` a cold start. Only the
+                latest 256 count.
             candidates: Videos to rank, or a handle from ``rec.store.select``; None is everything in the store that was
                 not watched.
             top_k: Give only so many.
@@ -269,6 +274,8 @@ class Recommender(OneProcess):
             fold_duplicates: Of near-identical videos give the best placed one only.
             prior: What you know besides content: a mapping from id to number, numbers aligned with `candidates`, or a
                 `Prior` with a weight. Standardised over the candidates and added to the score.
+            explore: From 0 (off) to 1: so many standard deviations of what is not known of a video are added to its
+                score. Little is known of what resembles nothing that was watched or skipped.
 
         Returns:
             The ranking; videos that could not be used are in its ``failed``.
@@ -289,6 +296,7 @@ class Recommender(OneProcess):
             exclude_watched=exclude_watched,
             fold_duplicates=fold_duplicates,
             prior=prior,
+            explore=explore,
         )
 
     async def arank(
@@ -302,6 +310,7 @@ class Recommender(OneProcess):
         exclude_watched: bool = False,
         fold_duplicates: bool = False,
         prior: PriorLike | None = None,
+        explore: float = 0.0,
     ) -> Ranking:
         """`rank` for asyncio, in a thread. Cancelled, it stops after the video that is being encoded, which is kept."""
         return await _in_thread(
@@ -315,6 +324,7 @@ class Recommender(OneProcess):
                 exclude_watched=exclude_watched,
                 fold_duplicates=fold_duplicates,
                 prior=prior,
+                explore=explore,
             )
         )
 
@@ -330,6 +340,7 @@ class Recommender(OneProcess):
         exclude_watched: bool,
         fold_duplicates: bool,
         prior: PriorLike | None,
+        explore: float,
     ) -> Ranking:
         start = time.perf_counter()
         self._check_open()
@@ -343,6 +354,7 @@ class Recommender(OneProcess):
             fraction("diversity", diversity),
             flag("fold_duplicates", fold_duplicates),
             None if prior is None else Priors(prior),
+            fraction("explore", explore),
         )
         flag("exclude_watched", exclude_watched)
 
@@ -463,25 +475,19 @@ class Recommender(OneProcess):
         return bool(self.store.remove(id)) or events > 0
 
     def warmup(self) -> dict[str, float]:
-        """Run each graph once, so that the first ranking does not pay for planning; seconds by graph.
+        """Run everything once, so that the first ranking does not pay for planning; seconds by part.
 
-        Start and end are logged at INFO, by graph and device.
+        Start and end are logged at INFO.
         """
         self._check_open()
         logger.info("warming up: %s", ", ".join(f"{g} on {s.device}" for g, s in self._sessions.items()))
-        c = self._config
-        tokens = np.zeros((1, c.layers, c.tokens_per_layer, c.token_width), np.int8)
-        scales = np.zeros((1, c.layers, c.tokens_per_layer), np.float32)
         seconds: dict[str, float] = {}
         start = time.perf_counter()
         with self._encoding:
             self._encoder.warm_up()
         seconds["encoder"] = time.perf_counter() - start
         start = time.perf_counter()
-        user = encode_user(self._sessions["user"], tokens, scales, np.zeros((1, len(EVENT_FEATURES)), np.float32))
-        seconds["user"] = time.perf_counter() - start
-        start = time.perf_counter()
-        self._scorer.score(user, 1, lambda part: (tokens[part], scales[part]))
+        self._ranker.warm_up()
         seconds["scorer"] = time.perf_counter() - start
         logger.info("warm: %s", ", ".join(f"{g} {t:.2f} s" for g, t in seconds.items()))
         return seconds

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from linkedout_edge.average import RunningSum
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import (
     ArgumentError,
@@ -386,6 +387,7 @@ class TokenStore(OneProcess):
 
     def _allocate(self) -> None:
         self._ids = IdTable()
+        self.sum = RunningSum(self._shape)
         self._tokens = np.zeros((0, *self._shape), np.int8)
         self._scales = np.zeros((0, *self._shape[:2]), np.float32)
         self._stamp = np.zeros(0, np.int64)
@@ -521,6 +523,11 @@ class TokenStore(OneProcess):
     def shape(self) -> tuple[int, int, int]:
         """L, M and D."""
         return self._shape
+
+    @property
+    def revision(self) -> tuple[int, int]:
+        """Changes with every video that comes, changes or leaves."""
+        return self.newest, self.version
 
     @property
     def max_videos(self) -> int:
@@ -822,7 +829,9 @@ class TokenStore(OneProcess):
             self._came[row] = self._arrivals
         else:
             self.rewrites += 1
+            self.sum.remove(self._tokens[row : row + 1], self._scales[row : row + 1])
         self._tokens[row], self._scales[row] = tokens, scales
+        self.sum.add(self._tokens[row : row + 1], self._scales[row : row + 1])
         self.newest += 1
         self._stamp[row] = self.newest
         self._used[row] = self._tick()
@@ -883,6 +892,7 @@ class TokenStore(OneProcess):
     def _remove_row(self, id: str) -> None:
         row = self._ids.remove(id)
         last = len(self._ids)
+        self.sum.remove(self._tokens[row : row + 1], self._scales[row : row + 1])
         self._fingerprints.pop(id, None)
         self._private.discard(id)
         self._unsaved.discard(id)
@@ -929,6 +939,7 @@ class TokenStore(OneProcess):
         self._tokens[part] = payload[:, :split].view(np.int8).reshape(count, *self._shape)
         scales = np.ascontiguousarray(payload[:, split:]).view("<f4")
         self._scales[part] = scales.reshape(count, *self._shape[:2])
+        self.sum.add(self._tokens[part], self._scales[part])
         self._used[part] = [v.used for v in videos]
         self._number[part] = [v.n for v in videos]
         self._stamp[part] = np.arange(self.newest + 1, self.newest + 1 + count)

@@ -1,0 +1,58 @@
+"""An order while nothing is known to be liked: nothing was watched yet, or all was skipped."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.taste import Floats, Singles, Taste
+
+WINDOW = 256
+"""So many candidates are arranged: comparing them takes time that grows with the square."""
+PLACES = 20
+"""So many places are arranged; the rest of the window follows by score."""
+REPRESENTS = 0.5
+"""How much it counts how many videos one stands for, in deviations of the score."""
+
+
+def arrange_unknown(user: Taste, values: Singles, scores: Floats) -> NDArray[np.int64]:
+    """Best first: far from what was skipped, each standing for many videos that none before it stands for.
+
+    Greedy facility location (Nemhauser, Wolsey and Fisher, 1978): a place goes to the video that adds most to how well
+    all are represented. What was skipped represents its like already: nothing more of it is needed.
+
+    Args:
+        user: Nothing of it attracts; its events are all skips or dislikes.
+        values: float32 [W, L, M·D], tokens.
+        scores: float64 [W].
+
+    Returns:
+        The order, int64 [W].
+    """
+    rows = _directions(user, user.centred(values))
+    alike = np.square(np.maximum(rows @ rows.T, 0.0))
+    covered = np.zeros(len(rows), np.float32)
+    if len(user):
+        covered = np.square(np.maximum(_directions(user, user.seen) @ rows.T, 0.0)).max(0)
+    free, chosen = np.ones(len(rows), bool), list[int]()
+    away = _standardised(np.asarray(scores, np.float64))
+    for _ in range(min(PLACES, len(rows))):
+        gain = np.maximum(alike - covered, 0.0).sum(1, dtype=np.float64)
+        best = int(np.argmax(np.where(free, away + REPRESENTS * _standardised(gain), -np.inf)))
+        chosen.append(best)
+        free[best] = False
+        covered = np.maximum(covered, alike[best])
+    rest = np.flatnonzero(free)
+    return np.concatenate([np.array(chosen, np.int64), rest[np.argsort(-scores[rest], kind="stable")]])
+
+
+def _directions(user: Taste, centred: Singles) -> Singles:
+    """Centred tokens [K, L, M·D] as unit vectors [K, L·M·D], each layer weighted as the user's gates have it."""
+    by_layer = np.sqrt(user.gates / user.space.size).astype(np.float32)[:, None]
+    rows = (centred * by_layer).reshape(len(centred), -1)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))
+
+
+def _standardised(values: Floats) -> Floats:
+    spread = float(values.std())
+    return (values - values.mean()) / spread if spread > 1e-9 else np.zeros(len(values))

@@ -1,0 +1,88 @@
+"""Several interests in one history: which there are, and how they share the first places of a list."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.taste import Floats, Singles, Taste
+
+MAX_EVENTS = 64
+"""Interests are looked for among the latest so many events that attract."""
+LEAST_EVENTS = 2
+"""An interest needs so many events: one alone may be chance."""
+SPLIT_FROM = 0.15
+"""Two interests are told apart where the mean cosine of events is higher by this within them than across."""
+SHARE = 0.2
+"""What an interest adds to a score is divided by 1 + SHARE / 2 · (places it got / its share of the events)."""
+PLACES, WINDOW = 10, 40
+"""The first PLACES are shared, among the best WINDOW."""
+_ROUNDS = 4
+
+Events = NDArray[np.int64]
+
+
+def find_interests(user: Taste) -> tuple[Events, ...]:
+    """Which events belong together: places int64 of the events of each interest, one or two, the larger first.
+
+    The two least alike events that attract begin an interest each, and every other joins the one that it is more alike
+    to on average (k-means with cosines, k = 2). Where that tells nothing apart, all that attract are one interest.
+    """
+    kept = np.flatnonzero(user.weights.sum(1) > 0)[-MAX_EVENTS:]
+    if len(kept) < 2 * LEAST_EVENTS:
+        return (kept,) if len(kept) else ()
+    alike = _cosines(user, kept)
+    first, second = np.unravel_index(np.argmin(alike), alike.shape)
+    side = alike[first] >= alike[second]
+    for _ in range(_ROUNDS):
+        if side.all() or not side.any():
+            return (kept,)
+        side = alike[:, side].mean(1) >= alike[:, ~side].mean(1)
+    if min(side.sum(), (~side).sum()) < LEAST_EVENTS:
+        return (kept,)
+    same, other = side[:, None] == side, ~np.eye(len(kept), dtype=bool)
+    if alike[same & other].mean() - alike[~same].mean() < SPLIT_FROM:
+        return (kept,)
+    both = kept[side], kept[~side]
+    return both if len(both[0]) >= len(both[1]) else both[::-1]
+
+
+def _cosines(user: Taste, events: Events) -> Floats:
+    rows = (user.seen[events] * np.sqrt(user.gates / user.space.size).astype(np.float32)[:, None]).reshape(
+        len(events), -1
+    )
+    gram = (rows @ rows.T).astype(np.float64)
+    length = np.sqrt(np.maximum(np.diag(gram), 1e-12))
+    return np.asarray(gram / length[:, None] / length)
+
+
+def take_turns(user: Taste, groups: tuple[Events, ...], values: Singles, scores: Floats) -> NDArray[np.int64]:
+    """Let interests share the first places of a list.
+
+    Proportional approval voting: what an interest adds to a score counts less the more places it got, so that the list
+    is mixed as the history is (compare Steck, "Calibrated recommendations", RecSys 2018).
+
+    Args:
+        user: Whose interests they are.
+        groups: From `find_interests`, two or more.
+        values: float32 [W, L, M·D], tokens of the list's head, best first.
+        scores: float64 [W], their scores.
+
+    Returns:
+        The new order of the W, int64 [W].
+    """
+    centred = user.centred(values)
+    adds = np.stack(
+        [np.einsum("lf,wlf->w", np.einsum("nl,nlf->lf", user.weights[g], user.seen[g]), centred) for g in groups]
+    )  # [G, W]
+    served_by = np.maximum(adds, 0.0)
+    served_by /= np.maximum(served_by.sum(0), 1e-12)
+    share = np.array([len(g) for g in groups]) / sum(len(g) for g in groups)
+    served, free, chosen = np.zeros(len(groups)), np.ones(len(scores), bool), list[int]()
+    while len(chosen) < min(PLACES, len(scores)):
+        kept = 1.0 / (1.0 + SHARE * served / (len(groups) * share))
+        total = scores - ((1.0 - kept)[:, None] * adds).sum(0)
+        best = int(np.argmax(np.where(free, total, -np.inf)))
+        served, free[best] = served + served_by[:, best], False
+        chosen.append(best)
+    return np.concatenate([np.array(chosen, np.int64), np.flatnonzero(free)])

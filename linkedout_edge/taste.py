@@ -1,0 +1,221 @@
+"""What a user likes, in closed form: events → a query per layer. No training, no graph.
+
+Gaussian-process regression (kernel ridge regression; Rasmussen and Williams, "Gaussian Processes for Machine Learning",
+chapter 2) on centred layer tokens. What is predicted is how much of a video the user would watch. Each event pulls
+towards its video if more than `USUAL` was watched, and pushes away if less. How hard follows from all events together:
+ten near-copies do not count ten times, and two opposite events of one video cancel.
+
+Scores are linear in the tokens, so they split exactly into [event × layer]. The average video scores 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.inputs import Event
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+
+USUAL = 0.3
+"""Fraction of an average video that is watched. An event at this value says nothing."""
+LIKED, DISLIKED = 1.2, -0.5
+"""What a like or dislike counts as watched, whatever was watched: a little more than all, and as far below `USUAL` as
+a whole video is above it."""
+NOISE = 1.0
+"""How far the watched fraction follows other things than the video, in units of a video's own variance."""
+AGED_DAYS = 365.0
+"""An event of this age is twice as noisy as one of today. Unknown age counts as today."""
+MAX_EVENTS = 256
+"""Only the latest so many events count: the time of a fit grows with the cube."""
+EVIDENCE_EVENTS = 32
+"""Only the latest so many events choose between layers, which costs a factorisation for each layer."""
+TEMPER, TEMPER_EVENTS = 4.0, 16.0
+"""Evidence that chooses between layers is multiplied by TEMPER / (1 + N / TEMPER_EVENTS)."""
+PRIOR_VIDEOS = 10.0
+"""The bundle's average video counts as so many videos of the device's own store."""
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """What is known of tokens before anything is known of a user.
+
+    Attributes:
+        mean: float64 [L, M·D], the average video's tokens.
+        size: float64 [L], mean squared length of a centred token; > 0.
+        prior: float64 [L], how far each layer is trusted before anything is known of a user; sums to 1.
+        scale: Scores are multiplied by it, so that they have about unit standard deviation.
+    """
+
+    mean: Floats
+    size: Floats
+    prior: Floats
+    scale: float = 1.0
+
+    @staticmethod
+    def made(
+        mean: Sequence[Sequence[float]] | Floats,
+        size: Sequence[float] | Floats,
+        prior: Sequence[float] = (),
+        scale: float = 1.0,
+    ) -> Space:
+        """From plain numbers, shaped as the attributes; without `prior`, all layers are trusted alike."""
+        weights = np.asarray(prior if len(prior) else np.ones(len(size)), np.float64)
+        return Space(np.asarray(mean, np.float64), np.asarray(size, np.float64), weights / weights.sum(), scale)
+
+    @staticmethod
+    def of(values: NDArray[np.floating], prior: Sequence[float] = ()) -> Space:
+        """From many videos' tokens [V, L, M·D], at least one. See `made` for `prior`."""
+        mean = values.mean(0, dtype=np.float64)
+        size = np.maximum(np.square(values - mean).sum(-1).mean(0), 1e-9)
+        return Space.made(mean, size, prior)
+
+    def following(self, total: Floats, count: int) -> Space:
+        """The same with the mean drawn to `count` more videos, whose tokens sum to `total` [L, M·D].
+
+        People's libraries differ from what a model was trained on. Against the mean of other videos all of one's own
+        look alike, and rank worse (docs/experiments.md).
+        """
+        mean = (PRIOR_VIDEOS * self.mean + total) / (PRIOR_VIDEOS + count)
+        return Space(mean, self.size, self.prior, self.scale)
+
+
+def dequantise(tokens: NDArray[np.int8], scales: Singles) -> Singles:
+    """Int8 [V, L, M, D] and float32 [V, L, M] → float32 [V, L, M·D]."""
+    values: Singles = tokens.astype(np.float32) * scales[..., None]
+    return values.reshape(*values.shape[:-2], -1)
+
+
+def wanted(watched: Floats, liked: Floats | None = None) -> Floats:
+    """How much of its video each event asks for, relative to an average video: float64 [N], > 0 attracts, < 0 repels.
+
+    Args:
+        watched: [N], clipped to [0, 1]. NaN says nothing.
+        liked: [N], 1 liked, -1 disliked, 0 nothing said. None: nothing said of any.
+    """
+    y = np.clip(np.nan_to_num(np.asarray(watched, np.float64), nan=USUAL), 0.0, 1.0)
+    if liked is not None:
+        y = np.where(liked > 0, LIKED, np.where(liked < 0, DISLIKED, y))
+    return np.asarray(y - USUAL)
+
+
+def noise(ages_hours: Floats) -> Floats:
+    """Variance of each event's noise, float64 [N]. Ages that are unknown or in the future count as 0."""
+    ages = np.nan_to_num(np.asarray(ages_hours, np.float64), nan=0.0, posinf=1e9, neginf=0.0)
+    return np.asarray(NOISE * (1.0 + np.maximum(ages, 0.0) / (24 * AGED_DAYS)))
+
+
+def of_events(events: Sequence[Event], now: datetime) -> tuple[Floats, Floats]:
+    """`wanted` and `noise` of events, as seen at `now` (aware)."""
+    watched = np.array([e.watched for e in events], np.float64)
+    liked = np.array([0.0 if e.liked is None else (1.0 if e.liked else -1.0) for e in events])
+    ages = np.array([0.0 if e.at is None else (now - e.at).total_seconds() / 3600 for e in events])
+    return wanted(watched, liked), noise(ages)
+
+
+@dataclass(frozen=True, eq=False)
+class Taste:
+    """A user. ``score(t) = Σ_l ⟨query[l], t[l] − mean[l]⟩``; ``query[l] = Σ_n weights[n, l] · (t_n[l] − mean[l])``.
+
+    Its arrays are shared: do not write to them.
+
+    Attributes:
+        space: Where it was fitted.
+        query: float64 [L, M·D].
+        offset: float64 [L], ``⟨query[l], mean[l]⟩``.
+        gates: float64 [L], sums to 1: at which depth the taste lives.
+        weights: float64 [N, L], > 0 attracts, < 0 repels.
+        seen: float32 [N, L, M·D], the events' centred tokens.
+        covariance: float64 [N, N], of what the events say: kernel and noise.
+    """
+
+    space: Space
+    query: Floats
+    offset: Floats
+    gates: Floats
+    weights: Floats
+    seen: Singles
+    covariance: Floats
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.weights)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known to attract."""
+        return bool((self.weights > 0).any())
+
+    def centred(self, values: Singles) -> Singles:
+        """Tokens [..., L, M·D] minus the average video's."""
+        return np.asarray(values - self.space.mean.astype(np.float32))
+
+    def score(self, values: NDArray[np.floating]) -> Floats:
+        """Scores [C] of tokens [C, L, M·D]. The runtime scores stored bytes instead, see `scorer`."""
+        return np.asarray(np.einsum("clf,lf->c", values, self.query) - self.offset.sum())
+
+    def contributions(self, value: Singles) -> Floats:
+        """What each event adds by each layer to the score of one video [L, M·D]: float64 [N, L]."""
+        similar = np.einsum("nlf,lf->nl", self.seen, self.centred(value), dtype=np.float64)
+        return np.asarray(self.weights * similar)
+
+    def deviation(self, values: Singles) -> Floats:
+        """How unsure the scores of tokens [C, L, M·D] are: posterior standard deviations [C] ≥ 0, in units of scores."""
+        by_layer = np.sqrt(self.gates / self.space.size).astype(np.float32)[:, None]
+        rows = (self.centred(values) * by_layer).reshape(len(values), -1)
+        variance = np.square(rows).sum(1, dtype=np.float64)
+        if len(self):
+            shared = ((self.seen * by_layer).reshape(len(self), -1) @ rows.T).astype(np.float64)  # [N, C]
+            variance -= (shared * np.linalg.solve(self.covariance, shared)).sum(0)
+        return np.asarray(self.space.scale * np.sqrt(np.maximum(variance, 0.0)))
+
+
+def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space) -> Taste:
+    """Fit a user.
+
+    Args:
+        values: [N, L, M·D], tokens of the history, oldest first. N may be 0; at most `MAX_EVENTS` keeps it quick.
+        y: [N], from `wanted`.
+        variance: [N], from `noise`; > 0.
+        space: What is known of tokens.
+    """
+    count, layers, width = values.shape
+    seen = np.asarray(values - space.mean.astype(np.float32), np.float32)
+    if not count:
+        nothing = np.zeros((0, layers))
+        return Taste(space, np.zeros((layers, width)), np.zeros(layers), space.prior, nothing, seen, np.zeros((0, 0)))
+    gates = _gates(seen[-EVIDENCE_EVENTS:], y[-EVIDENCE_EVENTS:], variance[-EVIDENCE_EVENTS:], space)
+    rows = (seen * np.sqrt(gates / space.size).astype(np.float32)[:, None]).reshape(count, -1)
+    covariance = (rows @ rows.T).astype(np.float64)
+    covariance.flat[:: count + 1] += variance
+    alpha = np.linalg.solve(covariance, y)
+    weights = space.scale * alpha[:, None] * (gates / space.size)
+    query = np.matmul(weights.T[:, None], seen.transpose(1, 0, 2))[:, 0]  # [L, M·D]
+    return Taste(space, query, (query * space.mean).sum(1), gates, weights, seen, covariance)
+
+
+def _gates(seen: Singles, y: Floats, variance: Floats, space: Space) -> Floats:
+    """Trust in each layer after what its kernel alone makes of the events, float64 [L].
+
+    A layer's evidence is log N(y; 0, K + noise). One Cholesky factor gives both of its parts: with y as one more row,
+    the last row of the factor is y, whitened.
+    """
+    count, layers, _ = seen.shape
+    by_layer = seen.transpose(1, 0, 2)
+    joint = np.empty((layers, count + 1, count + 1))
+    joint[:, :count, :count] = (by_layer @ by_layer.transpose(0, 2, 1)) / space.size[:, None, None]
+    joint[:, np.arange(count), np.arange(count)] += variance
+    joint[:, count, :count] = joint[:, :count, count] = y
+    joint[:, count, count] = 1.0 + y @ y / variance.min()  # more than y K⁻¹ y, so that the last pivot is positive
+    root = np.linalg.cholesky(joint)
+    pivots = np.diagonal(root, axis1=1, axis2=2)[:, :count]
+    evidence = -0.5 * np.square(root[:, count, :count]).sum(1) - np.log(pivots).sum(1)
+    with np.errstate(divide="ignore"):  # a layer may be trusted not at all
+        logits = np.log(space.prior) + TEMPER / (1.0 + count / TEMPER_EVENTS) * evidence
+    gates = np.exp(logits - logits.max())
+    return np.asarray(gates / gates.sum())
