@@ -30,20 +30,21 @@ def entry(path: str, data: bytes) -> dict[str, Any]:
 
 
 def write(folder: Path) -> Path:
-    """A bundle of meaningless graphs: nothing here runs one."""
+    """A bundle of a meaningless graph: nothing here runs it."""
     files: dict[str, bytes] = {"tokenizer.json": b'{"vocab": {}, "merges": []}'}
     precisions: dict[str, Any] = {}
     for precision in ("int8", "fp32"):
-        graphs = {g: f"{precision} {g}".encode() * 99 for g in ("encoder", "user", "scorer")}
-        files |= {f"onnx/{precision}/{g}.onnx": data for g, data in graphs.items()}
-        precisions[precision] = {"files": {g: entry(f"onnx/{precision}/{g}.onnx", data) for g, data in graphs.items()}}
+        path, data = f"onnx/{precision}/encoder.onnx", f"{precision} encoder".encode() * 99
+        files[path] = data
+        precisions[precision] = {"files": {"encoder": entry(path, data)}}
     manifest = {
-        "format_version": 1,
+        "format_version": 2,
         "name": "test",
         "token_space": "0" * 64,
         "config": json.loads(json.dumps({f: getattr(ModelConfig.tiny(), f) for f in ModelConfig.__struct_fields__})),
         "precisions": precisions,
         "tokenizer": entry("tokenizer.json", files["tokenizer.json"]),
+        "user_model": {"mean": [[0.5] * 32] * 3, "size": [3, 1.5, 2e-3], "layer_prior": [0, 1, 2], "score_scale": 2.0},
         "layer_names": ["a", "b", "c"],
         "from_a_later_version": {"of": "the same format"},
     }
@@ -71,8 +72,7 @@ def use(bundle: Path, precision: str | None = None) -> None:
     """Read everything that loading reads."""
     with open_bundle(bundle, precision) as b:
         b.tokenizer()
-        for g in ("encoder", "user", "scorer"):
-            b.graph(g)
+        b.encoder()
 
 
 @pytest.mark.parametrize("kind", [lambda f: f, zipped], ids=["folder", "zip"])
@@ -80,10 +80,10 @@ def test_folder_and_zip_read_the_same(folder: Path, kind: Callable[[Path], Path]
     with open_bundle(kind(folder)) as bundle:
         assert bundle.precision == "int8"  # the first
         assert bundle.manifest.config == ModelConfig.tiny()
-        assert bundle.graph("user") == b"int8 user" * 99
+        assert bundle.encoder() == b"int8 encoder" * 99
         assert not bundle.embedded
     with open_bundle(str(kind(folder)), "fp32") as bundle:
-        assert bundle.graph("encoder") == b"fp32 encoder" * 99
+        assert bundle.encoder() == b"fp32 encoder" * 99
         assert json.loads(bundle.tokenizer()) == {"vocab": {}, "merges": []}
 
 
@@ -97,11 +97,11 @@ def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
 
 
 def set_path(path: str) -> Callable[[Path], None]:
-    return edit(lambda m: m["precisions"]["int8"]["files"]["user"].update(path=path))
+    return edit(lambda m: m["precisions"]["int8"]["files"]["encoder"].update(path=path))
 
 
 def flip(folder: Path) -> None:
-    file = folder / "onnx/int8/scorer.onnx"
+    file = folder / "onnx/int8/encoder.onnx"
     data = bytearray(file.read_bytes())
     data[5] ^= 1
     file.write_bytes(data)
@@ -114,11 +114,11 @@ def raw(data: bytes) -> Callable[[Path], None]:
 DEEP = b'{"format_version": 1, "x": ' + b"[" * 1000 + b"]" * 1000 + b"}"
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "changed byte": (flip, "SHA-256"),
-    "shorter file": (lambda f: (f / "onnx/int8/user.onnx").write_bytes(b"x"), "the manifest says"),
+    "shorter file": (lambda f: (f / "onnx/int8/encoder.onnx").write_bytes(b"x"), "the manifest says"),
     "longer file": (lambda f: (f / "tokenizer.json").write_bytes(b"x" * 9999), "at most"),
     "missing graph file": (lambda f: (f / "onnx/int8/encoder.onnx").unlink(), "encoder.onnx is missing"),
     "missing manifest": (lambda f: (f / "manifest.json").unlink(), "manifest.json is missing"),
-    "missing graph entry": (edit(lambda m: m["precisions"]["fp32"]["files"].pop("user")), "'fp32' has no user graph"),
+    "missing graph entry": (edit(lambda m: m["precisions"]["fp32"]["files"].pop("encoder")), "'fp32' has no encoder"),
     "unknown graph": (edit(lambda m: m["precisions"]["int8"]["files"].update(evil=entry("x", b""))), "not valid"),
     "no precisions": (edit(lambda m: m.update(precisions={})), "no precisions"),
     "no config": (edit(lambda m: m.pop("config")), "config"),
@@ -127,6 +127,19 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "negative size": (edit(lambda m: m["tokenizer"].update(bytes=-1)), "bytes"),
     "absurd size": (edit(lambda m: m["tokenizer"].update(bytes=1 << 40)), "at most"),
     "version 0": (edit(lambda m: m.update(format_version=0)), "format_version"),
+    "no user model": (edit(lambda m: m.pop("user_model")), "user_model"),
+    "too few layers": (edit(lambda m: m["user_model"]["mean"].pop()), "3 lists of 32 numbers"),
+    "a ragged mean": (
+        edit(lambda m: m["user_model"]["mean"].append(m["user_model"]["mean"].pop()[:-1])),
+        "3 lists of 32",
+    ),
+    "no finite mean": (edit(lambda m: m["user_model"].update(mean=[[None] * 32] * 3)), r"user_model\.mean"),
+    "too few sizes": (edit(lambda m: m["user_model"]["size"].pop()), "2 numbers for 3 layers"),
+    "no size": (edit(lambda m: m["user_model"].update(size=[1, 0, 1])), r"user_model\.size"),
+    "a short prior": (edit(lambda m: m["user_model"].update(layer_prior=[1])), "layer_prior is"),
+    "an empty prior": (edit(lambda m: m["user_model"].update(layer_prior=[0, 0, 0])), "not all 0"),
+    "a negative prior": (edit(lambda m: m["user_model"].update(layer_prior=[1, -1, 1])), r"user_model\.layer_prior"),
+    "no scale": (edit(lambda m: m["user_model"].update(score_scale=0)), r"user_model\.score_scale"),
     "layers": (edit(lambda m: m.update(layer_names=["one"])), "1 layers of 3"),
     "absurd shape": (edit(lambda m: m["config"].update(frame_size=60_000)), "memory"),
     "zero shape": (edit(lambda m: m["config"].update(frames=0)), "config.frames"),
@@ -136,7 +149,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "1,000 levels": (raw(DEEP), "levels deep"),
     "too large": (raw(b" " * (MAX_MANIFEST_BYTES + 1)), "at most"),
     "absolute path": (set_path("/etc/passwd"), "stays inside"),
-    "parent path": (set_path("../b/onnx/int8/user.onnx"), "stays inside"),
+    "parent path": (set_path("../b/onnx/int8/encoder.onnx"), "stays inside"),
     "hidden parent": (set_path("onnx/../../x"), "stays inside"),
     "drive": (set_path("C:/x"), "stays inside"),
     "backslash": (set_path("..\\x"), "stays inside"),
@@ -158,10 +171,32 @@ def test_brackets_in_strings_do_not_count_as_nesting(folder: Path) -> None:
     use(folder)
 
 
-@pytest.mark.parametrize("data", [b'{"format_version": 2}', b'{"config": 7, "format_version": 99, "precisions": []}'])
-def test_a_newer_format_is_refused_before_anything_else(data: bytes) -> None:
-    with pytest.raises(BundleVersionError, match="pip install --upgrade"):
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'{"format_version": 3}', "pip install --upgrade"),
+        (b'{"config": 7, "format_version": 99, "precisions": []}', "pip install --upgrade"),
+        (
+            b'{"format_version": 1}',
+            r"version 1, .* reads 2: export the bundle again.* or install the version",
+        ),
+    ],
+)
+def test_another_format_is_refused_before_anything_else(data: bytes, words: str) -> None:
+    with pytest.raises(BundleVersionError, match=words):
         parse_manifest(data)
+
+
+def test_a_user_model_may_trust_all_layers_alike_and_holds_finite_numbers(folder: Path) -> None:
+    edit(lambda m: [m["user_model"].pop(name) for name in ("layer_prior", "score_scale")])(folder)
+    with open_bundle(folder) as bundle:
+        model = bundle.manifest.user_model
+    assert (model.layer_prior, model.score_scale) == ([], 1.0)
+    text = (folder / "manifest.json").read_text()
+    for infinite in ("1e999", "Infinity", "NaN"):
+        (folder / "manifest.json").write_text(text.replace("1.5", infinite))
+        with pytest.raises(BundleCorruptError, match="not valid"):
+            use(folder)
 
 
 def test_a_manifest_of_100_mb_is_not_read(folder: Path) -> None:
@@ -174,7 +209,7 @@ def test_a_manifest_of_100_mb_is_not_read(folder: Path) -> None:
 
 
 def test_links_may_not_leave_the_folder(folder: Path, tmp_path: Path) -> None:
-    graph = folder / "onnx/int8/user.onnx"
+    graph = folder / "onnx/int8/encoder.onnx"
     outside = tmp_path / "outside.onnx"
     shutil.move(graph, outside)
     graph.symlink_to(outside)
@@ -199,8 +234,8 @@ def test_a_fifo_in_a_bundle_does_not_block(folder: Path) -> None:
 
 def test_zip_bombs_are_refused(folder: Path) -> None:
     bomb = bytes(64 << 20)
-    (folder / "onnx/int8/user.onnx").write_bytes(bomb)
-    edit(lambda m: m["precisions"]["int8"]["files"].update(user=entry("onnx/int8/user.onnx", bomb)))(folder)
+    (folder / "onnx/int8/encoder.onnx").write_bytes(bomb)
+    edit(lambda m: m["precisions"]["int8"]["files"].update(encoder=entry("onnx/int8/encoder.onnx", bomb)))(folder)
     with pytest.raises(BundleCorruptError, match="inflate"):
         use(zipped(folder))
 

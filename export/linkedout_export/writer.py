@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -133,4 +134,7 @@ def check_replaceable(out: Path) -> None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``, readable by people."""
-    (folder / "manifest.json").write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    # Lists of numbers in one line each: the average video alone has hundreds. (No string of JSON has a line break.)
+    text = re.sub(rb"\[\s*\n([^\[\]{}\"]*)\]", lambda found: b"[" + b" ".join(found[1].split()) + b"]", text)
+    (folder / MANIFEST).write_bytes(text + b"\n")

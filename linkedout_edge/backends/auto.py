@@ -1,9 +1,8 @@
-"""``device="auto"``: each graph runs where it was measured to be the fastest.
+"""``device="auto"``: the encoder runs where it was measured to be the fastest.
 
 An accelerator can be slower than the CPU (a small graph costs more to hand over than to compute), and it can be wrong.
-So each graph is run, once for a model, library and driver, on every device that is there: those whose answers are not
-the CPU's are left out, the others take turns, and the fastest is remembered in `cache_dir`, or as long as the process
-lasts.
+So it is run, once for a model, library and driver, on every device that is there: those whose answers are not the CPU's
+are left out, the others take turns, and the fastest is remembered in `cache_dir`, or as long as the process lasts.
 """
 
 from __future__ import annotations
@@ -71,50 +70,47 @@ class AutoBackend:
         """That of every device."""
         return {f"{d} {k}": v for d, b in self._backends.items() for k, v in b.fingerprint().items()}
 
-    def load(
-        self, graph: str, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False
-    ) -> Session:
-        """Load a graph where it runs fastest.
+    def load(self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False) -> Session:
+        """Load the graph where it runs fastest.
 
         Raises:
             BundleCorruptError: The bytes are no graph of the contract.
-            DeviceError: The CPU, whose answers the others are compared with, gets this graph wrong.
+            DeviceError: The CPU, whose answers the others are compared with, gets the graph wrong.
         """
         if full_range and this_cpu.instruction_set().overflows:
-            raise this_cpu.refusal(graph)
+            raise this_cpu.refusal()
         key = {
             "linkedout-edge": __version__,
-            "graph": graph,
             "model": digest(model),
             "threads": str(self.threads),
             **self.fingerprint(),
         }
         name = digest(repr(sorted(key.items())).encode())
-        choice = self._cache.recall(graph, key) or self._measured.get(name)
+        choice = self._cache.recall(key) or self._measured.get(name)
         if choice is not None and choice.device in self._backends:
             try:
-                session = self._backends[choice.device].load(graph, model, config, precision)
+                session = self._backends[choice.device].load(model, config, precision)
             except Unusable as e:
                 self.notices.say(f"auto measures again: {e.reason}", logging.WARNING)
             else:
-                self._say(graph, choice, "remembered")
+                self._say(choice, "remembered")
                 return session
-        session, choice = self._measure(graph, model, config, precision, key)
+        session, choice = self._measure(model, config, precision, key)
         self._measured[name] = choice
-        self._cache.remember(graph, choice)
-        self._say(graph, choice, "measured")
+        self._cache.remember(choice)
+        self._say(choice, "measured")
         return session
 
     def _measure(
-        self, graph: str, model: bytes, config: ModelConfig, precision: str, key: dict[str, str]
+        self, model: bytes, config: ModelConfig, precision: str, key: dict[str, str]
     ) -> tuple[Session, Choice]:
-        feeds = example_feeds(graph, config)
-        sessions = {CPU: self._backends[CPU].load(graph, model, config, precision)}
+        feeds = example_feeds(config)
+        sessions = {CPU: self._backends[CPU].load(model, config, precision)}
         try:
             wanted = sessions[CPU].run(feeds)
             for device in [d for d in self._backends if d != CPU]:
                 try:
-                    sessions[device] = self._backends[device].load(graph, model, config, precision)
+                    sessions[device] = self._backends[device].load(model, config, precision)
                     gap = distance(sessions[device].run(feeds), wanted)
                 except BackendError as e:
                     reason = e.reason if isinstance(e, Unusable) else str(e)
@@ -122,10 +118,7 @@ class AutoBackend:
                     self._drop(sessions, device)
                     continue
                 if gap > MOST_DISTANCE:
-                    self.notices.say(
-                        f"auto leaves {device} out: its answers to the {graph} graph are wrong by {gap:.1%}",
-                        logging.WARNING,
-                    )
+                    self.notices.say(f"auto leaves {device} out: its answers are wrong by {gap:.1%}", logging.WARNING)
                     self._drop(sessions, device)
             took = side_by_side(sessions, feeds)
             fastest = min(took, key=lambda d: took[d])
@@ -144,9 +137,9 @@ class AutoBackend:
         if device in sessions:
             sessions.pop(device).close()
 
-    def _say(self, graph: str, choice: Choice, how: str) -> None:
+    def _say(self, choice: Choice, how: str) -> None:
         times = ", ".join(f"{d} {ms:.3g} ms" for d, ms in choice.milliseconds.items())
-        self.notices.say(f"auto runs the {graph} graph on {choice.device} ({how}: {times})")
+        self.notices.say(f"auto runs the encoder graph on {choice.device} ({how}: {times})")
 
 
 def side_by_side(sessions: Mapping[str, Session], feeds: dict[str, NDArray[Any]]) -> dict[str, float]:

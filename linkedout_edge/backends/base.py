@@ -1,4 +1,4 @@
-"""What the runtime needs of an inference library, and the contract that a bundle's graphs must meet."""
+"""What the runtime needs of an inference library, and the contract that a bundle's graph must meet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.backends.notices import Notices
-from linkedout_edge.config import EVENT_FEATURES, ModelConfig
+from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, BundleCorruptError, DeviceError, unknown
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -24,7 +24,7 @@ Providers: TypeAlias = "Sequence[str | tuple[str, dict[str, Any]]]"
 
 
 class Port(NamedTuple):
-    """One input or output of a graph: NumPy dtype name ("" if not known) and dimensions, None where dynamic."""
+    """One input or output of the graph: NumPy dtype name ("" if not known) and dimensions, None where dynamic."""
 
     name: str
     dtype: str
@@ -32,7 +32,7 @@ class Port(NamedTuple):
 
 
 class Session(Protocol):
-    """One loaded graph. Safe to run from several threads."""
+    """The loaded encoder graph. Safe to run from several threads."""
 
     @property
     def device(self) -> str:
@@ -58,7 +58,7 @@ class Backend(Protocol):
 
     @property
     def threads(self) -> int:
-        """Threads that a graph may use on the CPU."""
+        """Threads that the graph may use on the CPU."""
 
     @property
     def notices(self) -> Notices:
@@ -67,13 +67,10 @@ class Backend(Protocol):
     def fingerprint(self) -> dict[str, str]:
         """All that a compiled engine or a measured time depends on, apart from the model: library, device, driver."""
 
-    def load(
-        self, graph: str, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False
-    ) -> Session:
-        """Load a graph from ONNX bytes and check it against the contract.
+    def load(self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False) -> Session:
+        """Load the encoder graph from ONNX bytes and check it against the contract.
 
         Args:
-            graph: ``encoder``, ``user`` or ``scorer``.
             model: The ONNX bytes.
             config: The model's shapes.
             precision: The bundle's precision; some devices must be told.
@@ -84,51 +81,20 @@ class Backend(Protocol):
         """
 
 
-_Dims: TypeAlias = "tuple[str | int, ...]"
+_Ports: TypeAlias = "dict[str, tuple[str, tuple[str | int, ...]]]"
 
-CONTRACT: dict[str, tuple[dict[str, tuple[str, _Dims]], dict[str, tuple[str, _Dims]]]] = {
-    "encoder": (
-        {
-            "frames": ("uint8", ("B", "F", "H", "W", 3)),
-            "frame_mask": ("bool", ("B", "F")),
-            "title_ids": ("int32", ("B", "T")),
-            "title_mask": ("bool", ("B", "T")),
-        },
-        {"tokens": ("int8", ("B", "L", "M", "D")), "scales": ("float32", ("B", "L", "M"))},
-    ),
-    "user": (
-        {
-            "tokens": ("int8", (1, "N", "L", "M", "D")),
-            "scales": ("float32", (1, "N", "L", "M")),
-            "events": ("float32", (1, "N", "E")),
-            "mask": ("bool", (1, "N")),
-        },
-        {
-            "query": ("float32", (1, 2, "L", "MD")),
-            "bias": ("float32", (1, "L")),
-            "event_weights": ("float32", (1, "N", "L")),
-        },
-    ),
-    "scorer": (
-        {
-            "query": ("float32", (1, 2, "L", "MD")),
-            "bias": ("float32", (1, "L")),
-            "tokens": ("int8", ("C", "L", "M", "D")),
-            "scales": ("float32", ("C", "L", "M")),
-            "mask": ("bool", ("C",)),
-        },
-        {"score": ("float32", ("C",)), "contributions": ("float32", ("C", "L"))},
-    ),
+INPUTS: _Ports = {
+    "frames": ("uint8", ("B", "F", "H", "W", 3)),
+    "frame_mask": ("bool", ("B", "F")),
+    "title_ids": ("int32", ("B", "T")),
+    "title_mask": ("bool", ("B", "T")),
 }
+"""Of the encoder graph: name → dtype and dimensions, as `linkedout_edge.config` names them. B is free."""
+OUTPUTS: _Ports = {"tokens": ("int8", ("B", "L", "M", "D")), "scales": ("float32", ("B", "L", "M"))}
 
 
-def graph_threads(graph: str, threads: int) -> int:
-    """CPU threads for a graph: user and scorer are so little work that waking a second one costs more than it does."""
-    return threads if graph == "encoder" else 1
-
-
-def check_contract(graph: str, inputs: Sequence[Port], outputs: Sequence[Port], config: ModelConfig) -> None:
-    """Compare a loaded graph with what docs/architecture.md promises.
+def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], config: ModelConfig) -> None:
+    """Compare the loaded graph with what docs/architecture.md promises.
 
     Raises:
         BundleCorruptError: A name, type, number of dimensions or fixed dimension differs.
@@ -141,14 +107,12 @@ def check_contract(graph: str, inputs: Sequence[Port], outputs: Sequence[Port], 
         "L": config.layers,
         "M": config.tokens_per_layer,
         "D": config.token_width,
-        "MD": config.tokens_per_layer * config.token_width,
-        "E": len(EVENT_FEATURES),
     }
-    for kind, ports, wanted in zip(("input", "output"), (inputs, outputs), CONTRACT[graph], strict=True):
+    for kind, ports, wanted in (("input", inputs, INPUTS), ("output", outputs, OUTPUTS)):
         found = {p.name: p for p in ports}
         if set(found) != set(wanted):
             raise BundleCorruptError(
-                f"the {graph} graph has the {kind}s {', '.join(sorted(found))}: expected {', '.join(sorted(wanted))}. "
+                f"the encoder graph has the {kind}s {', '.join(sorted(found))}: expected {', '.join(sorted(wanted))}. "
                 "Export the bundle again."
             )
         for name, (dtype, dims) in wanted.items():
@@ -160,7 +124,7 @@ def check_contract(graph: str, inputs: Sequence[Port], outputs: Sequence[Port], 
             if not fits or port.dtype not in ("", dtype):
                 shape = [d if w is None else w for d, w in zip(dims, fixed, strict=True)]
                 raise BundleCorruptError(
-                    f"the {graph} graph's {kind} {name} is {port.dtype} {list(port.shape)}: expected {dtype} "
+                    f"the encoder graph's {kind} {name} is {port.dtype} {list(port.shape)}: expected {dtype} "
                     f"[{', '.join(map(str, shape))}]. Export the bundle again."
                 )
 
@@ -189,8 +153,6 @@ def fall_back(
     if strict:
         raise Unusable(f"{reason}; {have}. Leave strict_device out to fall back to the CPU.", reason)
     if notices is not None:
-        if f"{reason}; running on the CPU" in notices:
-            return  # said for another graph
         notices.say(f"{reason}; running on the CPU", logging.WARNING)
     warnings.warn(
         f"{reason}; {have}. Running on the CPU; strict_device=True makes this an error.", RuntimeWarning, stacklevel=2
@@ -211,12 +173,12 @@ def create_backend(
 
     Args:
         name: One of `BACKENDS`.
-        device: One of `DEVICES`; ``auto`` measures each graph on what is there, if that is more than the CPU.
+        device: One of `DEVICES`; ``auto`` measures the graph on what is there, if that is more than the CPU.
         providers: Execution providers of ONNX Runtime, or device names of OpenVINO, instead of `device`.
         threads: Of the CPU.
         cache_dir: Where engines and measurements are kept.
         strict: Raise where otherwise the CPU would take over.
-        static: Fix the graphs' dimensions; None does where the device needs it. True on a CPU stands in for an NPU.
+        static: Fix the graph's dimensions; None does where the device needs it. True on a CPU stands in for an NPU.
 
     Raises:
         ArgumentError: An unknown name or device, or `providers` together with something that contradicts them.

@@ -2,8 +2,8 @@
 
 ::
 
-    engines/<library>-<device>-<graph>-<model>/key.json     and beside it what the library wrote
-    choices/<graph>-<key>.json
+    engines/<library>-<device>-<model>/key.json     and beside it what the library wrote
+    choices/<key>.json
 
 An engine fits one model on one device with one version of library and driver. All of that is its key; an engine under
 another key is removed and built again, which is said. Nothing here is needed: what is damaged, foreign or cannot be
@@ -23,15 +23,15 @@ import msgspec
 
 from linkedout_edge.backends.notices import Notices
 
-MAX_ENGINES = 32
-"""Folders; of more, those that were not used for longest go: each new model would leave three behind."""
+MAX_ENGINES = 12
+"""Folders; of more, those that were not used for longest go: each new model would leave one behind."""
 MAX_ENTRY_BYTES = 1 << 16
 
 Key = Mapping[str, str]
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """Which device runs a graph best.
+    """Which device runs the encoder best.
 
     Attributes:
         device: The fastest.
@@ -70,13 +70,13 @@ class EngineCache:
         """The folder in which a library may keep what it compiles under a key; None where nothing can be kept.
 
         Args:
-            name: Library, device, graph and model, such as ``openvino-gpu-encoder-0123456789abcdef``.
+            name: Library, device and model, such as ``openvino-gpu-0123456789abcdef``.
             key: Versions and names of all that the compiled engine depends on.
         """
         if self._root is None:
             return None
         folder = self._root / "engines" / name
-        what = "-".join(name.split("-")[:3])
+        what = _what(name)
         try:
             if folder.exists():
                 reason = _changed(folder / "key.json", key)
@@ -105,43 +105,41 @@ class EngineCache:
         kept = [p for p in folder.iterdir() if p.name != "key.json"] if folder.is_dir() else []
         if not kept:
             return False
-        self._notices.say(
-            f"an engine for {'-'.join(name.split('-')[:3])} is damaged: it is built again", logging.WARNING
-        )
+        self._notices.say(f"an engine for {_what(name)} is damaged: it is built again", logging.WARNING)
         shutil.rmtree(folder, ignore_errors=True)
         return True
 
-    def recall(self, graph: str, key: Key) -> Choice | None:
+    def recall(self, key: Key) -> Choice | None:
         """What was chosen under exactly this key, or None."""
         if self._root is None:
             return None
         try:
-            data = _read(self._choice(graph, key))
+            data = _read(self._choice(key))
         except FileNotFoundError:
             return None
         except OSError as e:
-            self._notices.say(f"what was measured for the {graph} graph cannot be read ({_plain(e)}): measuring again")
+            self._notices.say(f"what was measured cannot be read ({_plain(e)}): measuring again")
             return None
         try:
             choice = msgspec.json.decode(data, type=Choice)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            self._notices.say(f"what was measured for the {graph} graph is damaged: measuring again", logging.WARNING)
+            self._notices.say("what was measured is damaged: measuring again", logging.WARNING)
             return None
         return choice if choice.key == dict(key) else None
 
-    def remember(self, graph: str, choice: Choice) -> None:
+    def remember(self, choice: Choice) -> None:
         """Keep a choice, if there is a folder for it."""
         if self._root is None:
             return
         try:
-            _write(self._choice(graph, choice.key), msgspec.json.encode(choice))
+            _write(self._choice(choice.key), msgspec.json.encode(choice))
         except OSError as e:
             self._cannot_write(e)
 
-    def _choice(self, graph: str, key: Key) -> Path:
+    def _choice(self, key: Key) -> Path:
         assert self._root is not None
         name = digest(msgspec.json.encode(dict(key), order="sorted"))
-        return self._root / "choices" / f"{graph}-{name}.json"
+        return self._root / "choices" / f"{name}.json"
 
     def _cannot_write(self, error: OSError) -> None:
         self._notices.say(
@@ -154,6 +152,11 @@ class EngineCache:
         folders = sorted((p for p in parent.iterdir() if (p / "key.json").is_file()), key=lambda p: p.stat().st_mtime)
         for old in folders[:-MAX_ENGINES]:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _what(name: str) -> str:
+    """An engine's name without the model's digest."""
+    return name.rpartition("-")[0]
 
 
 def _changed(path: Path, key: Key) -> str:

@@ -124,9 +124,9 @@ def overflow() -> str:
     return f"full-range int8 weights overflow in the integer arithmetic of this CPU: {instruction_set()}, no VNNI"
 
 
-def refusal(graph: str) -> DeviceError:
+def refusal() -> DeviceError:
     """The error of a graph with full-range int8 weights that this CPU would run, or part of it."""
     return DeviceError(
-        f"the {graph} graph would give wrong answers: {overflow()}. Load another precision, make one with "
+        f"the encoder graph would give wrong answers: {overflow()}. Load another precision, make one with "
         "linkedout-edge quantize, or name an accelerator with strict_device=True"
     )

@@ -11,7 +11,7 @@ logger = logging.getLogger("linkedout_edge.backends")
 
 
 class Notices(list[str]):
-    """Texts for people. They name devices, libraries and graphs; never paths, ids or titles."""
+    """Texts for people. They name devices and libraries; never paths, ids or titles."""
 
     def say(self, message: str, level: int = logging.INFO) -> None:
         """Log and keep a message, unless it was said before."""
@@ -21,18 +21,17 @@ class Notices(list[str]):
 
 
 @contextmanager
-def announced(graph: str, device: str, *, slow: bool, cached: bool) -> Iterator[None]:
-    """Say before and after that a graph is compiled for a device other than the CPU, so that no wait is unexplained.
+def announced(device: str, *, slow: bool, cached: bool) -> Iterator[None]:
+    """Say before and after that the graph is compiled for a device other than the CPU, so that no wait is unexplained.
 
     Args:
-        graph: Which one.
         device: For what.
         slow: It may take minutes.
         cached: Whether the result is kept, so that the next start is quick.
     """
     how_long = "this may take minutes" if slow else "this may take a while"
     again = "the result is kept in cache_dir" if cached else "with cache_dir the next start would be quicker"
-    logger.info("preparing the %s graph for %s; %s, %s", graph, device, how_long, again)
+    logger.info("preparing the encoder graph for %s; %s, %s", device, how_long, again)
     start = time.perf_counter()
     yield
-    logger.info("the %s graph is ready on %s after %.1f s", graph, device, time.perf_counter() - start)
+    logger.info("the encoder graph is ready on %s after %.1f s", device, time.perf_counter() - start)

@@ -4,7 +4,7 @@ Chosen so that memory stays flat on a device: no arena that keeps the largest re
 every shape; and no spinning, because threads that burn power while they wait have no place on a phone.
 
 The library would fall back to the CPU by itself, with no more than a line on stderr. Here that is switched off, and
-after loading we ask what each graph's operations were really given to.
+after loading we ask what the graph's operations were really given to.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from linkedout_edge import _telemetry, install
 from linkedout_edge._version import __version__
 from linkedout_edge.backends import cpu, drivers
-from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back, graph_threads
+from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back
 from linkedout_edge.backends.cache import EngineCache, digest
 from linkedout_edge.backends.examples import example_feeds
-from linkedout_edge.backends.fixed import FREE, FixedSession
+from linkedout_edge.backends.fixed import FixedSession
 from linkedout_edge.backends.notices import Notices, announced
 from linkedout_edge.backends.placement import Record, described
 from linkedout_edge.config import ModelConfig
@@ -131,10 +131,8 @@ class OnnxRuntimeBackend:
             found["tensorrt"] = drivers.tensorrt() or "unknown"
         return found
 
-    def load(
-        self, graph: str, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False
-    ) -> Session:
-        """Load a graph from ONNX bytes.
+    def load(self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False) -> Session:
+        """Load the encoder graph from ONNX bytes.
 
         Raises:
             BundleCorruptError: The bytes are no graph of the contract.
@@ -143,12 +141,9 @@ class OnnxRuntimeBackend:
         """
         off_cpu = full_range and cpu.instruction_set().overflows
         if off_cpu and (self._providers[0][0] == CPU or not self._strict):
-            raise cpu.refusal(graph)
-
-        def load(size: int | None) -> OnnxRuntimeSession:
-            return self._load(graph, model, config, precision, size, off_cpu)
-
-        return FixedSession(graph, load) if self._static else load(None)
+            raise cpu.refusal()
+        session = self._load(model, config, precision, off_cpu)
+        return FixedSession(session) if self._static else session
 
     def _available(self) -> list[str]:
         """What is built in, and what an app has registered as a plug-in."""
@@ -178,37 +173,32 @@ class OnnxRuntimeBackend:
             chosen.append(CUDA)
         return [(p, tuned(p, device)) for p in dict.fromkeys([*chosen, CPU])]
 
-    def _load(
-        self, graph: str, model: bytes, config: ModelConfig, precision: str, size: int | None, off_cpu: bool
-    ) -> OnnxRuntimeSession:
+    def _load(self, model: bytes, config: ModelConfig, precision: str, off_cpu: bool) -> OnnxRuntimeSession:
         first = self._providers[0][0]
         if first == CPU:
             try:
-                session, placed = self._create(model, [(CPU, {})], graph, size), Counter({CPU: 1})
+                session, placed = self._create(model, [(CPU, {})]), Counter({CPU: 1})
             except Exception as e:
-                raise BundleCorruptError(f"onnxruntime {self.version} cannot load the {graph} graph: {e}") from e
+                raise BundleCorruptError(f"onnxruntime {self.version} cannot load the encoder graph: {e}") from e
         else:
-            session, placed = self._accelerated(graph, model, config, precision, size)
+            session, placed = self._accelerated(model, config, precision)
         ports = [_port(p) for p in session.get_inputs()], [_port(p) for p in session.get_outputs()]
-        check_contract(graph, *ports, config)
+        check_contract(*ports, config)
         running: Sequence[str] = session.get_providers()
         if first not in running:
             why = f"onnxruntime could not start it: {drivers.diagnose(self._ort, first)}"
             fall_back(first, list(running), self._strict, why, self.notices)
         elif placed and first not in placed:
-            why = f"it takes none of the {graph} graph's operations"
+            why = "it takes none of the encoder graph's operations"
             fall_back(first, list(running), self._strict, why, self.notices)
         elif off_cpu and CPU in placed:
-            raise cpu.refusal(graph)
-        return OnnxRuntimeSession(session, graph, described(placed) or str(running[0]))
+            raise cpu.refusal()
+        return OnnxRuntimeSession(session, described(placed) or str(running[0]))
 
-    def _accelerated(
-        self, graph: str, model: bytes, config: ModelConfig, precision: str, size: int | None
-    ) -> tuple[Any, Counter[str]]:
+    def _accelerated(self, model: bytes, config: ModelConfig, precision: str) -> tuple[Any, Counter[str]]:
         """A session on the chosen providers, or on the CPU where they fail and that is allowed, and what runs it."""
         first = self._providers[0][0]
-        name = f"onnxruntime-{self._device if self._device != 'auto' else first}-{graph}-{digest(model)}"
-        name = name if size is None else f"{name}-{size}"
+        name = f"onnxruntime-{self._device if self._device != 'auto' else first}-{digest(model)}"
         caches = first in EXECUTION_PROVIDERS["tensorrt"] and self._cache.keeps
         for attempt in range(2):
             folder = self._cache.engines(name, {**self.fingerprint(), "precision": precision}) if caches else None
@@ -217,55 +207,43 @@ class OnnxRuntimeBackend:
                 for p, options in self._providers
             ]
             try:
-                with announced(graph, first, slow=first in SLOW, cached=folder is not None):
-                    return self._recorded(model, providers, graph, config, size)
+                with announced(first, slow=first in SLOW, cached=folder is not None):
+                    return self._recorded(model, providers, config)
             except Exception as e:
                 error = e
             if attempt or folder is None or not self._cache.discard(name, folder):
                 break
         try:
-            session = self._create(model, [(CPU, {})], graph, size)
+            session = self._create(model, [(CPU, {})])
         except Exception as e:
-            raise BundleCorruptError(f"onnxruntime {self.version} cannot load the {graph} graph: {e}") from e
-        why = f"it failed to load the {graph} graph ({' '.join(str(error).split())})"
+            raise BundleCorruptError(f"onnxruntime {self.version} cannot load the encoder graph: {e}") from e
+        why = f"it failed to load the encoder graph ({' '.join(str(error).split())})"
         fall_back(first, [CPU], self._strict, why, self.notices)
         return session, Counter({CPU: 1})
 
     def _recorded(
-        self,
-        model: bytes,
-        providers: list[tuple[str, dict[str, Any]]],
-        graph: str,
-        config: ModelConfig,
-        size: int | None,
+        self, model: bytes, providers: list[tuple[str, dict[str, Any]]], config: ModelConfig
     ) -> tuple[Any, Counter[str]]:
         options = self._ort.SessionOptions()
         record = Record(self._ort, options)
         try:
-            session = self._create(model, providers, graph, size, options)
-            return session, record.read(session, example_feeds(graph, config, size))
+            session = self._create(model, providers, options)
+            return session, record.read(session, example_feeds(config))
         finally:
             record.close()
 
     @native
-    def _create(
-        self,
-        model: bytes,
-        providers: list[tuple[str, dict[str, Any]]],
-        graph: str,
-        size: int | None,
-        options: Any = None,
-    ) -> Any:
+    def _create(self, model: bytes, providers: list[tuple[str, dict[str, Any]]], options: Any = None) -> Any:
         ort = self._ort
         options = options or ort.SessionOptions()
-        options.intra_op_num_threads = graph_threads(graph, self.threads)
+        options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_mem_pattern = False
         options.enable_cpu_mem_arena = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if size is not None:
-            options.add_free_dimension_override_by_name(FREE[graph], size)
+        if self._static:
+            options.add_free_dimension_override_by_name("B", 1)
         built_in = ort.get_available_providers()
         if any(p not in built_in for p, _ in providers):  # a plug-in: it is chosen by its devices
             for name, given in providers:
@@ -284,9 +262,8 @@ class OnnxRuntimeBackend:
 class OnnxRuntimeSession(OneProcess):
     """See `linkedout_edge.backends.base.Session`."""
 
-    def __init__(self, session: Any, graph: str, device: str) -> None:
+    def __init__(self, session: Any, device: str) -> None:
         self._session = session
-        self._graph = graph
         self._outputs = [o.name for o in session.get_outputs()]
         self.device = device
         super().__init__()
@@ -301,11 +278,11 @@ class OnnxRuntimeSession(OneProcess):
         self._check_process()
         session = self._session
         if session is None:
-            raise ClosedError(f"the {self._graph} graph was closed")
+            raise ClosedError("the encoder graph was closed")
         try:
             return dict(zip(self._outputs, session.run(self._outputs, contiguous(feeds)), strict=True))
         except Exception as e:
-            raise BackendError(f"onnxruntime failed in the {self._graph} graph: {e}") from e
+            raise BackendError(f"onnxruntime failed in the encoder graph: {e}") from e
 
     def close(self) -> None:
         """Release the graph's memory."""

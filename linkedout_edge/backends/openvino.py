@@ -15,9 +15,9 @@ from linkedout_edge import install
 from linkedout_edge._telemetry import import_openvino
 from linkedout_edge._version import __version__
 from linkedout_edge.backends import cpu, drivers
-from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back, graph_threads
+from linkedout_edge.backends.base import Arrays, Port, Session, check_contract, contiguous, fall_back
 from linkedout_edge.backends.cache import EngineCache, digest
-from linkedout_edge.backends.fixed import FixedSession, free_axes
+from linkedout_edge.backends.fixed import FixedSession
 from linkedout_edge.backends.notices import Notices, announced
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import (
@@ -112,7 +112,7 @@ class OpenVinoBackend(OneProcess):
             "linkedout-edge": __version__,
             "openvino": self.version,
             "device": self._device,
-            "options": repr(sorted(self._options("encoder").items())),
+            "options": repr(sorted(self._options().items())),
         }
         for part in _parts(self._device):
             if part in VIRTUAL:
@@ -126,10 +126,8 @@ class OpenVinoBackend(OneProcess):
             found["kernel"] = drivers.kernel()
         return found
 
-    def load(
-        self, graph: str, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False
-    ) -> Session:
-        """Load a graph from ONNX bytes.
+    def load(self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False) -> Session:
+        """Load the encoder graph from ONNX bytes.
 
         Raises:
             BundleCorruptError: The bytes are no graph of the contract.
@@ -138,87 +136,84 @@ class OpenVinoBackend(OneProcess):
         """
         on_cpu = not self._strict or not {"CPU", *VIRTUAL}.isdisjoint(_parts(self._device))
         if full_range and on_cpu and cpu.instruction_set().overflows:
-            raise cpu.refusal(graph)
-        if self._static:
-            return FixedSession(graph, lambda size: self._load(graph, model, config, size))
-        return self._load(graph, model, config, None)
+            raise cpu.refusal()
+        session = self._load(model, config)
+        return FixedSession(session) if self._static else session
 
     @native
-    def _load(self, graph: str, model: bytes, config: ModelConfig, size: int | None) -> OpenVinoSession:
+    def _load(self, model: bytes, config: ModelConfig) -> OpenVinoSession:
         try:
             network = self._core.read_model(model, b"")
         except Exception as e:
-            raise BundleCorruptError(f"OpenVINO {self.version} cannot read the {graph} graph: {_first_line(e)}") from e
-        check_contract(graph, [_port(p) for p in network.inputs], [_port(p) for p in network.outputs], config)
-        if size is not None:
-            _fix(network, graph, size)
-        name = f"openvino-{self._device}-{graph}-{digest(model)}{'' if size is None else f'-{size}'}"
+            raise BundleCorruptError(f"OpenVINO {self.version} cannot read the encoder graph: {_first_line(e)}") from e
+        check_contract([_port(p) for p in network.inputs], [_port(p) for p in network.outputs], config)
+        if self._static:
+            _fix(network)
+        name = f"openvino-{self._device}-{digest(model)}"
         try:
-            return self._kept(network, graph, name.replace(":", "_").replace(",", "_"))
+            return self._kept(network, name.replace(":", "_").replace(",", "_"))
         except Exception as e:
             if self._device == "CPU":
-                return self._in_float(network, graph, e)
-            why = f"the {graph} graph does not compile there ({_first_line(e)})"
+                return self._in_float(network, e)
+            why = f"the encoder graph does not compile there ({_first_line(e)})"
             fall_back(self._device, ["CPU"], self._strict, why, self.notices)
         try:
-            return self._compile(network, graph, "CPU", self._cpu_options(graph))
+            return self._compile(network, "CPU", self._cpu_options())
         except Exception as e:
-            return self._in_float(network, graph, e)
+            return self._in_float(network, e)
 
-    def _in_float(self, network: Any, graph: str, error: Exception) -> OpenVinoSession:
+    def _in_float(self, network: Any, error: Exception) -> OpenVinoSession:
         """Compile for the CPU with integer weights and float arithmetic, after integer arithmetic failed.
 
         On ARM, OpenVINO 2026.4 fails in its own rewriting of a quantised graph's matrix products (docs/aarch64.md).
         """
-        options = {**self._cpu_options(graph), **(self._given if self._device == "CPU" else {}), **_NO_INTEGERS}
+        options = {**self._cpu_options(), **(self._given if self._device == "CPU" else {}), **_NO_INTEGERS}
         try:
-            session = self._compile(network, graph, "CPU", options)
+            session = self._compile(network, "CPU", options)
         except Exception:  # the first error says more
-            raise BackendError(f"OpenVINO cannot compile the {graph} graph: {_first_line(error)}") from error
+            raise BackendError(f"OpenVINO cannot compile the encoder graph: {_first_line(error)}") from error
         self.notices.say(
-            f"OpenVINO computes the {graph} graph in float: it failed to compile it with integer arithmetic "
+            f"OpenVINO computes the encoder graph in float: it failed to compile it with integer arithmetic "
             f"({_first_line(error)}); backend='onnxruntime' computes in integers here"
         )
         return session
 
-    def _kept(self, network: Any, graph: str, name: str) -> OpenVinoSession:
+    def _kept(self, network: Any, name: str) -> OpenVinoSession:
         """Compile, or take what was compiled from the cache; a damaged engine is removed and built again."""
         folder = self._cache.engines(name, self.fingerprint()) if self._cache.keeps else None
-        options = self._options(graph)
+        options = self._options()
         if folder is None:
-            return self._compile(network, graph, self._device, options)
+            return self._compile(network, self._device, options)
         try:
-            return self._compile(network, graph, self._device, {**options, "CACHE_DIR": str(folder)})
+            return self._compile(network, self._device, {**options, "CACHE_DIR": str(folder)})
         except Exception:
             if not self._cache.discard(name, folder):
                 raise
-            return self._compile(network, graph, self._device, options)
+            return self._compile(network, self._device, options)
 
-    def _options(self, graph: str) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
         if self._device == "CPU":
-            return {**self._cpu_options(graph), **self._given}
+            return {**self._cpu_options(), **self._given}
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if "NPU" not in self._device:  # an NPU has no float32
             options["INFERENCE_PRECISION_HINT"] = "f32"
         return {**options, **self._given}
 
-    def _cpu_options(self, graph: str) -> dict[str, Any]:
+    def _cpu_options(self) -> dict[str, Any]:
         return {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": graph_threads(graph, self.threads),
+            "INFERENCE_NUM_THREADS": self.threads,
             # By default, whatever meets weights stored in 8 or 4 bit is rounded to 8 bit too: scores were 0.02 off.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
 
-    def _compile(self, network: Any, graph: str, device: str, options: dict[str, Any]) -> OpenVinoSession:
+    def _compile(self, network: Any, device: str, options: dict[str, Any]) -> OpenVinoSession:
         quiet = (
-            nullcontext()
-            if device == "CPU"
-            else announced(graph, device, slow="NPU" in device, cached="CACHE_DIR" in options)
+            nullcontext() if device == "CPU" else announced(device, slow="NPU" in device, cached="CACHE_DIR" in options)
         )
         with quiet:
-            return OpenVinoSession(self._core.compile_model(network, device, options), graph)
+            return OpenVinoSession(self._core.compile_model(network, device, options))
 
     def _native(self) -> tuple[object, ...]:
         return (self._core,)
@@ -227,10 +222,9 @@ class OpenVinoBackend(OneProcess):
 class OpenVinoSession(OneProcess):
     """See `linkedout_edge.backends.base.Session`. One request at a time: a request keeps its own buffers."""
 
-    def __init__(self, compiled: Any, graph: str) -> None:
+    def __init__(self, compiled: Any) -> None:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
-        self._graph = graph
         self._inputs = {i.get_any_name() for i in compiled.inputs}
         self._names = [o.get_any_name() for o in compiled.outputs]
         self._lock = threading.Lock()
@@ -257,16 +251,14 @@ class OpenVinoSession(OneProcess):
         with self._lock:
             request = self._request
             if request is None:
-                raise ClosedError(f"the {self._graph} graph was closed")
+                raise ClosedError("the encoder graph was closed")
             if set(feeds) != self._inputs:  # OpenVINO would take what is missing from the last request
-                raise BackendError(
-                    f"the {self._graph} graph takes {', '.join(sorted(self._inputs))}: got {', '.join(feeds)}"
-                )
+                raise BackendError(f"the encoder graph takes {', '.join(sorted(self._inputs))}: got {', '.join(feeds)}")
             try:
                 request.infer(contiguous(feeds), share_inputs=True)
                 return {n: np.array(request.get_tensor(n).data) for n in self._names}
             except Exception as e:
-                raise BackendError(f"OpenVINO failed in the {self._graph} graph: {_first_line(e)}") from e
+                raise BackendError(f"OpenVINO failed in the encoder graph: {_first_line(e)}") from e
 
     def close(self) -> None:
         """Release the graph's memory."""
@@ -299,15 +291,11 @@ def _parts(device: str) -> list[str]:
     return [p for p in device.replace(":", ",").split(",") if p]
 
 
-def _fix(network: Any, graph: str, size: int) -> None:
-    """Give the free dimension of every input that has it a size."""
-    shapes = {}
-    for port in network.inputs:
-        name, shape = port.get_any_name(), port.get_partial_shape()
-        axis = free_axes(graph, 0).get(name)
-        if axis is not None:
-            shape[axis] = size
-        shapes[name] = shape
+def _fix(network: Any) -> None:
+    """Let the graph take one video and no other number of them."""
+    shapes = {port.get_any_name(): port.get_partial_shape() for port in network.inputs}
+    for shape in shapes.values():
+        shape[0] = 1
     network.reshape(shapes)
 
 

@@ -12,9 +12,10 @@ from linkedout_edge import install
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BundleCorruptError, BundleVersionError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1: had a user and a scorer graph beside the encoder, and no `user_model`."""
 MANIFEST = "manifest.json"
-GRAPHS = ("encoder", "user", "scorer")
+GRAPHS = ("encoder",)
 PRECISIONS = ("int8", "int4", "fp16", "fp32")
 
 MAX_MANIFEST_BYTES = 1 << 20
@@ -24,6 +25,8 @@ MAX_DIMENSION = 1 << 16
 
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Weight = Annotated[float, Meta(ge=0)]
 
 
 class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,9 +38,9 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
-    """The three graphs in one precision, and how well they agree with fp32 (measure → value)."""
+    """The graph in one precision, and how well it agrees with fp32 (measure → value)."""
 
-    files: dict[Literal["encoder", "user", "scorer"], FileEntry]
+    files: dict[Literal["encoder"], FileEntry]
     agreement: dict[str, float] = {}
     full_range_weights: bool = False
     """Whether int8 weights use all eight bits: such graphs are not run on x86 CPUs without VNNI."""
@@ -80,11 +83,23 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """What the quantisation and the scale of the scores were measured on."""
+    """What the quantisation and the user model were measured on."""
 
     description: str = ""
     videos: Count = 0
-    score_std: float = 1.0
+
+
+class UserModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fit to a user starts from: what is known of tokens before anything is known of the user."""
+
+    mean: list[list[float]]
+    """[L][M·D], the average video's tokens, dequantised."""
+    size: list[Positive]
+    """[L], mean squared length of a token minus the mean."""
+    layer_prior: list[Weight] = []
+    """[L], trust in each layer before anything is known of a user; empty: all alike."""
+    score_scale: Positive = 1.0
+    """Scores are multiplied by it, so that they have about unit standard deviation."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +111,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     config: ModelConfig
     precisions: dict[str, Precision]
     tokenizer: FileEntry
+    user_model: UserModel
     prompt: str = ""
     preprocessing: Preprocessing = Preprocessing()
     calibration: Calibration = Calibration()
@@ -106,7 +122,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     exports: dict[str, Export] = {}
     """Folder, such as ``static/tensorrt/int8`` → what lies there."""
     parity: dict[str, float] = {}
-    """Largest difference of the float32 graphs from torch: graph → value (encoder: in int8 steps)."""
+    """Largest difference of the float32 graph from torch: ``encoder`` → value, in int8 steps."""
 
     def files(self, precision: str) -> dict[str, FileEntry]:
         """Graph name → file, in one precision."""
@@ -121,7 +137,7 @@ def parse_manifest(data: bytes) -> Manifest:
     """Read and check a manifest.
 
     Raises:
-        BundleVersionError: It is of a newer format.
+        BundleVersionError: It is of a newer format, or of an older one.
         BundleCorruptError: It is too large or too deep, no valid JSON, or what it says makes no sense.
     """
     if len(data) > MAX_MANIFEST_BYTES:
@@ -129,10 +145,11 @@ def parse_manifest(data: bytes) -> Manifest:
     _check_depth(data)
     try:
         version = msgspec.json.decode(data, type=_Version).format_version
-        if version > FORMAT_VERSION:  # before anything else: a newer format may differ in every other field
+        if version >= 1 and version != FORMAT_VERSION:  # before anything else: every other field may differ
+            other = f"or {install.newer()}" if version > FORMAT_VERSION else "or install the version that made it"
             raise BundleVersionError(
-                f"the bundle has format version {version}, this linkedout-edge reads up to {FORMAT_VERSION}: "
-                f"export the bundle with this version, or {install.newer()}"
+                f"the bundle has format version {version}, this linkedout-edge reads {FORMAT_VERSION}: "
+                f"export the bundle again with this version (linkedout-edge export), {other}"
             )
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as e:
@@ -167,14 +184,14 @@ def _check(manifest: Manifest) -> None:
     def corrupt(reason: str) -> BundleCorruptError:
         return BundleCorruptError(f"{MANIFEST} makes no sense: {reason}. Export or copy the bundle again.")
 
-    if manifest.format_version < 1:
+    if manifest.format_version != FORMAT_VERSION:
         raise corrupt(f"format_version is {manifest.format_version}")
     if not manifest.precisions:
         raise corrupt("it lists no precisions")
     for name, precision in manifest.precisions.items():
-        missing = [g for g in GRAPHS if g not in precision.files]
-        if missing:
-            raise corrupt(f"precision {name!r} has no {' and no '.join(missing)} graph")
+        for graph in GRAPHS:
+            if graph not in precision.files:
+                raise corrupt(f"precision {name!r} has no {graph} graph")
         for entry in precision.files.values():
             check_path(entry.path)
     for export in manifest.exports.values():
@@ -192,3 +209,11 @@ def _check(manifest: Manifest) -> None:
         raise corrupt("its shapes ask for more memory than any device has")
     if len(manifest.layer_names) not in (0, config.layers):
         raise corrupt(f"it names {len(manifest.layer_names)} layers of {config.layers}")
+    model, width = manifest.user_model, config.tokens_per_layer * config.token_width
+    if len(model.mean) != config.layers or any(len(row) != width for row in model.mean):
+        raise corrupt(f"user_model.mean is not {config.layers} lists of {width} numbers")
+    if len(model.size) != config.layers:
+        raise corrupt(f"user_model.size has {len(model.size)} numbers for {config.layers} layers")
+    prior = model.layer_prior
+    if len(prior) not in (0, config.layers) or (prior and not any(prior)):
+        raise corrupt(f"user_model.layer_prior is {prior}: expected none, or {config.layers} numbers, not all 0")

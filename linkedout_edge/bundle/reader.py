@@ -1,6 +1,6 @@
 """Find a bundle, open it as folder or .zip, and hand out files that are exactly what the manifest says.
 
-Graphs are handed out as bytes: a zip needs no extraction, and what was checked is what is run.
+The graph is handed out as bytes: a zip needs no extraction, and what was checked is what is run.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class _Archived:
 
 
 class Bundle:
-    """An open bundle and the chosen precision. Close it when the graphs have been loaded.
+    """An open bundle and the chosen precision. Close it when the graph has been loaded.
 
     Attributes:
         manifest: The checked manifest.
@@ -157,16 +157,16 @@ class Bundle:
         self.path = path
         self.embedded = embedded
 
-    def graph(self, name: str) -> bytes:
-        """One graph of the chosen precision ("encoder", "user", "scorer"), as ONNX bytes.
+    def encoder(self) -> bytes:
+        """The encoder graph in the chosen precision, as ONNX bytes.
 
         Raises:
             BundleCorruptError: The file is missing, or size or SHA-256 are not the manifest's.
         """
-        return self.read(self.manifest.files(self.precision)[name])
+        return self.read(self.manifest.files(self.precision)["encoder"])
 
     def tokenizer(self) -> bytes:
-        """The tokenizer's JSON. Raises as `graph` does."""
+        """The tokenizer's JSON. Raises as `encoder` does."""
         return self.read(self.manifest.tokenizer)
 
     def read(self, entry: FileEntry) -> bytes:

@@ -12,11 +12,10 @@ from linkedout_edge import install
 from linkedout_edge.backends import create_backend, drivers
 from linkedout_edge.backends.examples import distance, example_feeds
 from linkedout_edge.bundle import open_bundle
-from linkedout_edge.cli.output import duration
+from linkedout_edge.cli.output import announcements, duration
 from linkedout_edge.errors import LinkedOutError
 
 CPU = "CPUExecutionProvider"
-_GRAPH = "scorer"  # the smallest: TensorRT compiles the encoder for minutes
 _GUIDES = {
     "NPU": (
         "dev/accel/accel*",
@@ -33,7 +32,7 @@ _GUIDES = {
 
 
 def onnxruntime_providers(ort: Any, bundle: str, root: Path = Path("/")) -> Iterator[tuple[str, bool, str, str]]:
-    """Try each listed provider but the CPU's on a real graph.
+    """Try each listed provider but the CPU's on the encoder. TensorRT compiles it for minutes, which is said on stderr.
 
     Yields:
         Name, whether all is well, what was found, and what to do about it.
@@ -83,19 +82,19 @@ def openvino_devices(
 
 
 def _try(backend: str, providers: list[str], bundle: str) -> str:
-    """Run a graph there and on the CPU, and say what ran it, how long it took and how far the answers are apart."""
-    with open_bundle(bundle) as opened, warnings.catch_warnings():
+    """Run the encoder there and on the CPU, and say what ran it, how long it took and how far the answers are apart."""
+    with open_bundle(bundle) as opened, announcements(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = opened.manifest.config
-        feeds = example_feeds(_GRAPH, config)
+        feeds = example_feeds(config)
         answers = []
         for on in (None, providers):
             device = "cpu" if on is None else "auto"
             library = create_backend(backend, device=device, providers=on, threads=1, strict=True)
-            session = library.load(_GRAPH, opened.graph(_GRAPH), config, opened.precision)
+            session = library.load(opened.encoder(), config, opened.precision)
             session.run(feeds)
             start = time.perf_counter()
             answers.append(session.run(feeds))
             took, ran = time.perf_counter() - start, session.device
             session.close()
-    return f"runs on {ran}, {_GRAPH} in {duration(took)}, {distance(answers[1], answers[0]):.1e} from the CPU's answer"
+    return f"runs on {ran}, a video in {duration(took)}, {distance(answers[1], answers[0]):.1e} from the CPU's answer"

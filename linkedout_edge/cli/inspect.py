@@ -1,4 +1,4 @@
-"""`linkedout-edge inspect`: a bundle's manifest and graphs, or what the decoder sees of a video."""
+"""`linkedout-edge inspect`: a bundle's manifest and graph, or what the decoder sees of a video."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _is_video(what: str) -> bool:
 
 
 def inspect_bundle(bundle: Bundle) -> dict[str, Any]:
-    """Manifest, checksums and graphs of an open bundle, as plain JSON values."""
+    """Manifest, checksums and graph of an open bundle, as plain JSON values."""
     import msgspec
 
     manifest = bundle.manifest
@@ -86,33 +86,28 @@ def inspect_bundle(bundle: Bundle) -> dict[str, Any]:
         "problems": list(dict.fromkeys(problems)),
         "manifest": described,
         "payload_bytes": manifest.config.payload_bytes,
-        "graphs": {} if problems else _graphs(bundle),
+        "graphs": {} if problems else {"encoder": _encoder(bundle)},
     }
 
 
-def _graphs(bundle: Bundle) -> dict[str, Any]:
-    """Graph → inputs and outputs as the graph itself states them."""
+def _encoder(bundle: Bundle) -> dict[str, Any]:
+    """Inputs and outputs as the graph itself states them."""
     import onnxruntime
 
-    found: dict[str, Any] = {}
-    for name in bundle.manifest.files(bundle.precision):
-        options = onnxruntime.SessionOptions()
-        # Nothing is run: planning and optimising would only cost time.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(bundle.graph(name), options, providers=["CPUExecutionProvider"])
-        except BundleError:
-            raise
-        except Exception as e:  # onnxruntime has its own
-            found[name] = {"error": f"onnxruntime cannot load it: {e}"}
-            continue
-        ports = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
-        found[name] = {
-            kind: [{"name": p.name, "type": p.type.removeprefix("tensor(").rstrip(")"), "shape": p.shape} for p in each]
-            for kind, each in ports.items()
-        }
-    return found
+    options = onnxruntime.SessionOptions()
+    # Nothing is run: planning and optimising would only cost time.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    graph = bundle.encoder()
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # onnxruntime has its own
+        return {"error": f"onnxruntime cannot load it: {e}"}
+    ports = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    return {
+        kind: [{"name": p.name, "type": p.type.removeprefix("tensor(").rstrip(")"), "shape": p.shape} for p in each]
+        for kind, each in ports.items()
+    }
 
 
 def inspect_video(path: str, decoder: str, frames_out: Path | None) -> dict[str, Any]:
@@ -232,12 +227,12 @@ def _show_bundle(found: dict[str, Any]) -> None:
     out.print(facts)
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("precision", "encoder", "user", "scorer", "agreement with fp32"):
+    for column in ("precision", "encoder", "agreement with fp32"):
         table.add_column(column)
     for name, p in m["precisions"].items():
-        sizes = [size(p["files"][g]["bytes"]) for g in ("encoder", "user", "scorer")]
         agreement = ", ".join(f"{k} {v:.4g}" for k, v in p["agreement"].items()) or "not measured"
-        table.add_row(plain(name, "bold" if name == found["precision"] else ""), *sizes, plain(agreement))
+        bold = "bold" if name == found["precision"] else ""
+        table.add_row(plain(name, bold), size(p["files"]["encoder"]["bytes"]), plain(agreement))
     out.print()
     out.print(table)
 
