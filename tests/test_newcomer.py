@@ -202,7 +202,7 @@ def test_a_folder_of_other_things_is_not_written_over(builtin: Path, tmp_path: P
 
 
 def test_a_training_that_is_not_finished_says_how_far_it_came(tmp_path: Path) -> None:
-    recipe = {name: {"steps": 40} for name in ("tower", "language", "clips", "users")}
+    recipe = {name: {"steps": 40} for name in ("tower", "language", "clips")}
     (tmp_path / "run.json").write_text(json.dumps({"recipe": recipe}))
     words = f"{tmp_path}: training not finished: last stage crops; go on with linkedout-edge distill --out {tmp_path}"
     assert words in exported("export", tmp_path, code=2)

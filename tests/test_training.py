@@ -1,7 +1,9 @@
 """Training on a small scale: every stage runs, resumes, and refuses what would spoil a run."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +14,11 @@ from click.testing import CliRunner  # noqa: E402
 from linkedout_export.build import build, embed  # noqa: E402
 from linkedout_export.cli import export  # noqa: E402
 from linkedout_quant.cli import distill as distill_command  # noqa: E402
-from linkedout_quant.master import MASTER, PROMPTS, load_student  # noqa: E402
+from linkedout_quant.master import MASTER, PROMPTS, load_student, save_master  # noqa: E402
 from linkedout_quant.training.loop import StageRecipe, TrainingError, train_stage  # noqa: E402
 from linkedout_quant.training.losses import alignment_loss, centre_loss, relational_loss  # noqa: E402
 from linkedout_quant.training.stills import CameraPath  # noqa: E402
-from linkedout_quant.training.users import listwise_loss  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from linkedout_edge import Recommender, Video  # noqa: E402
@@ -88,8 +90,6 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint(tmp_path):
 
 
 def test_losses_prefer_the_right_answer():
-    relevant = torch.tensor([[True, False, False]])
-    assert listwise_loss(torch.tensor([[3.0, 0, 0]]), relevant) < listwise_loss(torch.tensor([[0.0, 3, 0]]), relevant)
     target = torch.randn(6, 8)
     assert relational_loss(target * 3, target) < 1e-10
     assert relational_loss(target.flip(0), target) > 1e-3
@@ -192,6 +192,25 @@ def test_a_prompt_is_baked_in_when_exporting(smoke, tmp_path):
     assert isinstance(refused.exception, ArgumentError)
     bundle = CliRunner().invoke(export, [str(tmp_path / "0"), "--prompt", "objects"])
     assert "baked in" in str(bundle.exception)
+
+
+def test_a_master_of_before_loads_without_its_user_encoder(smoke, tmp_path, caplog):
+    run = Path(shutil.copytree(smoke, tmp_path / "before"))
+    stored = load_file(run / MASTER)
+    assert all(name.startswith("encoder.") for name in stored)
+    save_file(stored | {"user.strength": torch.ones(3).half()}, run / MASTER)
+    config = json.loads((run / "config.json").read_bytes())
+    (run / "config.json").write_text(json.dumps(config | {"user_width": 64}))
+    with caplog.at_level("DEBUG", "linkedout_quant"):
+        student = load_student(run)
+    assert "left out 1 weights of a user encoder" in caplog.text
+    save_master(run, student)
+    again = load_file(run / MASTER)
+    assert list(again) == list(stored)
+    assert all(torch.equal(again[name], stored[name]) for name in stored)
+    save_file(stored | {"other.weight": torch.ones(3)}, run / MASTER)
+    with pytest.raises(ArgumentError, match="another version"):
+        load_student(run)
 
 
 def test_an_unfinished_run_is_refused(tmp_path):

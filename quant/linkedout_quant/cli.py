@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from linkedout_quant.evaluation.tastes import Taste
 
 # What distil.STAGES, tastes.TASTES and yardstick.BASELINES say; their modules load torch.
-_STAGE = click.Choice(["crops", "tower", "language", "clips", "users"])
+_STAGE = click.Choice(["crops", "tower", "language", "clips"])
 _TASTE = click.Choice(["one", "mixed", "session"])
 _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
 
@@ -78,12 +78,12 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     "first",
     type=_STAGE,
     default=None,
-    help="The first stage to run; with --start by default the last, so that the encoder is kept.",
+    help="The first stage to run; with --start by default the last, so that the tower is kept.",
 )
 @click.option(
     "--until",
     type=_STAGE,
-    default="users",
+    default="clips",
     show_default=True,
     help="The last stage to run.",
 )
@@ -121,7 +121,7 @@ def distill(
     device: str | None,
     as_json: bool,
 ) -> None:
-    """Distil a teacher into a student: crops, tower, language, clips, users.
+    """Distil a teacher into a student: crops, tower, language, clips.
 
     On several GPUs: accelerate launch -m linkedout_edge.cli.main distill … On CPUs, one process each: make train.
     """
@@ -220,19 +220,25 @@ def distill(
     "[default: the first three]",
 )
 @click.option(
+    "--gates",
+    is_flag=True,
+    help="Do personal gates earn their place? Users whose taste lives at one depth, on micro-videos, with gates by "
+    "evidence and with even ones.",
+)
+@click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), help="Folder with teacher/*.tflite, for the teacher."
 )
 @click.option(
     "--users",
     type=click.IntRange(min=1),
-    help="Users of each taste [default: 400], or of each length of history in the exam [default: 120].",
+    help="Users of each taste or depth [default: 400], or of each length of history in the exam [default: 120].",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Of the tastes' users, and of how photos are filmed.",
+    help="Of the tastes' and depths' users, and of how photos are filmed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
 def evaluate(
@@ -243,6 +249,7 @@ def evaluate(
     index: str | None,
     tastes: tuple[Taste, ...],
     baselines: tuple[str, ...],
+    gates: bool,
     data: Path | None,
     users: int | None,
     seed: int,
@@ -258,8 +265,12 @@ def evaluate(
 
     if index is not None and photos is None:
         raise ArgumentError("--index says what --photos show: name their folder, too")
+    if gates and (photos is not None or tastes or baselines):
+        raise ArgumentError("--gates asks users of its own: leave --photos, --taste and --baseline out")
     load = partial(Recommender.load, bundle, precision=precision, backend=backend)
-    if photos is not None or tastes:
+    if gates:
+        _measure_gates(load, users or 400, seed, as_json)
+    elif photos is not None or tastes:
         _measure_tastes(load, photos, index, tastes, baselines, data, users or 400, seed, as_json)
     elif baselines:
         raise ArgumentError("the exam has baselines of its own: --baseline goes with --taste or --photos")
@@ -281,6 +292,25 @@ def _take_exam(load: Callable[[], Recommender], users: int, as_json: bool) -> No
         return
     for table in exam_tables(report, users):
         console().print(table)
+
+
+def _measure_gates(load: Callable[[], Recommender], users: int, seed: int, as_json: bool) -> None:
+    from linkedout_edge.cli.output import console, print_json
+    from linkedout_edge.microworld import make_exam
+    from linkedout_quant.evaluation.exam import encode, pool_videos, stored_values
+    from linkedout_quant.evaluation.gates import compare_gates
+    from linkedout_quant.evaluation.tables import gate_table
+
+    exam = make_exam(users_per_length=1)
+    videos = pool_videos(exam)
+    with load() as rec:
+        encode(rec, videos)
+        values = stored_values(rec, [v.id for v in videos])
+    reports = compare_gates(values, [a for a, _ in exam.pool], users, seed)
+    if as_json:
+        print_json(msgspec.to_builtins(reports))
+        return
+    console().print(gate_table(reports))
 
 
 def _measure_tastes(

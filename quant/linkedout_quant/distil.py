@@ -1,4 +1,4 @@
-"""Distillation from nothing to a master checkpoint: crops, tower, language, clips, users, each resumable by itself."""
+"""Distillation from nothing to a master checkpoint: crops, tower, language, clips, each resumable by itself."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -18,12 +17,11 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer
 
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.microworld import caption, random_attributes
 from linkedout_quant.master import PROMPT, load_student, new_student, save_master, set_prompt
 from linkedout_quant.media import Media, Skipped, load_frames
-from linkedout_quant.model import Student, UserEncoder
+from linkedout_quant.model import Student
 from linkedout_quant.progress import track
 from linkedout_quant.recipes import Recipe
 from linkedout_quant.teachers import CachedTeacher, Teacher, TeacherFeatures
@@ -33,13 +31,10 @@ from linkedout_quant.training.clips import RealVideos, Views, train_clips
 from linkedout_quant.training.crops import CropCache, cache_key, default_workers, write_shards
 from linkedout_quant.training.language import train_language
 from linkedout_quant.training.loop import TrainingError, new_accelerator
-from linkedout_quant.training.stills import CameraPath, clip_of
 from linkedout_quant.training.tower import train_tower
-from linkedout_quant.training.users import ClipPool, train_users
 
-STAGES = ("crops", "tower", "language", "clips", "users")
+STAGES = ("crops", "tower", "language", "clips")
 FRAME_SIZE = 256  # side of the frames that are kept of a real video, from which crops are cut
-TEACHER_FRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -106,7 +101,7 @@ def distil(
     cache: Path | None = None,
     start: Path | None = None,
     first: str | None = None,
-    until: str = "users",
+    until: str = STAGES[-1],
     accelerator: Accelerator | None = None,
 ) -> Distilled:
     """Train a student; a run that was interrupted goes on where it stopped.
@@ -121,9 +116,9 @@ def distil(
         cache: where the teacher's features are kept; by default in the run folder. Shared by several runs, it spares
             the second student's teacher everything that the first one's saw.
         start: folder of a finished student to go on from, instead of from chance.
-        first: one of `STAGES`, the first to run; by default the first of all, or of a student to go on from
-            ``users``, so that its encoder is kept. A stage that is left out leaves its part as it is, and a student
-            that is gone on from knows its language already.
+        first: one of `STAGES`, the first to run; by default the first of all, or with `start` the last, so that the
+            tower is kept. A stage that is left out leaves its part as it is, and a student that is gone on from knows
+            its language already.
         until: one of `STAGES`, the last to run.
         accelerator: where to train; by default as `linkedout_quant.training.loop.new_accelerator`.
 
@@ -136,7 +131,7 @@ def distil(
     if first is not None and start is None and first != STAGES[0]:
         raise ArgumentError(f"there is no student yet that the stage {first} could go on from: name one with --start")
     accelerator = accelerator or new_accelerator()
-    stages = STAGES[STAGES.index(first or ("users" if start else STAGES[0])) : STAGES.index(until) + 1]
+    stages = STAGES[STAGES.index(first or STAGES[-1 if start else 0]) : STAGES.index(until) + 1]
     config = recipe.model
     run.mkdir(parents=True, exist_ok=True)
     material = Material.load(media, config) if teacher is not None else Material([], [], [])
@@ -144,7 +139,7 @@ def distil(
         _remember(run, recipe, teacher, material, sources, f"{start.name}, from {stages[0]}" if start else None)
     done = Distilled(run, None, material.skipped, accelerator.is_main_process)
     captions = [text for item in material.media if not item.held_back for text in item.captions]
-    begun = _begun(start, run, config, "clips" in stages) if start is not None else None
+    begun = _begun(start, run, config) if start is not None else None
     sentences = caption_texts([*texts, *captions])
     with accelerator.main_process_first():
         tokenizer = _tokenizer(run, config, sentences)
@@ -174,9 +169,6 @@ def distil(
             accelerator,
             learn_tower=not kept,
         )
-    if "users" in stages:
-        pool = _pool(cache, crops, material, teacher, config) if teacher is not None and crops is not None else None
-        train_users(run, config, recipe.users, tokenizer, student, pool, recipe.pool, accelerator)
         if accelerator.is_main_process:
             return Distilled(run, save_master(run, student.cpu()), material.skipped)
     return done
@@ -200,11 +192,8 @@ def _crop_folders(
     return folders
 
 
-def _begun(start: Path, run: Path, config: ModelConfig, new_tokens: bool) -> Student:
-    """The finished student of a folder, its tokenizer copied to the run; its user encoder starts anew.
-
-    Where its layer tokens change anyhow, it is given today's prompt.
-    """
+def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
+    """The finished student of a folder with today's prompt; its tokenizer is copied to the run."""
     student = load_student(start)
     if student.config != config:
         raise ArgumentError(
@@ -212,9 +201,7 @@ def _begun(start: Path, run: Path, config: ModelConfig, new_tokens: bool) -> Stu
         )
     if not (run / "tokenizer.json").exists():
         shutil.copyfile(start / "tokenizer.json", run / "tokenizer.json")
-    student.user = UserEncoder(config)
-    if new_tokens:
-        set_prompt(student, from_portable((run / "tokenizer.json").read_bytes()), PROMPT)
+    set_prompt(student, from_portable((run / "tokenizer.json").read_bytes()), PROMPT)
     return student
 
 
@@ -300,23 +287,3 @@ def _views(cache: Path, crops: CropCache, material: Material, owners: Sequence[i
         features = _looked(cache, teacher, [f[:: max(1, len(f) // 4)] for f in frames], titles, "videos")
         videos = RealVideos(frames, features, [material.media[i].captions for i in real])
     return Views(crops, texts, sentences, videos)
-
-
-def _pool(cache: Path, crops: CropCache, material: Material, teacher: Teacher, config: ModelConfig) -> ClipPool:
-    """One clip of each item for the users stage, with the teacher's view of it."""
-    rng = np.random.default_rng(7)
-    times, seen_at = np.array(slot_centres(config.frames, 1.0)), np.linspace(0, 1, TEACHER_FRAMES)
-    clips: list[Callable[[], np.ndarray]] = []
-    shown: list[np.ndarray] = []
-    for frames in material.frames:
-        path = CameraPath.random(frames.shape[1:], rng)
-        clips.append(partial(clip_of, frames, path, times, config.frame_size))
-        shown.append(clip_of(frames, path, seen_at, 224))
-    titles = [next(iter(m.captions), None) for m in material.media]
-    features = _looked(cache, teacher, shown, titles, "clips")
-    return ClipPool(
-        clips,
-        crops.standardised("pooled", features.pooled),
-        crops.standardised("language", features.language),
-        np.array([m.held_back for m in material.media]),
-    )

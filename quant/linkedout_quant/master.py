@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,11 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError
 from linkedout_quant.model import Student
 
+log = logging.getLogger(__name__)
+
 MASTER, RUN = "master.safetensors", "run.json"
+USER = "user."
+"""What the names of the user encoder's weights begin with in masters of before it went."""
 PROMPTS = {
     "general": "what is shown, how does it look and how does it move?",
     "objects": "which object is shown?",
@@ -57,7 +62,7 @@ def unfinished(run: Path) -> str:
     if not (run / RUN).exists():
         return f"{run} holds no {MASTER}: finish the training first ({go_on})"
     stage, step = "crops", ""
-    for name in ("tower", "language", "clips", "users"):
+    for name in ("tower", "language", "clips"):
         if (run / f"{name}.jsonl").exists():
             lines = (run / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
             steps = json.loads((run / RUN).read_bytes())["recipe"][name]["steps"]
@@ -68,6 +73,8 @@ def unfinished(run: Path) -> str:
 def load_student(run: Path) -> Student:
     """The student of a run folder, in float32 from its fp16 master.
 
+    Masters of before also hold a user encoder, which is left out.
+
     Raises:
         ArgumentError: the folder holds no finished training, or one of another version of the model.
     """
@@ -75,7 +82,10 @@ def load_student(run: Path) -> Student:
         raise ArgumentError(unfinished(run))
     config = msgspec.json.decode((run / "config.json").read_bytes(), type=ModelConfig)
     student = Student(config)
-    weights = {k: v.float() if v.is_floating_point() else v for k, v in load_file(run / MASTER).items()}
+    stored = load_file(run / MASTER)
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in stored.items() if not k.startswith(USER)}
+    if len(weights) < len(stored):
+        log.debug("left out %d weights of a user encoder, which students no longer have", len(stored) - len(weights))
     try:
         student.load_state_dict(weights)
     except RuntimeError as e:

@@ -11,6 +11,7 @@ from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli.output import progress
 from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalised, render_frames
+from linkedout_edge.taste import dequantise
 from linkedout_quant.evaluation.baselines import (
     colour_histograms,
     latest_cosine,
@@ -33,10 +34,21 @@ def pool_videos(exam: Exam, size: int = 128, frames: int = 8) -> list[Video]:
     ]
 
 
-def stored_vectors(rec: Recommender, ids: list[str]) -> np.ndarray:
-    """Stored layer tokens of videos, flattened: float32 [len(ids), L·M·D]."""
+def encode(rec: Recommender, videos: list[Video]) -> None:
+    """Have the store take the exam's clips."""
+    with progress("encoding the exam's clips", len(videos), patience=0.0, keep=True) as advance:
+        rec.encode(videos, advance)
+
+
+def stored_values(rec: Recommender, ids: list[str]) -> np.ndarray:
+    """Stored layer tokens of videos, float64 [len(ids), L, M·D]."""
     rows = rec.store.gather(rec.store.rows(ids))
-    return (rows.tokens * rows.scales[..., None]).reshape(len(ids), -1)
+    return dequantise(rows.tokens, rows.scales)
+
+
+def stored_vectors(rec: Recommender, ids: list[str]) -> np.ndarray:
+    """The same, flattened: float64 [len(ids), L·M·D]."""
+    return stored_values(rec, ids).reshape(len(ids), -1)
 
 
 def product_scores(rec: Recommender, user: ExamUser, now: datetime) -> np.ndarray:
@@ -57,8 +69,7 @@ def take_exam(rec: Recommender, exam: Exam, videos: list[Video]) -> dict[str, di
         ``{"8": {"product": {"ndcg@10": …, "normalised": …, "interval": [low, high]}, "random": …}, …}``;
         `normalised` is (NDCG@10 − random) / (ceiling − random).
     """
-    with progress("encoding the exam's clips", len(videos), patience=0.0, keep=True) as advance:
-        rec.encode(videos, advance)
+    encode(rec, videos)
     now = datetime.now(timezone.utc)
     ids = [v.id for v in videos]
     tokens = unit_rows(stored_vectors(rec, ids))

@@ -1,14 +1,15 @@
 """Does each part earn its place? One table of what a finished student loses without it, with intervals.
 
-The trunk (tower and LM) is that of the run. What a variant changes is trained anew and alike for all: compressors on
-the hidden states, then projections, user encoder and gates on simulated users. All are judged on the exam's users,
-whose clips show combinations that no training saw; differences are paired by user.
+The trunk (tower and LM) is that of the run. Compressors on its hidden states are trained anew for each variant, alike
+for all. All are judged by the closed form (`linkedout_edge.taste`) on the exam's users, whose clips show combinations
+that no training saw; differences are paired by user.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -17,17 +18,17 @@ from torch import Tensor, nn
 
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode.base import slot_centres
-from linkedout_edge.features import event_features
-from linkedout_edge.microworld import Exam, ExamUser, make_exam, one_hot, render_frames
-from linkedout_quant.evaluation.metrics import bootstrap_interval, user_metrics
+from linkedout_edge.microworld import Attributes, Exam, make_exam, one_hot, random_attributes, render_frames
+from linkedout_edge.taste import Space
+from linkedout_quant.evaluation.gates import ndcg_of, without_gates
+from linkedout_quant.evaluation.metrics import bootstrap_interval
 from linkedout_quant.model import Student
 from linkedout_quant.model.compressor import Compressor
 from linkedout_quant.progress import track
 from linkedout_quant.training.clips import facet_indices, latent_mean, layer_weights
 from linkedout_quant.training.losses import relational_loss
-from linkedout_quant.training.users import UserObjective, micro_pool
 
-COMPRESSOR_STEPS, USER_STEPS = 200, 250
+COMPRESSOR_STEPS = 200
 Clip = Callable[[], np.ndarray]
 
 
@@ -39,13 +40,12 @@ class Variant:
         name: for the table.
         states: which hidden states the taps read; 0 is the LM's input, so ``(0,) * L`` is a student without LM.
         tokens: M, layer tokens a tap.
-        top_k, gated: see `linkedout_quant.training.users.UserObjective`.
+        gated: whether gates follow a user's evidence; else all layers count alike.
     """
 
     name: str
     states: tuple[int, ...]
     tokens: int = 2
-    top_k: int | None = None
     gated: bool = True
 
 
@@ -53,13 +53,11 @@ def variants(config: ModelConfig) -> list[Variant]:
     """The whole first, then what it is compared with."""
     taps = config.taps
     return [
-        Variant("all layers, soft gates, M = 2 (what ships)", taps),
+        Variant("all layers, gates by evidence, M = 2 (what ships)", taps),
         Variant("the LM replaced by identity", (0,) * len(taps)),
         Variant("last layer alone", taps[-1:]),
         *(Variant(f"layer {t} alone", (t,)) for t in taps[:-1]),
         Variant("mean of the layers, no gates", taps, gated=False),
-        Variant("top-1 gate", taps, top_k=1),
-        Variant("top-2 gates", taps, top_k=2),
         Variant("M = 1", taps, tokens=1),
         Variant("M = 4", taps, tokens=4),
     ]
@@ -85,59 +83,52 @@ def exam_clips(exam: Exam, config: ModelConfig) -> list[Clip]:
     return [lambda a=a, s=s: render_frames(a, s, times, config.frame_size) for a, s in exam.pool]  # type: ignore[misc]
 
 
-class _Trunk(nn.Module):
-    """Compressors alone, in the place where `UserObjective` looks for an encoder."""
+def micro_pool(config: ModelConfig, size: int, seed: int) -> tuple[list[Attributes], list[Clip]]:
+    """Attributes of `size` random micro-videos and what renders each, uint8 [F, H, W, 3]."""
+    rng = np.random.default_rng([seed, 99])
+    attributes = [random_attributes(rng) for _ in range(size)]
+    seeds = rng.integers(2**31, size=size)
+    times = np.array(slot_centres(config.frames, 1.0))
+    clips: list[Clip] = [
+        partial(render_frames, a, int(s), times, config.frame_size) for a, s in zip(attributes, seeds, strict=True)
+    ]
+    return attributes, clips
 
-    def __init__(self, config: ModelConfig, count: int) -> None:
+
+class _Compressors(nn.Module):
+    """A variant's compressors, one for each of the states that its taps read."""
+
+    def __init__(self, config: ModelConfig, taps: Sequence[int]) -> None:
         super().__init__()
-        self.config = config
-        self.compressors = nn.ModuleList(Compressor(config) for _ in range(count))
+        self.taps = taps
+        self.compressors = nn.ModuleList(Compressor(config) for _ in taps)
 
-    def features(self, states: Tensor, taps: Sequence[int]) -> Tensor:
-        """Hidden states [B, LM layers + 1, S, W] → [B, L, M, W]."""
+    def forward(self, states: Tensor) -> Tensor:
+        """Hidden states [B, LM layers + 1, S, W] → layer tokens [B, L, M·D]."""
         valid = torch.ones(states.shape[0], states.shape[2], dtype=torch.bool)
         rows = [
-            c.features(states[:, tap].float(), valid)  # type: ignore[operator]
-            for c, tap in zip(self.compressors, taps, strict=True)
+            c.tokens(c.features(states[:, tap].float(), valid))  # type: ignore[operator]
+            for c, tap in zip(self.compressors, self.taps, strict=True)
         ]
-        return torch.stack(rows, 1)
-
-    def tokens(self, features: Tensor) -> Tensor:
-        """[B, L, M, W] → [B, L, M, D]."""
-        return torch.stack([c.tokens(features[:, i]) for i, c in enumerate(self.compressors)], 1)  # type: ignore[operator]
+        return torch.stack(rows, 1).flatten(2)
 
 
-class _Head(nn.Module):
-    """Trunk and user encoder of a variant: what `UserObjective` needs of a student."""
-
-    def __init__(self, config: ModelConfig, trunk: _Trunk) -> None:
-        super().__init__()
-        from linkedout_quant.model import UserEncoder
-
-        self.config, self.encoder, self.user = config, trunk, UserEncoder(config)
-
-
-def _variant_config(config: ModelConfig, variant: Variant) -> ModelConfig:
-    # The user encoder's size follows the number of taps; which states they read is the variant's own business.
-    taps = tuple(range(len(variant.states)))
-    return msgspec.structs.replace(config, taps=taps, tokens_per_layer=variant.tokens)
-
-
-def train_compressors(config: ModelConfig, variant: Variant, states: Tensor, attributes: Sequence) -> _Trunk:
+def train_compressors(config: ModelConfig, variant: Variant, states: Tensor, attributes: Sequence) -> _Compressors:
     """Fresh compressors, taught to name facets and to keep their similarities."""
     torch.manual_seed(0)
-    trunk = _Trunk(config, len(variant.states))
+    config = msgspec.structs.replace(config, tokens_per_layer=variant.tokens)
+    compressors = _Compressors(config, variant.states)
     vectors = np.stack([one_hot(a) for a in attributes])
     latents = torch.from_numpy(vectors - latent_mean())
     by_layer = torch.from_numpy(layer_weights(len(variant.states)))[:, None]
     facets = torch.from_numpy(np.stack([facet_indices(v) for v in vectors]))
-    flat = config.layers * config.tokens_per_layer * config.token_width
+    flat = len(variant.states) * config.tokens_per_layer * config.token_width
     heads = nn.ModuleList(nn.Linear(flat, int(facets[:, i].max()) + 1) for i in range(facets.shape[1]))
-    optimiser = torch.optim.AdamW([*trunk.parameters(), *heads.parameters()], 3e-3, weight_decay=0.02)
+    optimiser = torch.optim.AdamW([*compressors.parameters(), *heads.parameters()], 3e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, COMPRESSOR_STEPS)
     for _ in track(range(COMPRESSOR_STEPS), f"compressors: {variant.name}"):
         rows = torch.randint(len(states), (48,))
-        tokens = trunk.tokens(trunk.features(states[rows], variant.states)).flatten(2)
+        tokens = compressors(states[rows])
         whole = tokens.flatten(1)
         loss = 5 * relational_loss(whole, latents[rows])
         loss = loss + 3 * relational_loss(tokens.transpose(0, 1), by_layer * latents[rows])
@@ -147,54 +138,7 @@ def train_compressors(config: ModelConfig, variant: Variant, states: Tensor, att
         loss.backward()
         optimiser.step()
         schedule.step()
-    return trunk.eval()
-
-
-def exam_scores(head: nn.Module, values: Tensor, user: ExamUser, objective: UserObjective) -> np.ndarray:
-    """Scores float32 [C] of an exam user's candidates, as the variant's fusion gives them."""
-    from linkedout_quant.training.users import Case
-
-    liked = np.zeros(len(user.history))
-    events = event_features(user.watched, ages_hours=user.ages_hours, liked=liked)
-    case = Case(user.history, events, user.candidates, user.relevant)
-    with torch.no_grad():
-        return objective.scores(values, [case])[0][0].numpy()
-
-
-def train_variant(
-    config: ModelConfig,
-    variant: Variant,
-    trunk: _Trunk,
-    features: Tensor,
-    attributes: Sequence,
-    exam_features: Tensor,
-    users: Sequence[ExamUser],
-) -> np.ndarray:
-    """NDCG@10 float64 [users] of a variant whose compressors are trained."""
-    torch.manual_seed(1)
-    head = _Head(config, trunk)
-    objective = UserObjective(
-        head,  # type: ignore[arg-type]  # it has what of a student is asked for
-        {"general": features},
-        attributes,
-        top_k=variant.top_k,
-        gated=variant.gated,
-    )
-    projections, user = objective.modules["projections"], objective.modules["user"]
-    optimiser = torch.optim.AdamW(
-        [{"params": projections.parameters(), "lr": 4e-4}, {"params": user.parameters(), "lr": 2e-3}], weight_decay=0.02
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, [4e-4, 2e-3], USER_STEPS)
-    for step in track(range(USER_STEPS), f"users: {variant.name}"):
-        loss = torch.stack(list(objective.losses(0, step, 16).values())).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(list(head.parameters()), 1.0)
-        optimiser.step()
-        schedule.step()
-    with torch.no_grad():
-        values = objective.values(exam_features)
-    return np.array([user_metrics(exam_scores(head, values, u, objective), u.relevant)["ndcg@10"] for u in users])
+    return compressors.eval()
 
 
 class PartRow(msgspec.Struct):
@@ -205,6 +149,14 @@ class PartRow(msgspec.Struct):
     interval: tuple[float, float]
     difference: float
     difference_interval: tuple[float, float]
+
+
+def judge(variant: Variant, values: np.ndarray, exam: Exam) -> np.ndarray:
+    """NDCG@10 [users] of a variant whose tokens of the exam's clips are [clips, L, M·D]."""
+    space = Space.of(values)
+    if not variant.gated:
+        values, space = without_gates(values, space)
+    return ndcg_of(exam.users, values, space)
 
 
 def compare_parts(student: Student, pool: int = 1200, users_per_length: int = 60) -> list[PartRow]:
@@ -221,22 +173,15 @@ def compare_parts(student: Student, pool: int = 1200, users_per_length: int = 60
     states = hidden_states(student, clips, "training clips")
     exam_states = hidden_states(student, exam_clips(exam, config), "the exam's clips")
     results: list[tuple[Variant, np.ndarray]] = []
-    trained: dict[tuple[int, ...], tuple[_Trunk, Tensor, Tensor]] = {}
+    tokens: dict[tuple[tuple[int, ...], int], np.ndarray] = {}
     for variant in variants(config):
-        shape = _variant_config(config, variant)
-        whole = (*variant.states, variant.tokens)
-        if whole not in trained:
-            trunk = train_compressors(shape, variant, states, attributes)
+        built = variant.states, variant.tokens
+        if built not in tokens:
+            compressors = train_compressors(config, variant, states, attributes)
             with torch.no_grad():
-                read = [
-                    torch.cat([trunk.features(part, variant.states) for part in s.split(64)])
-                    for s in (states, exam_states)
-                ]
-            trained[whole] = trunk, read[0], read[1]
-        trunk, features, exam_features = trained[whole]
-        fresh = _Trunk(shape, len(variant.states))  # variants share compressors, but not what users teach them
-        fresh.load_state_dict(trunk.state_dict())
-        results.append((variant, train_variant(shape, variant, fresh, features, attributes, exam_features, exam.users)))
+                parts = [compressors(part) for part in exam_states.split(64)]
+            tokens[built] = torch.cat(parts).double().numpy()
+        results.append((variant, judge(variant, tokens[built], exam)))
     reference = results[0][1]
     return [
         PartRow(

@@ -13,20 +13,16 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from linkedout_edge.features import event_features
 from linkedout_edge.microworld import UserPool, make_exam
-from linkedout_edge.microworld.users import PoolUser
+from linkedout_edge.taste import Space
 from linkedout_quant.evaluation.baselines import popularity
+from linkedout_quant.evaluation.gates import drawn_users, ndcg_of, taste_of
 from linkedout_quant.evaluation.metrics import bootstrap_interval, user_metrics
-from linkedout_quant.evaluation.parts import Clip, exam_clips
+from linkedout_quant.evaluation.parts import Clip, exam_clips, micro_pool
 from linkedout_quant.evaluation.sasrec import train_sasrec
 from linkedout_quant.master import PROMPTS, prompt_ids
 from linkedout_quant.model import Student
-from linkedout_quant.model.fusion import layer_scores
 from linkedout_quant.progress import track
-from linkedout_quant.training.users import micro_pool
-
-EVENTS = 8
 
 
 class Measured(msgspec.Struct):
@@ -39,8 +35,8 @@ class Measured(msgspec.Struct):
 
 
 @torch.no_grad()
-def clip_values(student: Student, clips: Sequence[Clip], what: str, prompt: Tensor | None = None) -> Tensor:
-    """Layer tokens float32 [clips, L, M·D] as a device would compute them, before rounding to int8."""
+def clip_values(student: Student, clips: Sequence[Clip], what: str, prompt: Tensor | None = None) -> np.ndarray:
+    """Layer tokens float64 [clips, L, M·D] as a device would compute them, before rounding to int8."""
     c, encoder = student.config, student.encoder.eval()
     asked = encoder.prompt_ids if prompt is None else prompt
     rows = []
@@ -51,30 +47,7 @@ def clip_values(student: Student, clips: Sequence[Clip], what: str, prompt: Tens
         visual = encoder.tower(frames.flatten(0, 1)).unflatten(0, (b, c.frames))
         states = encoder.lm(visual, mask, title, title.bool(), asked)
         rows.append(encoder.tokens(encoder.features(states, mask)).flatten(2))
-    return torch.cat(rows)
-
-
-@torch.no_grad()
-def fused(student: Student, values: Tensor, user: PoolUser) -> tuple[Tensor, Tensor]:
-    """Scores float32 [C] and gates [C, L] of a user's candidates."""
-    events = event_features(user.watched, ages_hours=user.ages_hours, liked=np.zeros(len(user.history)))
-    mask = torch.ones(1, len(user.history), dtype=torch.bool)
-    query, bias, _ = student.user.eval().from_values(values[user.history][None], torch.from_numpy(events)[None], mask)
-    each, gates = layer_scores(query, bias, values[user.candidates][None])
-    return (each * gates).sum(-1)[0], gates[0]
-
-
-def drawn_users(
-    pool: UserPool, kind: str | None, count: int, seed: int, new: np.ndarray | None = None
-) -> list[PoolUser]:
-    """Users of a kind with eight events."""
-    rng = np.random.default_rng([seed, 41])
-    return [pool.draw(rng, n_events=EVENTS, kind=kind, new=new) for _ in range(count)]
-
-
-def ndcg_of(student: Student, values: Tensor, users: Sequence[PoolUser]) -> np.ndarray:
-    """NDCG@10 float64 [users]."""
-    return np.array([user_metrics(fused(student, values, u)[0].numpy(), u.relevant)["ndcg@10"] for u in users])
+    return torch.cat(rows).double().numpy()
 
 
 def _measured(what: str, users: str, ndcg: np.ndarray) -> Measured:
@@ -90,7 +63,7 @@ def prompt_effect(student: Student, tokenizer: Tokenizer, users: int = 100) -> l
         asked = prompt_ids(tokenizer, text, student.config.prompt_tokens)
         values = clip_values(student, clips, f"clips, asked for {name}", asked)
         rows += [
-            _measured(name, kind, ndcg_of(student, values, drawn_users(pool, kind, users, 1)))
+            _measured(name, kind, ndcg_of(drawn_users(pool, kind, users, 1), values, Space.of(values)))
             for kind in ("object", "palette")
         ]
     return rows
@@ -111,7 +84,7 @@ def time_effect(student: Student, users: int = 100) -> list[Measured]:
     for what, made in seen.items():
         values = clip_values(student, made, f"clips, {what}")
         rows += [
-            _measured(what, kind, ndcg_of(student, values, drawn_users(pool, kind, users, 2)))
+            _measured(what, kind, ndcg_of(drawn_users(pool, kind, users, 2), values, Space.of(values)))
             for kind in ("motion", "cuts", "object")
         ]
     return rows
@@ -135,7 +108,7 @@ def new_item_effect(
     new_users = drawn_users(pool, None, users, 3, is_new)
     rows = []
     for what, drawn in (("watched by others", old_users), ("watched by nobody yet", new_users)):
-        rows.append(_measured("product", what, ndcg_of(student, values, drawn)))
+        rows.append(_measured("product", what, ndcg_of(drawn, values, Space.of(values))))
         by_id = [user_metrics(ids.scores(u.history.tolist(), u.candidates), u.relevant)["ndcg@10"] for u in drawn]
         rows.append(_measured("SASRec by ids", what, np.array(by_id)))
         often = [user_metrics(watches[u.candidates], u.relevant)["ndcg@10"] for u in drawn]
@@ -149,12 +122,9 @@ def gates_by_kind(student: Student, users: int = 60) -> dict[str, list[float]]:
     """Mean gate of each layer, by what users like: kind → float [L]."""
     exam = make_exam(users_per_length=1)
     values = clip_values(student, exam_clips(exam, student.config), "clips")
-    pool = UserPool([a for a, _ in exam.pool])
+    pool, space = UserPool([a for a, _ in exam.pool]), Space.of(values)
     out = {}
     for kind in ("scene", "object", "palette", "motion", "camera", "cuts", "text"):
-        gates = [
-            fused(student, values, u)[1][torch.from_numpy(u.relevant)].mean(0)
-            for u in drawn_users(pool, kind, users, 4)
-        ]
-        out[kind] = [round(float(g), 4) for g in torch.stack(gates).mean(0)]
+        gates = [taste_of(u, values, space).gates for u in drawn_users(pool, kind, users, 4)]
+        out[kind] = [round(float(g), 4) for g in np.mean(gates, 0)]
     return out

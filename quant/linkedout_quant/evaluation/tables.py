@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
+from linkedout_quant.evaluation.gates import EVENTS, GateReport
 from linkedout_quant.evaluation.tastes import STEPS, WATCHED, WATCHED_EACH
 from linkedout_quant.evaluation.yardstick import PRODUCT, Measured, TasteReport
 
@@ -43,6 +44,21 @@ def taste_table(report: TasteReport) -> Table:
     return table
 
 
+def gate_table(reports: Sequence[GateReport]) -> Table:
+    """NDCG@10 with gates by evidence and with even ones, and the users' mean gates."""
+    columns = ("by evidence", "even", "difference", "mean gates")
+    table = _table(f"NDCG@10 with {EVENTS} watched videos, {reports[0].users} users of each depth", columns)
+    for r in reports:
+        cells = (
+            _interval(r.by_evidence, r.by_evidence_interval),
+            _interval(r.even, r.even_interval),
+            _interval(r.difference, r.difference_interval, "+"),
+            " ".join(f"{g:.2f}" for g in r.gates),
+        )
+        table.add_row(f"users who like {r.kind}", *cells)
+    return table
+
+
 def by_kind(report: TasteReport) -> str:
     """The product's first metric of each kind, best first; "" where there is one group of users."""
     metric, measured = next(iter(report.results[PRODUCT].items()))
@@ -61,9 +77,11 @@ def _table(title: str, columns: tuple[str, ...] | list[str]) -> Table:
 
 
 def _cells(m: Measured) -> tuple[str, str]:
-    low, high = m.interval
-    cell = f"{m.mean:.3f} [{low:.3f}, {high:.3f}]"
+    cell = _interval(m.mean, m.interval)
     if m.difference is None or m.difference_interval is None:
-        return escape(cell), ""
-    low, high = m.difference_interval
-    return escape(cell), escape(f"{m.difference:+.3f} [{low:+.3f}, {high:+.3f}]")
+        return cell, ""
+    return cell, _interval(m.difference, m.difference_interval, "+")
+
+
+def _interval(mean: float, ends: tuple[float, float], sign: str = "") -> str:
+    return escape(f"{mean:{sign}.3f} [{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]")

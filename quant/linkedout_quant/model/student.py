@@ -1,4 +1,4 @@
-"""The student: everything from frames to layer tokens, and the whole with its user encoder."""
+"""The student: everything from frames to layer tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.compressor import Compressor
 from linkedout_quant.model.lm import CausalLM
 from linkedout_quant.model.tower import VisionTower
-from linkedout_quant.model.user_encoder import UserEncoder
 
 
 class VideoEncoder(nn.Module):
@@ -57,10 +56,9 @@ class VideoEncoder(nn.Module):
 
 
 class Student(nn.Module):
-    """Video encoder and user encoder: all trained weights of a bundle."""
+    """All trained weights of a bundle: the video encoder. Users are a closed form (`linkedout_edge.taste`)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder = VideoEncoder(config)
-        self.user = UserEncoder(config)

@@ -29,9 +29,6 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tower: StageRecipe = StageRecipe("tower", 7000, 64, 2e-3, warmup=200)
     language: StageRecipe = StageRecipe("language", 700, 128, 1.5e-3, warmup=50)
     clips: StageRecipe = StageRecipe("clips", 3000, 16, 1.5e-3, warmup=100)
-    users: StageRecipe = StageRecipe("users", 1600, 32, 2e-3, warmup=100)
-    pool: int = 3000
-    """Micro-videos that simulated users choose from."""
 
 
 def load_recipe(name: str) -> Recipe:

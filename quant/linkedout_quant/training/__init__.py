@@ -1,1 +1,1 @@
-"""Training in three stages: tower (photos), clips (the whole encoder), users (fusion and ranking)."""
+"""Training in three stages: tower (photos), language (captions), clips (the whole encoder)."""

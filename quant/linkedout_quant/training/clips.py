@@ -5,6 +5,7 @@ Terms of the loss:
 - clips of photos and real videos: predict the teacher's features from the tokens, layer by layer and all together; the
   tokens' similarities follow the teacher's (relational distillation), since ranking compares videos by inner products;
 - micro-videos: name every facet of the scene; similarities follow those of the latent attributes;
+- both: what all clips have in common stays small, since it says nothing about taste;
 - captions as titles: next-token loss, which keeps the LM a language model that looks at the video; where no title was
   shown, the tokens are aligned with the caption's sentence embedding (contrastive).
 
@@ -38,7 +39,7 @@ from linkedout_quant.teachers.sentences import WIDTH as SENTENCE_WIDTH
 from linkedout_quant.training.crops import CropCache
 from linkedout_quant.training.language import title_tokens
 from linkedout_quant.training.loop import StageRecipe, train_stage
-from linkedout_quant.training.losses import alignment_loss, feature_loss, relational_loss
+from linkedout_quant.training.losses import alignment_loss, centre_loss, feature_loss, relational_loss
 from linkedout_quant.training.stills import CameraPath
 
 VIEW_FRAMES = 3  # a pan over a still needs no more; the rest is masked, which teaches the model to do with less
@@ -56,6 +57,7 @@ TITLED = 0.4  # share of clips that come with a title
 VIEW_SHARE = 0.6  # of a batch that are photos and videos, where there are some; the others are micro-videos
 SENTENCES = 2  # without a clip, for each clip of a batch
 WORDS = 0.3  # weight of the next-token losses
+CENTRED = 1.0  # weight of what all clips have in common
 
 
 @dataclass
@@ -389,6 +391,7 @@ def clip_losses(
         by_layer = torch.from_numpy(layer_weights(tokens.shape[1])).to(tokens.device)
         terms["micro_relations"] = 5 * relational_loss(flat[:a], batch.latents)
         terms["micro_layers"] = 3 * relational_loss(tokens[:a].transpose(0, 1), by_layer[:, None] * batch.latents)
+        terms["micro_centre"] = CENTRED * centre_loss(tokens[:a].transpose(0, 1))
     if batch.title_mask.any():
         words = batch.title_mask
         terms["captions"] = WORDS * nn.functional.cross_entropy(
@@ -411,6 +414,7 @@ def view_losses(heads: ClipHeads, batch: ClipBatch, tokens: Tensor) -> dict[str,
         "last": 0.5 * feature_loss(heads.last(tokens[:, -1]), batch.language),
         "relations": 8 * relational_loss(flat, batch.pooled, batch.language),
         "layer_relations": 5 * relational_loss(by_layer, batch.pooled, batch.language),
+        "centre": CENTRED * centre_loss(by_layer),
     }
     for i, (head, tap, want) in enumerate(zip(heads.layers, heads.taps, batch.layers, strict=True)):
         terms[f"layer{i}"] = 0.2 * feature_loss(head(tokens[:, tap]), want)
