@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from linkedout_edge.prior import standardised
 from linkedout_edge.taste import Floats, Singles, Taste
 
 WINDOW = 256
@@ -35,10 +36,10 @@ def arrange_unknown(user: Taste, values: Singles, scores: Floats) -> NDArray[np.
     if len(user):
         covered = np.square(np.maximum(_directions(user, user.seen) @ rows.T, 0.0)).max(0)
     free, chosen = np.ones(len(rows), bool), list[int]()
-    away = _standardised(np.asarray(scores, np.float64))
+    away = standardised(np.asarray(scores, np.float64))
     for _ in range(min(PLACES, len(rows))):
         gain = np.maximum(alike - covered, 0.0).sum(1, dtype=np.float64)
-        best = int(np.argmax(np.where(free, away + REPRESENTS * _standardised(gain), -np.inf)))
+        best = int(np.argmax(np.where(free, away + REPRESENTS * standardised(gain), -np.inf)))
         chosen.append(best)
         free[best] = False
         covered = np.maximum(covered, alike[best])
@@ -52,7 +53,3 @@ def _directions(user: Taste, centred: Singles) -> Singles:
     rows = (centred * by_layer).reshape(len(centred), -1)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))
 
-
-def _standardised(values: Floats) -> Floats:
-    spread = float(values.std())
-    return (values - values.mean()) / spread if spread > 1e-9 else np.zeros(len(values))

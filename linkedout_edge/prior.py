@@ -103,12 +103,7 @@ class Priors:
         values = self._values(ids)
         known = np.isfinite(values)
         out = np.zeros(len(values), np.float32)
-        if known.any():
-            part = values[known]
-            spread = float(part.std())
-            # Rounding makes the standard deviation of equal numbers a little more than 0.
-            if spread > 1e-12 * max(1.0, float(np.abs(part).max())):
-                out[known] = self.weight * (part - part.mean()) / spread
+        out[known] = self.weight * standardised(values[known])
         return out
 
     def _values(self, ids: Sequence[str]) -> NDArray[np.float64]:
@@ -123,6 +118,16 @@ class Priors:
         assert self._mapping is not None
         get = self._mapping.get
         return _numbers([get(i, math.nan) for i in ids])
+
+
+def standardised(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Float ``[C]`` with mean 0 and standard deviation 1; all 0 where they do not differ."""
+    values = values.astype(np.float64)
+    spread = float(values.std()) if len(values) else 0.0
+    # Rounding makes the standard deviation of equal numbers a little more than 0.
+    if not spread > 1e-12 * max(1.0, float(np.abs(values).max(initial=0.0))):
+        return np.zeros(len(values))
+    return np.asarray((values - values.mean()) / spread)
 
 
 def _numbers(values: Any) -> NDArray[np.float64]:

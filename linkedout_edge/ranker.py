@@ -34,7 +34,7 @@ from linkedout_edge.intake import Intake
 from linkedout_edge.interests import WINDOW as SHARED_WINDOW
 from linkedout_edge.interests import Events, find_interests, take_turns
 from linkedout_edge.listwise import arrange, unit_tokens
-from linkedout_edge.prior import Priors
+from linkedout_edge.prior import Priors, standardised
 from linkedout_edge.ranking import Evidence, Role
 from linkedout_edge.scorer import CHUNK, Candidates, Keep, Scorer
 from linkedout_edge.store import ListCache, Rows, Selection, TokenStore, View, to_front
@@ -272,7 +272,7 @@ class Ranker:
         few = wish.limit is not None and wish.limit <= KEPT_FOR_EXPLAINING < len(rows)
         content, split = self._score(past.user, view, not few, self.keeper(epoch, view))
         # While nothing is known to be liked, all is uncertain alike.
-        explored = wish.explore * self._deviation(past.user, view) if wish.explore and past.user.is_known else None
+        explored = wish.explore * self._unsure(past.user, view) if wish.explore and past.user.is_known else None
         made = self._list(ids, content, explored, pending, past, wish, view)
         ready = made.order[made.order < len(rows)]
         kept = ready[:KEPT_FOR_EXPLAINING]
@@ -307,13 +307,13 @@ class Ranker:
         known_by = Candidates(view.stamps, keep)
         return self._scorer.score(user, total, lambda part: view.read(part)[:2], known_by, split=split)
 
-    def _deviation(self, user: Taste, view: View) -> Floats:
-        """How unsure each score is, float32 ``[C]``."""
+    def _unsure(self, user: Taste, view: View) -> Floats:
+        """How unsure each score is, standardised as a prior is: float32 ``[C]``."""
         out = np.empty(len(view), np.float32)
         for start in range(0, len(view), CHUNK):
             part = slice(start, min(len(view), start + CHUNK))
             out[part] = user.deviation(dequantise(*view.read(part)[:2]))
-        return out
+        return standardised(out).astype(np.float32)
 
     def _layers(self, user: Taste, found: Rows) -> Floats:
         """Contributions float32 ``[K, L]`` of rows that were read."""

@@ -18,7 +18,7 @@ import numpy as np
 from linkedout_edge._version import __version__
 from linkedout_edge.backends.base import Backend, Providers, Session, create_backend
 from linkedout_edge.background import Background
-from linkedout_edge.bundle import GRAPHS, Bundle, open_bundle
+from linkedout_edge.bundle import Bundle, open_bundle
 from linkedout_edge.decode import get_decoder
 from linkedout_edge.encoder import BATCH, MAX_WORKERS, DecoderLike, Encoded, Encoder, Job, Spent
 from linkedout_edge.errors import (
@@ -116,7 +116,7 @@ class Recommender(OneProcess):
         self,
         bundle: Bundle,
         backend: Backend,
-        sessions: dict[str, Session],
+        session: Session,
         tokenizer: Tokenizer,
         decoder: DecoderLike,
         database: Database | None = None,
@@ -124,7 +124,7 @@ class Recommender(OneProcess):
         super().__init__()
         manifest = bundle.manifest
         self._config = manifest.config
-        self._sessions = sessions
+        self._session = session
         self._notices = backend.notices
         self._scorer = Scorer(self._config, backend.threads)
         self._layer_names = tuple(manifest.layer_names) or tuple(f"layer {t}" for t in self._config.taps)
@@ -145,9 +145,8 @@ class Recommender(OneProcess):
             },
             agreement=dict(manifest.precisions[bundle.precision].agreement),
         )
-        encoder = sessions["encoder"]
-        workers, batch = min(MAX_WORKERS, backend.threads), 1 if encoder.device.startswith("CPU") else BATCH
-        self._encoder = Encoder(self._config, encoder, decoder, tokenizer, workers, batch)
+        workers, batch = min(MAX_WORKERS, backend.threads), 1 if session.device.startswith("CPU") else BATCH
+        self._encoder = Encoder(self._config, session, decoder, tokenizer, workers, batch)
         self._encoding = threading.RLock()
         self._closed = False
         self._database = database
@@ -181,8 +180,8 @@ class Recommender(OneProcess):
             bundle: A precision of the embedded bundle (``"int8"``), else an existing folder or .zip.
             precision: Which of the folder's or .zip's precisions; its first, if left out.
             backend: ``"onnxruntime"`` or ``"openvino"``.
-            device: ``cpu``, ``cuda``, ``tensorrt``, ``gpu``, ``npu``, or ``auto``: each graph where it was measured to
-                be the fastest, once for a model, library and driver. `info` says what really runs each graph.
+            device: ``cpu``, ``cuda``, ``tensorrt``, ``gpu``, ``npu``, or ``auto``: the encoder where it was measured to
+                be the fastest, once for a model, library and driver. `info` says what really runs it.
             providers: Execution providers of ONNX Runtime, or device names of OpenVINO, instead of `device`; each a
                 name or a (name, options) tuple, such as ``[("CUDAExecutionProvider", {"device_id": 1})]``.
             threads: CPU threads; left out, what affinity and cgroup quota allow.
@@ -197,7 +196,7 @@ class Recommender(OneProcess):
         Raises:
             ArgumentError, ArgumentTypeError: Arguments that make no sense, alone or together.
             BundleError: No such bundle, or one that cannot be used (see its subclasses).
-            DeviceError: The device is not available, and that is to be an error; or the graphs have full-range int8
+            DeviceError: The device is not available, and that is to be an error; or the encoder has full-range int8
                 weights, which overflow on this CPU.
             MissingDependencyError: A library that was asked for is not installed.
             WrongKeyError: The key does not fit `data_dir`.
@@ -222,23 +221,18 @@ class Recommender(OneProcess):
             config = opened.manifest.config
             full = opened.manifest.precisions[opened.precision].full_range_weights
             tokenizer = Tokenizer.from_json(opened.tokenizer(), config.vocab_size)
-            sessions: dict[str, Session] = {}
+            session = library.load(opened.encoder(), config, opened.precision, full_range=full)
             database: Database | None = None
             try:
-                for graph in GRAPHS:
-                    sessions[graph] = library.load(
-                        graph, opened.graph(graph), config, opened.precision, full_range=full
-                    )
                 if data_dir is not None:
                     from linkedout_edge.storage import Database
 
                     database = Database(data_dir, key)
-                return cls(opened, library, sessions, tokenizer, decode, database)
+                return cls(opened, library, session, tokenizer, decode, database)
             except BaseException:
                 if database is not None:
                     database.close()
-                for session in sessions.values():
-                    session.close()
+                session.close()
                 raise
 
     def rank(
@@ -274,8 +268,8 @@ class Recommender(OneProcess):
             fold_duplicates: Of near-identical videos give the best placed one only.
             prior: What you know besides content: a mapping from id to number, numbers aligned with `candidates`, or a
                 `Prior` with a weight. Standardised over the candidates and added to the score.
-            explore: From 0 (off) to 1: so many standard deviations of what is not known of a video are added to its
-                score. Little is known of what resembles nothing that was watched or skipped.
+            explore: From 0 (off) to 1: how much it counts that little is known of a video, which resembles nothing
+                that was watched or skipped. Standardised over the candidates, times `explore`, and added to the score.
 
         Returns:
             The ranking; videos that could not be used are in its ``failed``.
@@ -480,7 +474,7 @@ class Recommender(OneProcess):
         Start and end are logged at INFO.
         """
         self._check_open()
-        logger.info("warming up: %s", ", ".join(f"{g} on {s.device}" for g, s in self._sessions.items()))
+        logger.info("warming up: encoder on %s", self._session.device)
         seconds: dict[str, float] = {}
         start = time.perf_counter()
         with self._encoding:
@@ -493,10 +487,10 @@ class Recommender(OneProcess):
         return seconds
 
     def info(self) -> Info:
-        """What runs, and on which device each graph really runs."""
+        """What runs, and on which device it really runs."""
         self._check_open()
-        devices = {g: s.device for g, s in self._sessions.items()}  # anew: OpenVINO's AUTO moves to what is ready
-        devices["scorer"] = self._scorer.device
+        # Asked anew: OpenVINO's AUTO moves to what is ready.
+        devices = {"encoder": self._session.device, "scorer": self._scorer.device}
         return replace(self._info, devices=devices, notices=tuple(self._notices))
 
     def close(self) -> None:
@@ -515,8 +509,7 @@ class Recommender(OneProcess):
             if self._database is not None:
                 self._database.close()
             self._scorer.close()
-            for session in self._sessions.values():
-                session.close()
+            self._session.close()
 
     def __enter__(self) -> Recommender:
         self._check_open()

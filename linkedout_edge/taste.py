@@ -88,7 +88,7 @@ class Space:
 def dequantise(tokens: NDArray[np.int8], scales: Singles) -> Singles:
     """Int8 [V, L, M, D] and float32 [V, L, M] → float32 [V, L, M·D]."""
     values: Singles = tokens.astype(np.float32) * scales[..., None]
-    return values.reshape(*values.shape[:-2], -1)
+    return values.reshape(*values.shape[:-2], values.shape[-2] * values.shape[-1])
 
 
 def wanted(watched: Floats, liked: Floats | None = None) -> Floats:
@@ -165,7 +165,7 @@ class Taste:
         return np.asarray(self.weights * similar)
 
     def deviation(self, values: Singles) -> Floats:
-        """How unsure the scores of tokens [C, L, M·D] are: posterior standard deviations [C] ≥ 0, in units of scores."""
+        """How unsure the scores of tokens [C, L, M·D] are: posterior standard deviations, float64 [C] ≥ 0."""
         by_layer = np.sqrt(self.gates / self.space.size).astype(np.float32)[:, None]
         rows = (self.centred(values) * by_layer).reshape(len(values), -1)
         variance = np.square(rows).sum(1, dtype=np.float64)
