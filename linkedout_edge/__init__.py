@@ -19,6 +19,7 @@ from linkedout_edge import _telemetry, errors  # noqa: F401 (quiets onnxruntime 
 from linkedout_edge._version import __version__
 from linkedout_edge.inputs import Event, Video
 from linkedout_edge.prior import Prior
+from linkedout_edge.profile import Interest, TasteSummary
 from linkedout_edge.ranking import Explanation, Failed, Ranked, Ranking
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ __all__ = [
     "Event",
     "Explanation",
     "Failed",
+    "Interest",
     "Prior",
     "Ranked",
     "Ranking",
     "Recommender",
+    "TasteSummary",
     "Video",
     "__version__",
     "errors",

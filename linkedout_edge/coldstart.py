@@ -52,4 +52,3 @@ def _directions(user: Taste, centred: Singles) -> Singles:
     by_layer = np.sqrt(user.gates / user.space.size).astype(np.float32)[:, None]
     rows = (centred * by_layer).reshape(len(centred), -1)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))
-

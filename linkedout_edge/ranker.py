@@ -35,6 +35,7 @@ from linkedout_edge.interests import WINDOW as SHARED_WINDOW
 from linkedout_edge.interests import Events, find_interests, take_turns
 from linkedout_edge.listwise import arrange, unit_tokens
 from linkedout_edge.prior import Priors, standardised
+from linkedout_edge.profile import TasteSummary, summarise
 from linkedout_edge.ranking import Evidence, Role
 from linkedout_edge.scorer import CHUNK, Candidates, Keep, Scorer
 from linkedout_edge.store import ListCache, Rows, Selection, TokenStore, View, to_front
@@ -283,7 +284,7 @@ class Ranker:
         if not view.unchanged():
             return None
         evidence = Evidence(
-            past.events, past.user, self._layer_names, read, self._title, made.bonus, explored, len(rows)
+            past.events, past.user, self._layer_names, read, self._name, made.bonus, explored, len(rows)
         )
         return Scored(made.ids, made.scores, layers, made.order, evidence, made.sources, time.perf_counter() - start)
 
@@ -295,10 +296,16 @@ class Ranker:
         user = taste.fit(dequantise(tokens, scales), np.ones(1), np.ones(1), self._space)
         self._scorer.score(user, 1, lambda part: (tokens[part], scales[part]))
 
-    def _title(self, id: str) -> str | None:
-        """The title that a stored video was encoded with."""
-        known = self._store.fingerprint(id)
-        return None if known is None else known.title
+    def summary(self, past: Past) -> TasteSummary:
+        """What is believed of a user."""
+        return summarise(past.events, past.user, past.interests, self._layer_names, self._name)
+
+    def _name(self, event: Event) -> str:
+        """What to call a watched video: by the event's own title, else by the one that it was encoded with."""
+        if event.video.title:
+            return event.video.name
+        known = self._store.fingerprint(event.id)
+        return event.video.name_with(None if known is None else known.title)
 
     def _score(self, user: Taste, view: View, split: bool, keep: Keep) -> tuple[Floats, Floats | None]:
         total = len(view)

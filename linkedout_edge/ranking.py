@@ -93,7 +93,7 @@ class Evidence:
         user: What they say.
         layer_names: L names.
         candidate: Position → tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]`` as they were scored.
-        title: Id → the title that it was encoded with, if the store still has it.
+        name: What to call a watched video.
         bonus: float32 ``[C]``: what the prior added to each score; None without one.
         explored: float32 ``[C]``: what optimism added to each; None without.
         scored: Positions below it were scored by content, the others are pending; None: all were.
@@ -105,7 +105,7 @@ class Evidence:
         user: Taste,
         layer_names: tuple[str, ...],
         candidate: Callable[[int], tuple[NDArray[np.int8], Floats]],
-        title: Callable[[str], str | None],
+        name: Callable[[Event], str],
         bonus: Floats | None = None,
         explored: Floats | None = None,
         scored: int | None = None,
@@ -114,7 +114,7 @@ class Evidence:
         self._user = user
         self._layer_names = layer_names
         self._candidate = candidate
-        self._title = title
+        self._name = name
         self._bonus = bonus
         self._explored = explored
         self._scored = scored
@@ -134,7 +134,7 @@ class Evidence:
     def _sentence(self, matrix: Floats, prior: float) -> str:
         if not self._events:
             return _prior_alone(prior) if prior else _NOTHING_KNOWN
-        return _sentence(self._events, matrix, lambda e: e.video.name_with(self._title(e.id)))
+        return _sentence(self._events, matrix, self._name)
 
 
 _PENDING = "It was not looked at before the deadline, so it stands behind what was."

@@ -35,6 +35,7 @@ from linkedout_edge.lifetime import OneProcess
 from linkedout_edge.options import at_least_0, flag, fraction
 from linkedout_edge.options import positive as _positive
 from linkedout_edge.prior import Prior, Priors
+from linkedout_edge.profile import TasteSummary
 from linkedout_edge.ranker import Ranker, Wish, not_stored
 from linkedout_edge.ranking import Failed, Ranking, Timing
 from linkedout_edge.scorer import Scorer
@@ -408,6 +409,26 @@ class Recommender(OneProcess):
             scored.evidence,
             scored.sources,
         )
+
+    def taste(self, history: Iterable[EventLike] | None = None) -> TasteSummary:
+        """What is believed of the user, to be shown to them: what they like, what they avoid.
+
+        Args:
+            history: As of `rank`; None is ``rec.history``. Videos that are not in the store do not count.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: Arguments that make no sense.
+            ClosedError: After `close`.
+        """
+        self._check_open()
+        epoch = self._ranker.epoch
+        self.store.refresh()
+        given = list(self.history if history is None else check_list(history, "history"))
+        past = self._ranker.recall(given)
+        if past is None:
+            events = [e for e in as_events(given) if e.id in self.store]
+            past = self._ranker.look_up(events[-MAX_EVENTS:], Intake(self.store), epoch)
+        return self._ranker.summary(past)
 
     def encode(self, videos: Iterable[VideoLike], progress: Progress | None = None) -> EncodeResult:
         """Put videos into the store, so that ranking them costs next to nothing. Files that changed are encoded again.

@@ -163,6 +163,19 @@ def clear(yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool
 
 
 @history.command()
+@data_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def taste(data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
+    """Say what your taste is believed to be, from what was watched."""
+    from linkedout_edge import Recommender
+
+    with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
+        found = rec.taste()
+    _say(found.to_dict(), f"{found.sentence} ({found.events} watched)", as_json)
+
+
+@history.command()
 @click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
 @data_options
 @click.option("--json", is_flag=True, expose_value=False, help="It is JSON in any case.")

@@ -49,6 +49,13 @@ class Outcome:
 @data_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
 @click.option("--top-k", type=click.IntRange(min=1), help="Show only so many.")
+@click.option("--include-watched", is_flag=True, help="Rank what was watched, too; else it is left out.")
+@click.option(
+    "--diversity", type=click.FloatRange(0, 1), default=0.0, help="0 to 1: how much neighbours are to differ."
+)
+@click.option("--explore", type=click.FloatRange(0, 1), default=0.0, help="0 to 1: prefer what little is known of.")
+@click.option("--fold-duplicates", is_flag=True, help="Of near-identical videos show the best placed one only.")
+@click.option("--deadline", type=click.FloatRange(min=0), metavar="MS", help="Answer after about MS milliseconds.")
 @click.option("--explain", is_flag=True, help="Say why each video stands where it stands.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ranking as JSON.")
 @click.pass_context
@@ -59,6 +66,11 @@ def rank(
     model: dict[str, Any],
     decoder: str,
     top_k: int | None,
+    include_watched: bool,
+    diversity: float,
+    explore: float,
+    fold_duplicates: bool,
+    deadline: float | None,
     explain: bool,
     as_json: bool,
     data_dir: Path | None,
@@ -72,7 +84,9 @@ def rank(
     Without --history, what `linkedout-edge history` has recorded counts, and what was looked at is kept there. With it,
     nothing is read or written but the videos, unless --data-dir names a folder.
 
-    Exit code: 0 if something was ranked, 1 if every candidate failed, 2 for a mistake in the call.
+    With --deadline, what could not be looked at in time is listed last, as pending.
+
+    Exit code: 0 if something was ranked, 1 if all candidates or all watched videos failed, 2 for a mistake in the call.
     """
     from linkedout_edge import Recommender, Video
     from linkedout_edge.cli.output import note, print_json
@@ -88,14 +102,28 @@ def rank(
     with Recommender.load(**model, **kept, decoder=decoder) as rec:
         if not history:
             events = list(rec.history)
-        outcome = prepare_and_rank(rec, events, videos, top_k)
+        outcome = prepare_and_rank(
+            rec,
+            events,
+            videos,
+            top_k=top_k,
+            exclude_watched=not include_watched,
+            diversity=diversity,
+            explore=explore,
+            fold_duplicates=fold_duplicates,
+            deadline_ms=deadline,
+        )
+        lost = {f.id for f in outcome.failed if f.role == "history"}
+        nothing_watched = bool(events) and lost >= {e.id for e in events}
         if as_json:
             print_json(outcome.to_dict(explain=explain))
         else:
             if not events:
-                note("Nothing was watched, so the order is the one given: see --history, and history add.")
-            show_ranking(outcome, rec, len(events), explain=explain)
-    if not len(outcome.ranking):
+                note("Nothing was watched, so the list begins with videos that differ: see --history, and history add.")
+            show_ranking(outcome, rec, len(events), explain=explain, table=not nothing_watched)
+            if nothing_watched:
+                note(f"None of the {len(events)} watched videos can be used, so there is nothing to rank by.")
+    if nothing_watched or not len(outcome.ranking):
         ctx.exit(1)
 
 
@@ -114,12 +142,20 @@ def prepare_and_rank(
     rec: Recommender,
     events: Sequence[Event],
     candidates: Sequence[str],
-    top_k: int | None = None,
+    *,
+    deadline_ms: float | None = None,
+    **options: Any,
 ) -> Outcome:
-    """Encode with progress, then rank what could be encoded; each failure keeps the role in which it was named."""
+    """Encode with progress, then rank what could be encoded; each failure keeps the role in which it was named.
+
+    With a deadline, `Recommender.rank` encodes what it has time for. `options` go to it as they are.
+    """
     from linkedout_edge import Failed
     from linkedout_edge.cli.output import progress
 
+    if deadline_ms is not None:
+        ranking = rec.rank(events, candidates, deadline_ms=deadline_ms, **options)
+        return Outcome(ranking, ranking.failed, 0.0)
     start = time.perf_counter()
     # A stored event's file may be gone, and need not be there.
     watched = [e.id for e in events if e.id not in rec.store]
@@ -127,9 +163,7 @@ def prepare_and_rank(
     with progress("Looking at videos", len(distinct)) as advance:
         failed = {f.id: f for f in rec.encode(distinct, advance).failed}
     prepare = time.perf_counter() - start
-    ranking = rec.rank(
-        [e for e in events if e.id not in failed], [c for c in candidates if c not in failed], top_k=top_k
-    )
+    ranking = rec.rank([e for e in events if e.id not in failed], [c for c in candidates if c not in failed], **options)
     roles = [("history", list(dict.fromkeys(e.id for e in events))), ("candidate", list(candidates))]
     before = [
         Failed(i, "history" if role == "history" else "candidate", failed[i].code, failed[i].reason)
@@ -141,7 +175,13 @@ def prepare_and_rank(
 
 
 def show_ranking(
-    outcome: Outcome, rec: Recommender, events: int, *, explain: bool, names: Mapping[str, str] | None = None
+    outcome: Outcome,
+    rec: Recommender,
+    events: int,
+    *,
+    explain: bool,
+    names: Mapping[str, str] | None = None,
+    table: bool = True,
 ) -> None:
     """Print a table of the ranking, what failed, and where and how fast it ran; `names` are shown in place of ids."""
     from rich.table import Table
@@ -150,17 +190,18 @@ def show_ranking(
 
     out, ranking, info = console(), outcome.ranking, rec.info()
     names = names or short_names([r.id for r in ranking])
-    if len(ranking):
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    if len(ranking) and table:
+        rows = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
         for title, justify in (("#", "right"), ("video", "left"), ("score", "right"), ("layers", "left")):
-            table.add_column(title, justify=justify)  # type: ignore[arg-type]
+            rows.add_column(title, justify=justify)  # type: ignore[arg-type]
         scale = max((abs(v) for r in ranking for v in r.layers), default=0.0)
         for r in ranking:
             name = plain(names[r.id], "bold" if r.rank == 1 else "")
             if explain:
                 name.append("\n").append_text(plain(r.explain().sentence, "dim"))
-            table.add_row(str(r.rank), name, f"{r.score:+.3f}", layer_bars(r.layers, scale))
-        out.print(table)
+            score = f"{r.score:+.3f}" if r.source in ("content", "prior") else r.source.replace("_", " ")
+            rows.add_row(str(r.rank), name, score, layer_bars(r.layers, scale))
+        out.print(rows)
     if outcome.failed:
         out.print(plain(f"{len(outcome.failed)} could not be used:", "yellow"))
         for f in outcome.failed:
