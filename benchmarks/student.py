@@ -134,7 +134,7 @@ def main() -> None:
         report["gates"] = gates
         layers = [f"layer {t}" if t else "input" for t in student.config.taps]
         show(
-            "Mean gates of what is relevant, by taste",
+            "Mean gates, by taste",
             ["", *layers],
             [[k, *(f"{g:.2f}" for g in v)] for k, v in gates.items()],
         )

@@ -79,7 +79,8 @@ def test_the_command_prints_a_row_for_each_depth(tiny_bundle, monkeypatch):
     args = ("--bundle", tiny_bundle, "--users", 3)
     done = run(*args)
     assert done.exit_code == 0, done.output
-    assert "NDCG@10 with 8 watched videos, 3 users of each depth" in done.stdout
+    assert "8 watched videos, 3 users who like …: NDCG@10" in done.stdout
+    assert "mean gates: looks 0." in done.stdout
     reports = json.loads(run(*args, "--json").stdout)
     assert [r["kind"] for r in reports] == ["looks", "objects", "motion"]
     for r in reports:

@@ -299,7 +299,7 @@ def _measure_gates(load: Callable[[], Recommender], users: int, seed: int, as_js
     from linkedout_edge.microworld import make_exam
     from linkedout_quant.evaluation.exam import encode, pool_videos, stored_values
     from linkedout_quant.evaluation.gates import compare_gates
-    from linkedout_quant.evaluation.tables import gate_table
+    from linkedout_quant.evaluation.tables import gate_table, mean_gates
 
     exam = make_exam(users_per_length=1)
     videos = pool_videos(exam)
@@ -311,6 +311,7 @@ def _measure_gates(load: Callable[[], Recommender], users: int, seed: int, as_js
         print_json(msgspec.to_builtins(reports))
         return
     console().print(gate_table(reports))
+    console().print(mean_gates(reports), style="dim", markup=False)
 
 
 def _measure_tastes(

@@ -45,18 +45,22 @@ def taste_table(report: TasteReport) -> Table:
 
 
 def gate_table(reports: Sequence[GateReport]) -> Table:
-    """NDCG@10 with gates by evidence and with even ones, and the users' mean gates."""
-    columns = ("by evidence", "even", "difference", "mean gates")
-    table = _table(f"NDCG@10 with {EVENTS} watched videos, {reports[0].users} users of each depth", columns)
+    """NDCG@10 with gates by evidence and with even ones."""
+    columns = ("by evidence", "even", "difference")
+    table = _table(f"{EVENTS} watched videos, {reports[0].users} users who like …: NDCG@10", columns)
     for r in reports:
         cells = (
             _interval(r.by_evidence, r.by_evidence_interval),
             _interval(r.even, r.even_interval),
             _interval(r.difference, r.difference_interval, "+"),
-            " ".join(f"{g:.2f}" for g in r.gates),
         )
-        table.add_row(f"users who like {r.kind}", *cells)
+        table.add_row(r.kind, *cells)
     return table
+
+
+def mean_gates(reports: Sequence[GateReport]) -> str:
+    """Where the users' tastes live: the mean gate of each layer."""
+    return "mean gates: " + " · ".join(f"{r.kind} " + " ".join(f"{g:.2f}" for g in r.gates) for r in reports)
 
 
 def by_kind(report: TasteReport) -> str:
