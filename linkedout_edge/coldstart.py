@@ -48,7 +48,6 @@ def arrange_unknown(user: Taste, values: Singles, scores: Floats) -> NDArray[np.
 
 
 def _directions(user: Taste, centred: Singles) -> Singles:
-    """Centred tokens [K, L, M·D] as unit vectors [K, L·M·D], each layer weighted as the user's gates have it."""
-    by_layer = np.sqrt(user.gates / user.space.size).astype(np.float32)[:, None]
-    rows = (centred * by_layer).reshape(len(centred), -1)
+    """Unit vectors [K, L·M·D] of centred tokens [K, L, M·D]."""
+    rows = user.rows(centred)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))

@@ -48,9 +48,7 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
 
 
 def _cosines(user: Taste, events: Events) -> Floats:
-    rows = (user.seen[events] * np.sqrt(user.gates / user.space.size).astype(np.float32)[:, None]).reshape(
-        len(events), -1
-    )
+    rows = user.rows(user.seen[events])
     gram = (rows @ rows.T).astype(np.float64)
     length = np.sqrt(np.maximum(np.diag(gram), 1e-12))
     return np.asarray(gram / length[:, None] / length)

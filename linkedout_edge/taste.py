@@ -155,6 +155,10 @@ class Taste:
         """Tokens [..., L, M·D] minus the average video's."""
         return np.asarray(values - self.space.mean.astype(np.float32))
 
+    def rows(self, centred: Singles) -> Singles:
+        """Centred tokens [K, L, M·D] as float32 [K, L·M·D]: their inner products are the kernel's, gates and all."""
+        return _rows(centred, self.gates, self.space)
+
     def score(self, values: NDArray[np.floating]) -> Floats:
         """Scores [C] of tokens [C, L, M·D]. The runtime scores stored bytes instead, see `scorer`."""
         return np.asarray(np.einsum("clf,lf->c", values, self.query) - self.offset.sum())
@@ -166,11 +170,10 @@ class Taste:
 
     def deviation(self, values: Singles) -> Floats:
         """How unsure the scores of tokens [C, L, M·D] are: posterior standard deviations, float64 [C] ≥ 0."""
-        by_layer = np.sqrt(self.gates / self.space.size).astype(np.float32)[:, None]
-        rows = (self.centred(values) * by_layer).reshape(len(values), -1)
+        rows = self.rows(self.centred(values))
         variance = np.square(rows).sum(1, dtype=np.float64)
         if len(self):
-            shared = ((self.seen * by_layer).reshape(len(self), -1) @ rows.T).astype(np.float64)  # [N, C]
+            shared = (self.rows(self.seen) @ rows.T).astype(np.float64)  # [N, C]
             variance -= (shared * np.linalg.solve(self.covariance, shared)).sum(0)
         return np.asarray(self.space.scale * np.sqrt(np.maximum(variance, 0.0)))
 
@@ -190,13 +193,18 @@ def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space)
         nothing = np.zeros((0, layers))
         return Taste(space, np.zeros((layers, width)), np.zeros(layers), space.prior, nothing, seen, np.zeros((0, 0)))
     gates = _gates(seen[-EVIDENCE_EVENTS:], y[-EVIDENCE_EVENTS:], variance[-EVIDENCE_EVENTS:], space)
-    rows = (seen * np.sqrt(gates / space.size).astype(np.float32)[:, None]).reshape(count, -1)
+    rows = _rows(seen, gates, space)
     covariance = (rows @ rows.T).astype(np.float64)
     covariance.flat[:: count + 1] += variance
     alpha = np.linalg.solve(covariance, y)
     weights = space.scale * alpha[:, None] * (gates / space.size)
     query = np.matmul(weights.T[:, None], seen.transpose(1, 0, 2))[:, 0]  # [L, M·D]
     return Taste(space, query, (query * space.mean).sum(1), gates, weights, seen, covariance)
+
+
+def _rows(centred: Singles, gates: Floats, space: Space) -> Singles:
+    by_layer = np.sqrt(gates / space.size).astype(np.float32)[:, None]
+    return np.asarray((centred * by_layer).reshape(len(centred), space.mean.size))
 
 
 def _gates(seen: Singles, y: Floats, variance: Floats, space: Space) -> Floats:

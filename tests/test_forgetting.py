@@ -13,7 +13,7 @@ from stored import fill, open_stored, put
 
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.errors import ArgumentTypeError, ClosedError
-from linkedout_edge.scorers import HostScorer
+from linkedout_edge.scorer import Scorer
 from linkedout_edge.storage import tables
 from linkedout_edge.store import View
 
@@ -21,16 +21,14 @@ from linkedout_edge.store import View
 def remembered(rec: Recommender) -> dict[str, int]:
     """How many of each kind of memory are held."""
     ranker, scorer = rec._ranker, rec._ranker._scorer
-    assert isinstance(scorer, HostScorer)
     return {
         "widened": len(scorer._lists),
         "lists": len(ranker.lists._latest),
         "histories": len(ranker._pasts._latest),
-        "users": len(ranker._users._users),
     }
 
 
-NOTHING = dict.fromkeys(("widened", "lists", "histories", "users"), 0)
+NOTHING = dict.fromkeys(("widened", "lists", "histories"), 0)
 
 
 def during(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, then: Callable[[], object]) -> None:
@@ -83,7 +81,7 @@ def test_forgetting_drops_all_that_was_derived(
     for _ in range(2):
         rec.rank(["v3", "v4"], ids[6:])
     with monkeypatch.context() as patch:  # a ranking that is under way remembers nothing either
-        during(patch, HostScorer, "score", lambda: rec.store.remove("v9"))
+        during(patch, Scorer, "score", lambda: rec.store.remove("v9"))
         rec.rank(["v3"], ids[10:])
     assert remembered(rec) == NOTHING
 
@@ -93,9 +91,9 @@ def test_a_forgotten_event_is_not_remembered_by_a_ranking_that_has_read_it(
 ) -> None:
     ids = fill(rec, 20)
     rec.history.add("v2")
-    during(monkeypatch, type(rec._ranker._users), "encode", lambda: rec.history.forget("v2"))
+    during(monkeypatch, type(rec._ranker._pasts), "keep", lambda: rec.history.forget("v2"))
     rec.rank(None, ids)  # the video itself stays in the store
-    assert remembered(rec)["users"] == remembered(rec)["histories"] == 0
+    assert remembered(rec)["histories"] == 0
 
 
 def test_incognito_leaves_nothing_in_memory(rec: Recommender) -> None:
@@ -134,7 +132,7 @@ def test_closing_while_a_ranking_is_made(rec: Recommender, monkeypatch: pytest.M
     ids = fill(rec, 5000)
     wanted = rec.rank([Event("v0")], ids[:50]).ids
     with monkeypatch.context() as patch:
-        during(patch, HostScorer, "score", rec.close)
+        during(patch, Scorer, "score", rec.close)
         assert rec.rank(["v0"], ids[:50]).ids == wanted  # it has read all that it needs
     with pytest.raises(ClosedError):
         rec.rank(["v0"], ids)
@@ -142,7 +140,7 @@ def test_closing_while_a_ranking_is_made(rec: Recommender, monkeypatch: pytest.M
 
 def test_a_long_ranking_says_that_the_store_was_closed(rec: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = fill(rec, 5000)
-    during(monkeypatch, HostScorer, "score", rec.close)
+    during(monkeypatch, Scorer, "score", rec.close)
     with pytest.raises(ClosedError):
         rec.rank(["v0"], ids)
 

@@ -115,7 +115,7 @@ OTHERS: list[Callable[[Recommender], Any]] = [
     lambda r: r.store.stats(),
     lambda r: r.store.export_pack("/nowhere"),
     lambda r: r.store.import_pack("/nowhere"),
-    lambda r: r._sessions["encoder"].run({}),  # what is under way when the process is forked ends there
+    lambda r: r._session.run({}),  # what is under way when the process is forked ends there
     lambda r: r._database and r._database.reading().__enter__(),
     lambda r: r._database and r._database.transaction().__enter__(),
 ]
@@ -170,7 +170,7 @@ def _hold(rec: Recommender, started: threading.Event, go_on: threading.Event) ->
         rec.store.lock,
         rec.history._lock,
         rec._background._changed,
-        rec._sessions["encoder"].__dict__.get("_lock", threading.Lock()),
+        rec._session.__dict__.get("_lock", threading.Lock()),
     ):
         go_on.wait(30)
 

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from linkedout_edge import Event, Failed, Ranked, Ranking, Video
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.ranking import Evidence, best_first
+from linkedout_edge.taste import Space, Taste
 
 
 @given(
@@ -69,32 +70,39 @@ def test_an_empty_ranking_is_fine() -> None:
     assert ranking.scores.shape == (0,)
 
 
-def evidence(events: list[Event], past: list[list[int]], weights: list[list[float]], candidate: list[int]) -> Evidence:
+def evidence(
+    events: list[Event], past: list[list[int]], weights: list[list[float]], candidate: list[int], mean: float = 0.0
+) -> Evidence:
     """Two layers, one token of width 1: every number of an explanation can be checked by hand."""
-    shape = (len(events), 2, 1, 1)
-    query = np.zeros((1, 2, 2, 1), np.float32)
+    space = Space.made(np.full((2, 1), mean), np.ones(2))
+    seen = np.array(past, np.float32).reshape(-1, 2, 1) - np.float32(mean)
+    w = np.array(weights, np.float64).reshape(-1, 2)
+    query = np.einsum("nl,nlf->lf", w, seen)
+    user = Taste(space, query, (query * mean).sum(1), np.array([0.5, 0.5]), w, seen, np.eye(len(w)))
     return Evidence(
         events,
-        np.array(past, np.int8).reshape(shape),
-        np.ones(shape[:3], np.float32),
-        np.array(weights, np.float32),
-        query,
-        np.zeros((1, 2), np.float32),
+        user,
         ("low", "high"),
         lambda _: (np.array(candidate, np.int8).reshape(2, 1, 1), np.ones((2, 1), np.float32)),
+        lambda e: e.video.name,
     )
 
 
-def test_the_matrix_is_gate_times_weight_times_similarity() -> None:
+def test_the_matrix_is_weight_times_similarity() -> None:
     events = [Event("x/a.mp4"), Event(Video("b.mp4", title="Cats"), watched=0.1)]
-    proof = evidence(events, [[2, 4], [1, 1]], [[1.0, 0.5], [-1.0, 0.0]], [3, 1])
+    proof = evidence(events, [[2, 4], [1, 1]], [[0.5, 0.25], [-0.5, 0.0]], [3, 1])
     explanation = make([4.0], proof)[0].explain()
-    assert explanation.matrix.tolist() == [[3.0, 1.0], [-1.5, 0.0]]  # gates are a half each
+    assert explanation.matrix.tolist() == [[3.0, 1.0], [-1.5, 0.0]]
     assert explanation.matrix.dtype == np.float32
     assert explanation.history == ("x/a.mp4", "b.mp4")
     assert explanation.layer_names == ("low", "high")
     assert explanation.sentence == "Recommended because you watched “a.mp4”."
     json.dumps(explanation.to_dict())
+
+
+def test_the_matrix_compares_with_the_average_video() -> None:
+    proof = evidence([Event("a")], [[3, 3]], [[1.0, 1.0]], [5, 1], mean=1.0)
+    assert proof.explain(0, "v", 8.0).matrix.tolist() == [[8.0, 0.0]]  # (3 - 1) · (5 - 1), (3 - 1) · (1 - 1)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stored import fill
 
 from linkedout_edge import Event, Failed, Recommender, Video
 from linkedout_edge.decode import Limits
@@ -24,7 +25,7 @@ from linkedout_edge.errors import (
     VideoNotFoundError,
     VideoUnreadableError,
 )
-from linkedout_edge.scoring import event_features, padded
+from linkedout_edge.taste import MAX_EVENTS
 
 
 def load(bundle: Path, **options: Any) -> Recommender:
@@ -101,13 +102,128 @@ def test_int8_and_a_zip_rank_too(tiny_bundle: Path, clips: list[Path], tmp_path:
         assert len(r.rank(clips[:2], clips[2:])) == 4
 
 
-def test_without_history_all_scores_are_0_and_input_order_stands(rec: Recommender, clips: list[Path]) -> None:
-    ranking = rec.rank([], clips[::-1])
-    assert ranking.ids == [str(c) for c in clips[::-1]]
+def test_without_history_all_scores_are_0_and_the_list_is_spread_out(rec: Recommender, clips: list[Path]) -> None:
+    ranking = rec.rank([], clips)
+    assert sorted(ranking.ids) == sorted(str(c) for c in clips)
     assert set(ranking.scores.tolist()) == {0.0}
+    assert {r.source for r in ranking} == {"cold_start"}
     explanation = ranking[0].explain()
     assert explanation.matrix.shape == (0, 3)
-    assert "keeps its place" in explanation.sentence
+    assert "Nothing is known of your taste yet" in explanation.sentence
+    assert rec.rank([], clips, top_k=2).ids == ranking.ids[:2]
+
+
+def test_copies_do_not_fill_the_first_places_of_a_cold_start(rec: Recommender, frames: np.ndarray) -> None:
+    copies = [Video(frames=frames, id=f"copy{n}") for n in range(5)]
+    others = [Video(frames=np.roll(frames, n, -1) // n, id=f"other{n}") for n in (2, 3)]
+    first = rec.rank([], [*copies, *others]).ids[:3]
+    assert sum(i.startswith("copy") for i in first) == 1
+
+
+def test_after_skips_alone_what_was_skipped_and_its_like_come_last(rec: Recommender, frames: np.ndarray) -> None:
+    copies = [Video(frames=frames, id=f"copy{n}") for n in range(3)]
+    others = [Video(frames=np.roll(frames, n, -1) // n, id=f"other{n}") for n in (2, 3, 4)]
+    rec.encode([*copies, *others])
+    ranking = rec.rank([Event("copy0", watched=0.1)])
+    assert {r.source for r in ranking} == {"cold_start"}
+    assert all(i.startswith("other") for i in ranking.ids[:3])
+    assert "which you skipped" in ranking[0].explain().sentence
+    assert {r.source for r in rec.rank([Event("copy0", watched=0.1), "copy1"])} == {"content"}
+
+
+def test_a_prior_decides_a_cold_start(rec: Recommender, clips: list[Path]) -> None:
+    ids = [str(c) for c in clips]
+    ranking = rec.rank([], clips, prior={ids[3]: 2.0, ids[1]: 1.0})
+    assert ranking.ids[:2] == [ids[3], ids[1]]
+    assert {r.source for r in ranking} == {"prior"}
+
+
+def test_exploring_adds_up_and_prefers_what_little_is_known_of(rec: Recommender, clips: list[Path]) -> None:
+    plain = {r.id: r for r in rec.rank(clips[:2], clips)}
+    ranking = rec.rank(clips[:2], clips, explore=0.5)
+    parts = {r.id: r.explain() for r in ranking}
+    for r in ranking:
+        told = parts[r.id]
+        assert math.isclose(told.matrix.sum() + told.explored, r.score, abs_tol=1e-3)
+        assert math.isclose(told.matrix.sum(), plain[r.id].score, abs_tol=1e-3)
+    explored = np.array([parts[str(c)].explored for c in clips])
+    assert math.isclose(explored.mean(), 0, abs_tol=1e-5)
+    assert math.isclose(explored.std(), 0.5, abs_tol=1e-5)
+    assert max(explored[:2]) < max(explored[2:])
+    assert plain[str(clips[0])].explain().explored == 0
+
+
+def test_the_average_video_of_the_store_counts(rec: Recommender, clips: list[Path], frames: np.ndarray) -> None:
+    before = {r.id: r.score for r in rec.rank(clips[:1], clips)}
+    more = rec.encode([Video(frames=np.roll(frames, n, 1), id=f"m{n}") for n in range(8)]).encoded
+    between = {r.id: r.score for r in rec.rank(clips[:1], clips)}
+    assert before != between
+    for i in more:
+        rec.store.remove(i)
+    assert {r.id: r.score for r in rec.rank(clips[:1], clips)} == before
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [Event("v0")] * 10_000,
+        [Event(f"v{n % 40}", watched=0.1) for n in range(10_000)],
+        [Event(f"v{n % 3}", watched=n % 2, liked=bool(n % 2)) for n in range(300)],
+        [Event("v1"), Event("v1", liked=False)],
+        [Event(f"v{n}", at=datetime(1, 1, 2, tzinfo=timezone.utc)) for n in range(5)],
+        [Event(f"v{n}", at=datetime(9999, 12, 30, tzinfo=timezone.utc)) for n in range(5)],
+    ],
+    ids=["one video ten thousand times", "skips alone", "contradictions", "opposites", "ancient", "future"],
+)
+def test_whatever_was_watched_scores_are_finite_and_explained(rec: Recommender, history: list[Event]) -> None:
+    ids = fill(rec, 40)
+    ranking = rec.rank(history, ids, explore=0.2)
+    assert sorted(ranking.ids) == sorted(ids)
+    assert np.isfinite(ranking.scores).all()
+    told = ranking[0].explain()
+    assert len(told.history) == min(len(history), MAX_EVENTS)
+    assert math.isclose(told.matrix.sum() + told.explored, ranking[0].score, abs_tol=1e-3)
+
+
+def test_only_the_latest_events_count(rec: Recommender) -> None:
+    ids = fill(rec, 40)
+    latest = [Event(f"v{n % 20}") for n in range(MAX_EVENTS)]
+    long = [Event("v39", liked=True)] * 100 + latest
+    assert rec.rank(long, ids).scores.tolist() == rec.rank(latest, ids).scores.tolist()
+
+
+def test_the_taste_is_told(rec: Recommender, frames: np.ndarray) -> None:
+    nothing = rec.taste()
+    assert (nothing.events, nothing.likes, nothing.avoids) == (0, (), ())
+    assert nothing.sentence == "Nothing is known to be liked yet."
+    rec.encode(
+        [
+            Video(frames=frames, id="1", title="Cats"),
+            Video(frames=255 - frames, id="2"),
+            Video(frames=frames // 3, id="3"),
+        ]
+    )
+    rec.history.add("1")
+    rec.history.add("2", liked=False)
+    told = rec.taste()
+    assert told.events == 2
+    assert [like.videos for like in told.likes] == [("1",)]
+    assert told.likes[0].share == 1
+    assert told.avoids == ("2",)
+    assert told.sentence == "Likes videos like “Cats”; avoids videos like “2”."
+    assert math.isclose(sum(told.layers), 1, abs_tol=1e-9)
+    assert json.loads(json.dumps(told.to_dict()))["avoids"] == ["2"]
+    assert rec.taste([Event("2"), "not stored"]).likes[0].videos == ("2",)
+    with pytest.raises(ArgumentTypeError):
+        rec.taste("1")
+
+
+def test_titles_given_when_encoding_are_used_in_explanations(rec: Recommender, frames: np.ndarray) -> None:
+    rec.encode([Video(frames=frames, id="1", title="Cats on a sofa"), Video(frames=frames // 2, id="2")])
+    rec.history.add("1")
+    assert rec.rank(candidates=["2"])[0].explain().sentence.count("“Cats on a sofa”") == 1
+    other = rec.rank([Video(id="1", title="Mine")], ["2"])
+    assert other.failed or "“Mine”" in other[0].explain().sentence
 
 
 def test_empty_lists_give_an_empty_ranking(rec: Recommender, clips: list[Path]) -> None:
@@ -410,12 +526,11 @@ def test_a_reason_does_not_name_the_video_again(tiny_bundle: Path, tmp_path: Pat
 def test_info_and_warmup(rec: Recommender) -> None:
     info = rec.info()
     assert (info.bundle, info.precision, info.backend, info.decoder) == ("tiny", "fp32", "onnxruntime", "opencv")
-    assert set(info.devices) == {"encoder", "user", "scorer"}
-    assert info.devices == {"encoder": "CPUExecutionProvider", "user": "CPUExecutionProvider", "scorer": "NumPy"}
+    assert info.devices == {"encoder": "CPUExecutionProvider", "scorer": "NumPy"}
     assert len(info.layer_names) == 3
     assert info.threads >= 1
     json.dumps(info.to_dict())
-    assert set(rec.warmup()) == {"encoder", "user", "scorer"}
+    assert set(rec.warmup()) == {"encoder", "scorer"}
 
 
 # Arguments
@@ -467,27 +582,6 @@ def test_load_refuses_nonsense(
 def test_rank_refuses_nonsense(rec: Recommender, arguments: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         rec.rank(**{"history": [], "candidates": [], **arguments})
-
-
-def test_event_features_are_as_documented() -> None:
-    now = datetime(2026, 6, 1, tzinfo=timezone.utc)
-    events = [
-        Event("a", 0.25, True, now - timedelta(hours=9)),
-        Event("b", liked=False),
-        Event("c", at=now + timedelta(days=1)),
-    ]
-    expected = [
-        [0.25, 1, 0, 1, math.log(10) / 10, math.log(3) / 5],
-        [1, 0, 1, 0, 0, math.log(2) / 5],
-        [1, 0, 0, 1, 0, 0],  # the clock was set back: age 0
-    ]
-    np.testing.assert_allclose(event_features(events, now), expected, rtol=1e-6)
-
-
-def test_padding_has_few_steps() -> None:
-    assert [padded(n, 8) for n in (0, 1, 8, 9, 17, 25, 33, 49)] == [8, 8, 8, 16, 24, 32, 48, 64]
-    assert len({padded(n, 16) for n in range(1, 65_537)}) < 30
-    assert all(n <= padded(n, 16) <= max(16, 2 * n) for n in range(1, 5000))
 
 
 def test_nothing_about_the_user_is_logged_above_debug(

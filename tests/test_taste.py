@@ -1,0 +1,173 @@
+"""Invariants of the closed-form user model."""
+
+from datetime import datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+
+from linkedout_edge import Event
+from linkedout_edge.taste import (
+    DISLIKED,
+    LIKED,
+    PRIOR_VIDEOS,
+    USUAL,
+    Space,
+    dequantise,
+    fit,
+    noise,
+    of_events,
+    wanted,
+)
+
+L, M, D = 3, 2, 8
+
+
+@pytest.fixture
+def values():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(-127, 128, (60, L, M, D)).astype(np.int8)
+    return dequantise(tokens, rng.uniform(0.01, 0.02, (60, L, M)).astype(np.float32)) + np.float32(0.5)
+
+
+@pytest.fixture
+def space(values):
+    return Space.of(values)
+
+
+def told(values, watched, space, liked=None):
+    n = len(watched)
+    said = None if liked is None else np.asarray(liked)
+    return fit(values[:n], wanted(np.asarray(watched, float), said), noise(np.full(n, np.nan)), space)
+
+
+def test_contributions_sum_to_the_score(values, space):
+    taste = told(values, [1.0, 0.1, 0.6, 0.0, 0.9], space)
+    for score, value in zip(taste.score(values), values, strict=True):
+        assert taste.contributions(value).sum() == pytest.approx(score, abs=1e-5)
+    assert taste.score(space.mean[None])[0] == pytest.approx(0, abs=1e-9)
+
+
+def test_scores_are_linear_in_the_tokens(values, space):
+    taste = told(values, [1.0, 0.1, 0.6], space)
+    a, b = values[10], values[11]
+    mixed = taste.score((0.25 * a + 0.75 * b)[None])[0]
+    assert mixed == pytest.approx(taste.score(np.stack([a, b])) @ [0.25, 0.75])
+
+
+@pytest.mark.parametrize(
+    ("watched", "liked", "sign"),
+    [(1.0, None, 1), (0.1, None, -1), (0.0, [1], 1), (1.0, [-1], -1), (USUAL, None, 0), (np.nan, None, 0)],
+)
+def test_one_event_pulls_or_pushes(values, space, watched, liked, sign):
+    assert np.sign(told(values, [watched], space, liked).score(values[:1])[0]) == sign
+
+
+def test_skips_alone_never_attract(values, space):
+    taste = told(values, [0.1] * 12, space)
+    assert (taste.score(values[:12]) < 0).all()
+
+
+def test_what_is_said_counts_more_than_what_was_watched():
+    assert wanted(np.array([0.0, 1.0]), np.array([1, -1])).tolist() == [LIKED - USUAL, DISLIKED - USUAL]
+
+
+def test_opposite_events_of_one_video_cancel(values, space):
+    twice = values[[0, 0]]
+    taste = fit(twice, np.array([0.7, -0.7]), noise(np.zeros(2)), space)
+    assert np.abs(taste.score(values)).max() < 1e-6
+
+
+def test_ten_copies_do_not_count_ten_times(values, space):
+    y = np.full(2, 0.7)
+    once = fit(values[:2], y, noise(np.zeros(2)), space)
+    many = fit(values[[0] * 10 + [1]], np.full(11, 0.7), noise(np.zeros(11)), space)
+    first, second = once.score(values[:1])[0], many.score(values[:1])[0]
+    assert first < second < 3 * first
+
+
+def test_old_events_count_less(values, space):
+    y = np.full(2, 0.7)
+    taste = fit(values[:2], y, noise(np.array([24 * 3650.0, 0.0])), space)
+    new, old = taste.weights.sum(1)[1], taste.weights.sum(1)[0]
+    assert 0 < old < new
+
+
+@pytest.mark.parametrize(
+    ("rows", "watched"),
+    [
+        ([], []),
+        ([0] * 200, [1.0] * 200),
+        (list(range(50)), [0.0] * 50),
+        ([3, 3, 3, 3], [1.0, 0.0, 1.0, 0.0]),
+        (list(range(60)) * 20, np.linspace(0, 1, 1200)),
+        ([0, 1], [np.nan, np.inf]),
+    ],
+)
+def test_whatever_happened_scores_are_finite(values, space, rows, watched):
+    seen = values[np.array(rows, int)]
+    ages = np.resize([np.nan, -5.0, np.inf, 1e6], len(rows))
+    taste = fit(seen, wanted(np.asarray(watched, float)), noise(ages), space)
+    assert len(taste) == len(rows)
+    assert np.isfinite(taste.score(values)).all()
+    assert np.isfinite(taste.deviation(values)).all()
+    assert taste.gates.sum() == pytest.approx(1)
+
+
+def test_tokens_without_any_difference_are_finite(values):
+    flat = np.repeat(values[:1], 5, 0)
+    taste = fit(flat, np.full(5, 0.7), noise(np.zeros(5)), Space.of(flat))
+    np.testing.assert_allclose(taste.score(flat), 0, atol=1e-6)
+
+
+def test_watching_makes_surer_of_what_is_alike(values, space):
+    nothing, some = told(values, [], space), told(values, [USUAL] * 5, space)
+    assert (nothing.score(values) == 0).all()
+    before, after = nothing.deviation(values), some.deviation(values)
+    assert (after[:5] < 0.85 * before[:5]).all()
+    assert (after[5:] > 0.85 * before[5:]).all()
+
+
+def test_the_layer_that_tells_likes_from_skips_gets_the_gate():
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(400, L, M * D))
+    kind = rng.random(400) < 0.5
+    values[:, 1, :4] += np.where(kind, 1.5, -1.5)[:, None]
+    space = Space.of(values)
+    taste = fit(values[:16], wanted(np.where(kind[:16], 1.0, 0.0)), noise(np.zeros(16)), space)
+    assert taste.gates.argmax() == 1
+    assert taste.gates[1] > 0.5
+
+
+def test_a_layer_that_is_not_trusted_has_no_say(values):
+    taste = told(values, [1.0, 0.1], Space.of(values, [1.0, 0.0, 3.0]))
+    assert taste.gates[1] == 0
+    assert not taste.query[1].any()
+
+
+def test_the_scale_multiplies_scores_and_what_they_are_made_of(values, space):
+    twice = Space(space.mean, space.size, space.prior, 2.0)
+    one, other = told(values, [1.0, 0.1], space), told(values, [1.0, 0.1], twice)
+    np.testing.assert_allclose(other.score(values), 2 * one.score(values), rtol=1e-9)
+    np.testing.assert_allclose(other.contributions(values[7]), 2 * one.contributions(values[7]), rtol=1e-9)
+
+
+def test_the_mean_follows_the_store(values, space):
+    here = np.asarray(values[:40] + 3.0, np.float64)
+    moved = space.following(here.sum(0), 40)
+    expected = (PRIOR_VIDEOS * space.mean + here.sum(0)) / (PRIOR_VIDEOS + 40)
+    np.testing.assert_allclose(moved.mean, expected)
+    np.testing.assert_allclose(space.following(np.zeros_like(space.mean), 0).mean, space.mean)
+
+
+def test_events_are_told_by_what_was_said_and_when():
+    now = datetime(2026, 5, 1, tzinfo=timezone.utc)
+    events = [
+        Event("a", watched=0.1),
+        Event("b", liked=False),
+        Event("c", watched=0.0, liked=True),
+        Event("d", at=now - timedelta(days=365)),
+        Event("e", at=now + timedelta(days=30)),
+    ]
+    y, variance = of_events(events, now)
+    assert y.tolist() == pytest.approx([0.1 - USUAL, DISLIKED - USUAL, LIKED - USUAL, 1 - USUAL, 1 - USUAL])
+    assert variance.tolist() == pytest.approx([1, 1, 1, 2, 1])
