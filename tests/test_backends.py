@@ -33,37 +33,24 @@ def backend_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def scorer_feeds(count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    layers, m, d = CONFIG.layers, CONFIG.tokens_per_layer, CONFIG.token_width
-    return {
-        "query": rng.normal(size=(1, 2, layers, m * d)).astype(np.float32),
-        "bias": rng.normal(size=(1, layers)).astype(np.float32),
-        "tokens": rng.integers(-127, 128, (count, layers, m, d)).astype(np.int8),
-        "scales": rng.uniform(0.005, 0.02, (count, layers, m)).astype(np.float32),
-        "mask": np.arange(count) != 1,
-    }
-
-
-def test_the_scorer_is_gated_inner_products_and_masks(tiny_bundle: Path, backend_name: str) -> None:
+def test_results_are_the_callers_own_and_wrong_feeds_are_refused(tiny_bundle: Path, backend_name: str) -> None:
     backend = create_backend(backend_name, threads=1)
     with open_bundle(tiny_bundle, "int8") as bundle:
-        session = backend.load("scorer", bundle.graph("scorer"), CONFIG)
+        session = backend.load(bundle.encoder(), CONFIG)
     assert "CPU" in session.device
-    feeds = scorer_feeds(5)
+    feeds = example_feeds(CONFIG, 2)
     out = session.run(feeds)
-    values = (feeds["tokens"] * feeds["scales"][..., None]).reshape(5, CONFIG.layers, -1)
-    s, q = np.einsum("klf,clf->kcl", feeds["query"][0], values)
-    gates = np.exp(q + feeds["bias"])
-    gates /= gates.sum(1, keepdims=True)
-    np.testing.assert_allclose(out["contributions"], gates * s, atol=1e-3)
-    np.testing.assert_allclose(np.delete(out["score"], 1), np.delete((gates * s).sum(1), 1), atol=1e-3)
-    assert out["score"][1] == np.finfo(np.float32).min
-    again = session.run(scorer_feeds(7, seed=1))
-    assert again["score"].shape == (7,)
-    np.testing.assert_allclose(out["contributions"], gates * s, atol=1e-3)  # results are the caller's own
-    with pytest.raises(BackendError, match="scorer"):
-        session.run({"query": feeds["query"]})
+    kept = {name: array.copy() for name, array in out.items()}
+    assert {n: (a.shape, a.dtype.name) for n, a in out.items()} == {
+        "tokens": ((2, 3, 2, 16), "int8"),
+        "scales": ((2, 3, 2), "float32"),
+    }
+    again = session.run(example_feeds(CONFIG, 3, seed=1))
+    assert again["tokens"].shape == (3, 3, 2, 16)
+    for name, array in kept.items():
+        np.testing.assert_array_equal(out[name], array)
+    with pytest.raises(BackendError, match="encoder"):
+        session.run({"frames": feeds["frames"]})
     session.close()
     with pytest.raises(ClosedError):
         session.run(feeds)
@@ -82,12 +69,12 @@ def test_openvino_computes_in_float_where_its_integers_fail(
         return compile_model(self, model, device, options)
 
     with open_bundle(tiny_bundle, "int8") as bundle:
-        graph = bundle.graph("encoder")
-    feeds = example_feeds("encoder", CONFIG, 1)
-    want = create_backend("openvino", threads=1).load("encoder", graph, CONFIG).run(feeds)
+        graph = bundle.encoder()
+    feeds = example_feeds(CONFIG)
+    want = create_backend("openvino", threads=1).load(graph, CONFIG).run(feeds)
     monkeypatch.setattr(openvino.Core, "compile_model", fails)
     backend = create_backend("openvino", threads=1)
-    session = backend.load("encoder", graph, CONFIG)
+    session = backend.load(graph, CONFIG)
     got = session.run(feeds)
     assert "in float" in backend.notices[0]
     assert "Check 'folded' failed" in backend.notices[0]
@@ -97,34 +84,32 @@ def test_openvino_computes_in_float_where_its_integers_fail(
     assert (tokens[0] * tokens[1]).sum(-1) == pytest.approx(norms[0] * norms[1], rel=0.01)
     monkeypatch.setattr(openvino.Core, "compile_model", lambda *_: (_ for _ in ()).throw(RuntimeError("no memory")))
     with pytest.raises(BackendError, match="no memory"):
-        backend.load("encoder", graph, CONFIG)
+        backend.load(graph, CONFIG)
 
 
 def test_a_graph_that_is_none_or_another_is_a_corrupt_bundle(tiny_bundle: Path, backend_name: str) -> None:
     backend = create_backend(backend_name, threads=1)
-    with pytest.raises(BundleCorruptError, match="user graph"):
-        backend.load("user", b"no graph", CONFIG)
-    with open_bundle(tiny_bundle, "int8") as bundle:
-        with pytest.raises(BundleCorruptError, match=r"the user graph has the inputs .*: expected events"):
-            backend.load("user", bundle.graph("scorer"), CONFIG)
-        with pytest.raises(BundleCorruptError, match="expected float32"):
-            backend.load("scorer", bundle.graph("scorer"), ModelConfig())
+    with pytest.raises(BundleCorruptError, match="encoder graph"):
+        backend.load(b"no graph", CONFIG)
+    with open_bundle(tiny_bundle, "int8") as bundle, pytest.raises(BundleCorruptError, match="expected uint8"):
+        backend.load(bundle.encoder(), ModelConfig())
 
 
-def test_the_contract_compares_types_and_ranks() -> None:
-    outputs = [Port("score", "float32", (None,)), Port("contributions", "float32", (None, CONFIG.layers))]
+def test_the_contract_compares_names_types_and_ranks() -> None:
+    outputs = [Port("tokens", "int8", (None, 3, 2, 16)), Port("scales", "float32", (None, 3, 2))]
     inputs = [
-        Port("query", "float32", (1, 2, 3, 32)),
-        Port("bias", "float32", (1, 3)),
-        Port("tokens", "int8", (None, 3, 2, 16)),
-        Port("scales", "float32", (None, 3, 2)),
-        Port("mask", "bool", (None,)),
+        Port("frames", "uint8", (None, 8, 32, 32, 3)),
+        Port("frame_mask", "bool", (None, 8)),
+        Port("title_ids", "int32", (None, 6)),
+        Port("title_mask", "bool", (None, 6)),
     ]
-    check_contract("scorer", inputs, outputs, CONFIG)
-    with pytest.raises(BundleCorruptError, match=r"tokens is uint8 .*: expected int8 \[C, 3, 2, 16\]"):
-        check_contract("scorer", [*inputs[:2], Port("tokens", "uint8", (None, 3, 2, 16)), *inputs[3:]], outputs, CONFIG)
-    with pytest.raises(BundleCorruptError, match="score is"):
-        check_contract("scorer", inputs, [Port("score", "float32", (None, 1)), outputs[1]], CONFIG)
+    check_contract(inputs, outputs, CONFIG)
+    with pytest.raises(BundleCorruptError, match=r"has the inputs frame_mask, .*: expected frame_mask, frames,"):
+        check_contract(inputs[1:], outputs, CONFIG)
+    with pytest.raises(BundleCorruptError, match=r"tokens is uint8 .*: expected int8 \[B, 3, 2, 16\]"):
+        check_contract(inputs, [Port("tokens", "uint8", (None, 3, 2, 16)), outputs[1]], CONFIG)
+    with pytest.raises(BundleCorruptError, match="scales is"):
+        check_contract(inputs, [outputs[0], Port("scales", "float32", (None, 3))], CONFIG)
 
 
 def test_a_device_that_is_not_there_warns_or_raises(backend_name: str) -> None:
@@ -162,7 +147,7 @@ def test_wrong_arguments_list_what_would_be_right(arguments: dict, error: type[E
 def test_providers_pass_through(tiny_bundle: Path) -> None:
     backend = create_backend(providers=[("CPUExecutionProvider", {})], threads=1)
     with open_bundle(tiny_bundle, "int8") as bundle:
-        assert backend.load("scorer", bundle.graph("scorer"), CONFIG).device == "CPUExecutionProvider"
+        assert backend.load(bundle.encoder(), CONFIG).device == "CPUExecutionProvider"
 
 
 @pytest.mark.parametrize("name", BACKENDS)

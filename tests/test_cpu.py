@@ -171,7 +171,7 @@ def test_openvino_may_not_start_on_the_cpu_either(full_range, monkeypatch):
 def test_an_accelerator_runs_them_if_it_runs_all(found, placed, refused, tiny_bundle, monkeypatch):
     runs_on(found, monkeypatch)
     with open_bundle(tiny_bundle, "int8") as bundle:
-        graph = bundle.graph("encoder")
+        graph = bundle.encoder()
     real = onnxruntime.InferenceSession(graph, providers=[CPU])
     on_cuda = types.SimpleNamespace(
         get_inputs=real.get_inputs, get_outputs=real.get_outputs, get_providers=lambda: [CUDA, CPU]
@@ -181,7 +181,7 @@ def test_an_accelerator_runs_them_if_it_runs_all(found, placed, refused, tiny_bu
     backend = create_backend(device="cuda", threads=1, strict=True)
 
     def load():
-        return backend.load("encoder", graph, ModelConfig.tiny(), "int8", full_range=True)
+        return backend.load(graph, ModelConfig.tiny(), "int8", full_range=True)
 
     if refused:
         with pytest.raises(DeviceError, match="no VNNI"):
@@ -194,9 +194,9 @@ def test_auto_refuses_what_the_cpu_cannot_check(tiny_bundle, monkeypatch):
     runs_on(AVX2, monkeypatch)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     with open_bundle(tiny_bundle, "int8") as bundle:
-        graph = bundle.graph("encoder")
+        graph = bundle.encoder()
     with pytest.raises(DeviceError, match="name an accelerator"):
-        create_backend(threads=1).load("encoder", graph, ModelConfig.tiny(), "int8", full_range=True)
+        create_backend(threads=1).load(graph, ModelConfig.tiny(), "int8", full_range=True)
 
 
 @pytest.mark.parametrize(

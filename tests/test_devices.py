@@ -27,24 +27,23 @@ from linkedout_edge.backends.auto import AutoBackend
 from linkedout_edge.backends.base import Unusable
 from linkedout_edge.backends.cache import MAX_ENGINES, Choice, EngineCache
 from linkedout_edge.backends.examples import distance, example_feeds
-from linkedout_edge.backends.fixed import SIZES
 from linkedout_edge.backends.notices import Notices
 from linkedout_edge.backends.placement import described
 from linkedout_edge.bundle import open_bundle, reader
 from linkedout_edge.cli.accelerators import onnxruntime_providers, openvino_devices
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.errors import BackendError, BundleCorruptError, DeviceError
+from linkedout_edge.errors import BackendError, BundleCorruptError, ClosedError, DeviceError
 
 CONFIG = ModelConfig.tiny()
 CPU, CUDA, AZURE = "CPUExecutionProvider", "CUDAExecutionProvider", "AzureExecutionProvider"
-ON_THE_CPU = {"encoder": CPU, "user": CPU, "scorer": "NumPy"}
+ON_THE_CPU = {"encoder": CPU, "scorer": "NumPy"}
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
 
 
 @pytest.fixture
-def graphs(tiny_bundle: Path) -> dict[str, bytes]:
+def encoder(tiny_bundle: Path) -> bytes:
     with open_bundle(tiny_bundle, "int8") as bundle:
-        return {g: bundle.graph(g) for g in SIZES}
+        return bundle.encoder()
 
 
 @pytest.fixture
@@ -65,25 +64,26 @@ def nothing_measured() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
-@pytest.mark.parametrize(
-    ("graph", "counts"), [("encoder", (1, 3)), ("user", (1, 64, 65)), ("scorer", (1, 700, 1024, 2100))]
-)
-def test_static_graphs_answer_as_dynamic_ones(
-    library: str, graph: str, counts: tuple[int, ...], graphs: dict[str, bytes]
-) -> None:
-    dynamic = create_backend(library, device="cpu", threads=1).load(graph, graphs[graph], CONFIG)
-    fixed = create_backend(library, device="cpu", threads=1, static=True).load(graph, graphs[graph], CONFIG)
-    for count in counts:
-        feeds = example_feeds(graph, CONFIG, count, seed=count)
+def test_a_static_graph_answers_as_the_dynamic_one(library: str, encoder: bytes) -> None:
+    pytest.importorskip(library)
+    dynamic, fixed = (
+        create_backend(library, device="cpu", threads=1, static=s).load(encoder, CONFIG) for s in (False, True)
+    )
+    for videos in (1, 3):
+        feeds = example_feeds(CONFIG, videos, seed=videos)
         wanted, found = dynamic.run(feeds), fixed.run(feeds)
         assert {k: (v.shape, v.dtype) for k, v in found.items()} == {k: (v.shape, v.dtype) for k, v in wanted.items()}
-        for name in wanted:
-            if name == "tokens":  # a value on the edge may fall to either side
-                assert np.abs(found[name].astype(int) - wanted[name]).max() <= 1
-            else:
-                np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=1e-4)
+        # A value on the edge may fall to either side.
+        assert np.abs(found["tokens"].astype(int) - wanted["tokens"]).max() <= 1
+        np.testing.assert_allclose(found["scales"], wanted["scales"], rtol=0, atol=1e-4)
+    with pytest.raises(BackendError, match="different lengths"):
+        fixed.run({**feeds, "frame_mask": feeds["frame_mask"][:1]})
+    with pytest.raises(BackendError, match=r"the encoder graph takes frames, .*: got frames"):
+        fixed.run({"frames": feeds["frames"]})
     fixed.close()
     dynamic.close()
+    with pytest.raises(ClosedError):
+        fixed.run(feeds)
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
@@ -93,31 +93,11 @@ def test_the_graphs_that_ship_answer_the_same_with_fixed_dimensions(library: str
     dynamic, fixed = (create_backend(library, device="cpu", threads=1, static=s) for s in (False, True))
     with open_bundle(precision) as bundle:
         config = bundle.manifest.config
-        for graph in SIZES:
-            feeds = example_feeds(graph, config)
-            wanted, found = (b.load(graph, bundle.graph(graph), config).run(feeds) for b in (dynamic, fixed))
-            if graph == "encoder" and precision == "int8":
-                # Kernels for fixed shapes round the seventh digit otherwise, and inside this graph values on the edge
-                # between two int8 steps fall to the other side. Graphs whose activations are floats have no such edges.
-                assert distance(found, wanted) < 0.01
-                continue
-            assert distance(found, wanted) < 1e-4
-            for name in wanted:
-                if name != "tokens":
-                    np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=1e-4)
-
-
-def test_a_graph_of_fixed_size_is_compiled_when_that_size_is_needed(graphs: dict[str, bytes]) -> None:
-    session: Any = create_backend(device="cpu", threads=1, static=True).load("user", graphs["user"], CONFIG)
-    assert list(session._sessions) == [64]
-    session.run(example_feeds("user", CONFIG, 100))
-    assert list(session._sessions) == [64, 256]
-    with pytest.raises(BackendError, match="at most 2048 events"):
-        session.run(example_feeds("user", CONFIG, 2049))
-    with pytest.raises(BackendError, match="different lengths"):
-        session.run({**example_feeds("user", CONFIG, 4), "mask": np.ones((1, 5), bool)})
-    with pytest.raises(BackendError, match="user graph takes"):
-        session.run({})
+        feeds = example_feeds(config)
+        wanted, found = (b.load(bundle.encoder(), config).run(feeds) for b in (dynamic, fixed))
+    # Kernels for fixed shapes round the seventh digit otherwise, and where activations are int8, values on the edge
+    # between two steps fall to the other side. Graphs whose activations are floats have no such edges.
+    assert distance(found, wanted) < (0.01 if precision == "int8" else 1e-4)
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
@@ -153,12 +133,12 @@ def test_a_provider_that_takes_nothing_is_not_said_to_run_anything(tiny_bundle: 
     with rec:
         info = rec.info()
     assert info.devices == ON_THE_CPU
-    assert len(info.notices) == 3  # one for each graph
-    assert all("running on the CPU" in n for n in info.notices)
+    assert len(info.notices) == 1
+    assert "running on the CPU" in info.notices[0]
 
 
 def test_what_runs_a_graph_is_read_from_a_profile_where_the_library_does_not_tell(
-    graphs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    encoder: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As with the onnxruntime of a Jetson."""
     if AZURE not in onnxruntime.get_available_providers():
@@ -168,8 +148,8 @@ def test_what_runs_a_graph_is_read_from_a_profile_where_the_library_does_not_tel
         if name in vars(kind):
             monkeypatch.delattr(kind, name)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with pytest.raises(DeviceError, match="takes none of the user graph's operations"):
-        create_backend(providers=[AZURE], threads=1).load("user", graphs["user"], CONFIG)
+    with pytest.raises(DeviceError, match="takes none of the encoder graph's operations"):
+        create_backend(providers=[AZURE], threads=1).load(encoder, CONFIG)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -205,26 +185,26 @@ def test_auto_leaves_out_what_does_not_start_and_says_so(
 
 @pytest.mark.usefixtures("cuda_is_listed")
 def test_a_corrupt_graph_is_no_fault_of_the_device() -> None:
-    with pytest.raises(BundleCorruptError, match="cannot load the user graph"):
-        create_backend(device="cuda", threads=1).load("user", b"no graph", CONFIG)
+    with pytest.raises(BundleCorruptError, match="cannot load the encoder graph"):
+        create_backend(device="cuda", threads=1).load(b"no graph", CONFIG)
 
 
-def test_a_plugin_provider_is_chosen_by_its_devices(graphs: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plugin_provider_is_chosen_by_its_devices(encoder: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     if not hasattr(onnxruntime, "get_ep_devices"):
         pytest.skip("this onnxruntime knows no plug-ins")
     monkeypatch.setattr(onnxruntime, "get_available_providers", list)  # so that the CPU's looks like a plug-in
     backend = create_backend(providers=[CPU], threads=1)
-    session = backend.load("scorer", graphs["scorer"], CONFIG)
+    session = backend.load(encoder, CONFIG)
     assert session.device == CPU
-    assert session.run(example_feeds("scorer", CONFIG))["score"].shape == (1024,)
+    assert session.run(example_feeds(CONFIG))["tokens"].shape == (1, 3, 2, 16)
 
 
 @needs_openvino
-def test_openvino_takes_its_own_device_names(graphs: dict[str, bytes]) -> None:
+def test_openvino_takes_its_own_device_names(encoder: bytes) -> None:
     for providers in (["CPU"], ["AUTO:CPU"], [("CPU", {"NUM_STREAMS": 1})]):
-        session = create_backend("openvino", providers=providers, threads=1).load("scorer", graphs["scorer"], CONFIG)
+        session = create_backend("openvino", providers=providers, threads=1).load(encoder, CONFIG)
         assert "CPU" in session.device
-        session.run(example_feeds("scorer", CONFIG))
+        session.run(example_feeds(CONFIG))
         session.close()
         assert "CPU" in session.device
 
@@ -261,11 +241,11 @@ def two_devices() -> Callable[..., AutoBackend]:
 
 
 def test_auto_measures_once_and_remembers(
-    two_devices: Callable[..., AutoBackend], graphs: dict[str, bytes], tmp_path: Path
+    two_devices: Callable[..., AutoBackend], encoder: bytes, tmp_path: Path
 ) -> None:
     first = two_devices(tmp_path)
-    session = first.load("user", graphs["user"], CONFIG, "int8")
-    assert any("user graph on" in n and "measured: cpu" in n and "npu" in n for n in first.notices)
+    session = first.load(encoder, CONFIG, "int8")
+    assert any("encoder graph on" in n and "measured: cpu" in n and "npu" in n for n in first.notices)
     (kept,) = (tmp_path / "choices").iterdir()
     choice = json.loads(kept.read_text())
     assert set(choice["milliseconds"]) == {"cpu", "npu"}
@@ -275,50 +255,50 @@ def test_auto_measures_once_and_remembers(
     choice |= {"device": "npu", "milliseconds": {"cpu": 2.0, "npu": 1.0}}
     kept.write_text(json.dumps(choice))
     second = two_devices(tmp_path)
-    assert second.load("user", graphs["user"], CONFIG).device == "CPU"  # OpenVINO's, as was remembered
+    assert second.load(encoder, CONFIG).device == "CPU"  # OpenVINO's, as was remembered
     assert any("remembered: cpu 2 ms, npu 1 ms" in n for n in second.notices)
 
     other = dict(choice["key"], **{"npu openvino": "2020.1"})  # another library: another key, measured again
     kept.write_text(json.dumps({**choice, "key": other}))
     AutoBackend._measured.clear()
     third = two_devices(tmp_path)
-    third.load("user", graphs["user"], CONFIG)
+    third.load(encoder, CONFIG)
     assert any("measured:" in n for n in third.notices)
 
 
 def test_auto_without_a_folder_remembers_while_the_process_lasts(
-    two_devices: Callable[..., AutoBackend], graphs: dict[str, bytes]
+    two_devices: Callable[..., AutoBackend], encoder: bytes
 ) -> None:
-    two_devices(None).load("scorer", graphs["scorer"], CONFIG)
+    two_devices(None).load(encoder, CONFIG)
     again = two_devices(None)
-    again.load("scorer", graphs["scorer"], CONFIG)
+    again.load(encoder, CONFIG)
     assert any("remembered:" in n for n in again.notices)
 
 
 def test_a_damaged_choice_is_measured_again_and_said(
-    two_devices: Callable[..., AutoBackend], graphs: dict[str, bytes], tmp_path: Path
+    two_devices: Callable[..., AutoBackend], encoder: bytes, tmp_path: Path
 ) -> None:
-    two_devices(tmp_path).load("user", graphs["user"], CONFIG)
+    two_devices(tmp_path).load(encoder, CONFIG)
     (kept,) = (tmp_path / "choices").iterdir()
     for bad in (b"{", b"\xff\xfe", b'{"device": 3}', b"[" * 100_000):
         kept.write_bytes(bad)
         AutoBackend._measured.clear()
         again = two_devices(tmp_path)
-        again.load("user", graphs["user"], CONFIG)
+        again.load(encoder, CONFIG)
         assert any("damaged: measuring again" in n for n in again.notices)
         assert json.loads(kept.read_text())["device"] in ("cpu", "npu")
 
 
 def test_auto_does_not_choose_a_device_that_answers_wrongly_or_fails(
-    two_devices: Callable[..., AutoBackend], graphs: dict[str, bytes]
+    two_devices: Callable[..., AutoBackend], encoder: bytes
 ) -> None:
     def wrong(backend: Any) -> None:
         load = backend.load
         backend.load = lambda *a, **k: Wrong(load(*a, **k))
 
     spoiled = two_devices(None, wrong)
-    assert spoiled.load("encoder", graphs["encoder"], CONFIG).device == CPU
-    assert any("answers to the encoder graph are wrong by" in n for n in spoiled.notices)
+    assert spoiled.load(encoder, CONFIG).device == CPU
+    assert any("its answers are wrong by" in n for n in spoiled.notices)
 
     def fails(backend: Any) -> None:
         def load(*args: Any, **kwargs: Any) -> Session:
@@ -328,7 +308,7 @@ def test_auto_does_not_choose_a_device_that_answers_wrongly_or_fails(
 
     AutoBackend._measured.clear()
     failing = two_devices(None, fails)
-    assert failing.load("encoder", graphs["encoder"], CONFIG).device == CPU
+    assert failing.load(encoder, CONFIG).device == CPU
     assert "auto leaves npu out: the driver is too old" in failing.notices
 
 
@@ -358,9 +338,9 @@ def test_engines_are_kept_and_built_again_for_another_driver(
 
     assert load() == ()
     folders = sorted((tmp_path / "engines").iterdir())
-    assert [f.name.split("-")[2] for f in folders] == ["encoder", "scorer", "user"]
+    assert [f.name.split("-")[:2] for f in folders] == [["openvino", "CPU"]]
     blobs = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.blob")}
-    assert len(blobs) == 3
+    assert len(blobs) == 1
     assert load() == ()
     assert {p: p.stat().st_mtime_ns for p in blobs} == blobs  # taken as they were
 
@@ -368,7 +348,7 @@ def test_engines_are_kept_and_built_again_for_another_driver(
     key.write_text(key.read_text().replace('"openvino":"', '"openvino":"2020.1-'))
     with caplog.at_level(logging.INFO):
         (notice,) = load()
-    assert "engines for openvino-CPU-encoder are built again: openvino was '2020.1-" in notice
+    assert "engines for openvino-CPU are built again: openvino was '2020.1-" in notice
     assert notice in caplog.text
     assert str(tmp_path) not in caplog.text
     assert load() == ()
@@ -415,24 +395,23 @@ def test_a_cache_folder_that_cannot_be_written_costs_time_only(tiny_bundle: Path
     assert "cache_dir cannot be written" in notice
     assert str(tmp_path) not in notice
     cache = EngineCache(folder, Notices())
-    cache.remember("user", Choice(device="cpu", milliseconds={}, key={"a": "b"}))
-    assert cache.recall("user", {"a": "b"}) is None
+    cache.remember(Choice(device="cpu", milliseconds={}, key={"a": "b"}))
+    assert cache.recall({"a": "b"}) is None
 
 
 def test_the_cache_is_bounded(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path, Notices())
     for n in range(MAX_ENGINES + 5):
-        assert cache.engines(f"library-device-graph-{n:02}", {"n": str(n)}) is not None
+        assert cache.engines(f"library-device-{n:02}", {"n": str(n)}) is not None
     assert len(list((tmp_path / "engines").iterdir())) == MAX_ENGINES
 
 
 def test_choices_are_kept_by_their_whole_key(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path, Notices())
     choice = Choice(device="gpu", milliseconds={"cpu": 2.0, "gpu": 1.0}, key={"driver": "1"})
-    cache.remember("encoder", choice)
-    assert cache.recall("encoder", {"driver": "1"}) == choice
-    assert cache.recall("encoder", {"driver": "2"}) is None
-    assert cache.recall("user", {"driver": "1"}) is None
+    cache.remember(choice)
+    assert cache.recall({"driver": "1"}) == choice
+    assert cache.recall({"driver": "2"}) is None
 
 
 # Drivers, and what doctor says.
@@ -504,7 +483,7 @@ def test_what_the_commands_cache_is_listed_as_kept(tmp_path: Path) -> None:
     from linkedout_edge.cli.privacy import kept_engines
 
     assert list(kept_engines(tmp_path / "none")) == []
-    EngineCache(tmp_path, Notices()).engines("openvino-GPU-encoder-0", {"driver": "1"})
+    EngineCache(tmp_path, Notices()).engines("openvino-GPU-0", {"driver": "1"})
     (file,) = kept_engines(tmp_path)
     assert file.path.endswith("key.json")
     assert "nothing of yours" in file.holds

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from linkedout_edge.backends.base import CONTRACT
+from linkedout_edge.backends.base import INPUTS
 from linkedout_edge.backends.examples import example_feeds
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError
@@ -35,7 +35,7 @@ def feeds(config: ModelConfig, count: int = 8) -> list[dict[str, np.ndarray]]:
     rng = np.random.default_rng(0)
     found = []
     for _ in range(count):
-        feed = dict(example_feeds("encoder", config, 1))
+        feed = dict(example_feeds(config))
         feed["frames"] = rng.integers(0, 256, feed["frames"].shape, dtype=np.uint8)
         feed["frame_mask"] = np.ones_like(feed["frame_mask"])
         found.append(feed)
@@ -66,7 +66,7 @@ def test_the_static_graph_is_the_dynamic_one_with_its_dimensions_fixed(tiny_bund
     assert not exported
     static = session(model)
     assert all(isinstance(d, int) for port in [*static.get_inputs(), *static.get_outputs()] for d in port.shape)
-    assert {p.name for p in static.get_inputs()} == set(CONTRACT["encoder"][0])
+    assert {p.name for p in static.get_inputs()} == set(INPUTS)
     dynamic = session(onnx.load(tiny_bundle / "onnx" / "fp32" / "encoder.onnx"))
     for feed in feeds(CONFIG, 3):
         for a, b in zip(static.run(None, feed), dynamic.run(None, feed), strict=True):
@@ -114,7 +114,7 @@ def test_too_little_to_calibrate_with_or_a_quantised_graph(tiny_bundle: Path) ->
 
 
 def test_trtexec_gets_no_shapes_and_what_the_precision_needs() -> None:
-    int8 = trtexec_arguments(Engine("encoder", "int8", "a b.onnx", "calibration.cache"), workspace_mb=256)
+    int8 = trtexec_arguments(Engine("int8", "a b.onnx", "calibration.cache"), workspace_mb=256)
     assert int8 == [
         "--onnx=a b.onnx",
         "--fp16",
@@ -123,9 +123,9 @@ def test_trtexec_gets_no_shapes_and_what_the_precision_needs() -> None:
         "--memPoolSize=workspace:256M",
         "--skipInference",
     ]
-    assert "--int8" not in trtexec_arguments(Engine("encoder", "fp16", "a.onnx"))
+    assert "--int8" not in trtexec_arguments(Engine("fp16", "a.onnx"))
     with pytest.raises(ArgumentError, match="'fp16' or 'int8'"):
-        trtexec_arguments(Engine("encoder", "int4", "a.onnx"))
+        trtexec_arguments(Engine("int4", "a.onnx"))
 
 
 def test_a_kit_with_calibration(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_script_builds_keeps_and_fails_with_trtexecs_last_lines(tmp_path: Pa
     kit, tools = tmp_path / "kit", tmp_path / "tools"
     kit.mkdir()
     script = kit / "build_engines.sh"
-    script.write_text(build_script([Engine("encoder", "int8", "a b.onnx"), Engine("encoder", "fp16", "b.onnx")]))
+    script.write_text(build_script([Engine("int8", "a b.onnx"), Engine("fp16", "b.onnx")]))
     script.chmod(0o755)
     tool(tools, "dpkg-query", "echo 10.3.0.30-1+cuda12.5")
     tool(

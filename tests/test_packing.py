@@ -75,24 +75,6 @@ def test_a_packed_table_gives_its_rows():
     np.testing.assert_allclose(rows, (values * scales.astype(np.float32)).reshape(128, 64)[ids], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "turned"), [("MatMul", 0), ("Gemm", 0), ("Gemm", 1)])
-def test_int8_matrices_have_a_scale_for_each_output(kind, turned):
-    rng = np.random.default_rng(4)
-    weight = (rng.normal(size=(64, 80)) * np.geomspace(0.01, 10, 80)).astype(np.float32)  # [in, out]
-    attributes = {"transB": 1} if turned else {}
-    model = model_of(
-        [helper.make_node(kind, ["x", "w"], ["y"], **attributes)],
-        [value("x", TensorProto.FLOAT, ["B", 64])],
-        [value("y", TensorProto.FLOAT, ["B", 80])],
-        {"w": np.ascontiguousarray(weight.T) if turned else weight},
-    )
-    assert packing.pack_matrices_int8(model) == ["w"]
-    x = rng.normal(size=(5, 64)).astype(np.float32)
-    (y,) = run(model, {"x": x})
-    want = x @ weight
-    assert (np.abs(y - want).max(0) / np.abs(want).max(0)).max() < 0.02
-
-
 def test_halving_leaves_what_float16_cannot_hold():
     model = model_of(
         [helper.make_node("Add", ["x", "fine"], ["y"]), helper.make_node("Mul", ["y", "huge"], ["z"])],

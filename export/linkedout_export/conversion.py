@@ -1,4 +1,4 @@
-"""ONNX graphs → what one target wants: dimensions fixed, TensorRT's rules kept, OpenVINO IR."""
+"""The encoder graph → what one target wants: dimensions fixed, TensorRT's rules kept, OpenVINO IR."""
 
 from __future__ import annotations
 
@@ -14,13 +14,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from linkedout_edge._telemetry import import_openvino
-from linkedout_edge.backends.base import CONTRACT
-from linkedout_edge.backends.fixed import FREE, SIZES
 from linkedout_edge.errors import BackendError
 from linkedout_export.packing import BLOCK
-
-STATIC_SIZES: dict[str, int] = {graph: sizes[0] for graph, sizes in SIZES.items()}
-"""What the free dimension of a static graph is fixed to: the runtime's own usual sizes."""
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -30,21 +25,21 @@ def copied(model: onnx.ModelProto) -> onnx.ModelProto:
     return new
 
 
-def with_fixed_size(graph: str, model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same graph with its free dimension fixed, and every shape inside it inferred.
+def with_fixed_size(encoder: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph for one video, as the runtime's own static graphs are, and every shape inside it inferred.
 
     Raises:
         BackendError: a dimension stays open.
     """
     from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_dim_param_fixed
 
-    new = copied(model)
-    make_dim_param_fixed(new.graph, FREE[graph], STATIC_SIZES[graph])
+    new = copied(encoder)
+    make_dim_param_fixed(new.graph, "B", 1)
     fix_output_shapes(new)
     new.graph.ClearField("value_info")
     for value in [*new.graph.input, *new.graph.output]:
         if any(not d.dim_value for d in value.type.tensor_type.shape.dim):
-            raise BackendError(f"{value.name} of the {graph} graph has an open dimension besides {FREE[graph]}")
+            raise BackendError(f"{value.name} has an open dimension besides B")
     return new
 
 
@@ -81,18 +76,17 @@ def for_tensorrt(encoder: onnx.ModelProto) -> onnx.ModelProto:
     return new
 
 
-def to_openvino(graph: str, model: onnx.ModelProto, precision: str, *, static: bool) -> Any:
-    """An `openvino.Model` of an ONNX graph.
+def to_openvino(encoder: onnx.ModelProto, precision: str, *, static: bool) -> Any:
+    """An `openvino.Model` of the ONNX graph.
 
     Args:
-        graph: which of the three.
-        model: float32 for "int4", "fp16" and "fp32", QDQ for "int8".
+        encoder: float32 for "int4", "fp16" and "fp32", QDQ for "int8".
         precision: in 4 bit, weights are compressed by NNCF in symmetric blocks, all layers included.
-        static: fix the free dimension.
+        static: for one video.
     """
     openvino = import_openvino()
-    network = openvino.Core().read_model(model.SerializeToString(), b"")
-    if precision == "int4" and graph == "encoder":
+    network = openvino.Core().read_model(encoder.SerializeToString(), b"")
+    if precision == "int4":
         nncf = import_nncf()
         network = nncf.compress_weights(
             network,
@@ -107,11 +101,9 @@ def to_openvino(graph: str, model: onnx.ModelProto, precision: str, *, static: b
             ),
         )
     if static:
-        shapes = {}
-        for port, (_, dims) in CONTRACT[graph][0].items():
-            shape = [d.get_length() if d.is_static else None for d in network.input(port).get_partial_shape()]
-            shapes[port] = [STATIC_SIZES[graph] if s is None else s for s in shape]
-            assert len(shape) == len(dims)
+        shapes = {port.get_any_name(): port.get_partial_shape() for port in network.inputs}
+        for shape in shapes.values():
+            shape[0] = 1
         network.reshape(shapes)
     return network
 
@@ -131,11 +123,11 @@ def import_nncf() -> Any:
     return nncf
 
 
-def openvino_files(graph: str, network: Any, precision: str) -> dict[str, bytes]:
+def openvino_files(network: Any, precision: str) -> dict[str, bytes]:
     """The two files of an `openvino.Model`; in "fp16" and "int4", what is float is stored in 16 bits."""
     openvino = import_openvino()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{graph}.xml"
+        path = Path(folder) / "encoder.xml"
         openvino.save_model(network, path, compress_to_fp16=precision in ("fp16", "int4"))
         return {p.name: p.read_bytes() for p in (path, path.with_suffix(".bin"))}
 

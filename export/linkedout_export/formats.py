@@ -22,7 +22,6 @@ class ExportFormat:
         devices: where the graphs are meant to run.
         precisions: what they can be written in.
         layouts: "dynamic" graphs take any size, "static" ones have their dimensions fixed.
-        graphs: which of the three graphs are written.
         operators: what its reader takes; checked before anything is written.
         note: what an engineer should know.
         toolkits: modules that writing it needs.
@@ -36,7 +35,6 @@ class ExportFormat:
     layouts: tuple[str, ...]
     operators: OperatorSet
     note: str
-    graphs: tuple[str, ...] = ("encoder", "user", "scorer")
     toolkits: tuple[str, ...] = ()
 
     def folder(self, precision: str, static: bool) -> str:
@@ -75,9 +73,8 @@ FORMATS: dict[str, ExportFormat] = {
             devices=("jetson", "tensorrt"),
             precisions=("int8", "fp16"),
             layouts=("static",),
-            graphs=("encoder",),
             operators=TENSORRT,
-            note="symmetric QDQ; engines are built on the device; user and scorer graphs stay on the CPU",
+            note="symmetric QDQ; engines are built on the device",
         ),
     )
 }
@@ -195,16 +192,14 @@ def markdown_table() -> str:
     def row(*cells: str | Iterable[str]) -> str:
         return "| " + " | ".join(c if isinstance(c, str) else ", ".join(c) or "–" for c in cells) + " |"
 
-    formats = [
-        row(f"`{f.name}`", f.suffix, f.layouts, f.precisions, f.devices, f.graphs, f.note) for f in FORMATS.values()
-    ]
+    formats = [row(f"`{f.name}`", f.suffix, f.layouts, f.precisions, f.devices, f.note) for f in FORMATS.values()]
     targets = [
         row(f"`{t.name}`", t.precisions, sorted({x for x in t.precisions.values() if x}), t.note)
         for t in TARGETS.values()
     ]
     rows = [
-        row("`--format`", "files", "layouts", "precisions", "devices", "graphs", ""),
-        "|---|---|---|---|---|---|---|",
+        row("`--format`", "files", "layouts", "precisions", "devices", ""),
+        "|---|---|---|---|---|---|",
         *formats,
         "",
         row("`--target`", "precisions", "written beside the ONNX graphs", ""),

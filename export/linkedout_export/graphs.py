@@ -1,21 +1,22 @@
-"""Encoder and user graphs: torch → ONNX by torch's own exporter, with names, opset and IR version pinned."""
+"""The encoder graph: torch → ONNX by torch's own exporter, with names, opset and IR version pinned."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Literal
 
-import numpy as np
 import onnx
 import torch
-from linkedout_quant.model import Student, UserEncoder, VideoEncoder, quantise
+from linkedout_quant.model import VideoEncoder, dequantise, quantise
 from torch import Tensor, nn
 
-from linkedout_edge.config import EVENT_FEATURES, ModelConfig
-from linkedout_export.scorer import IR_VERSION, OPSET, scorer_graph
+from linkedout_edge.backends.base import INPUTS, OUTPUTS
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.errors import BackendError
 
-GraphName = Literal["encoder", "user", "scorer"]
+OPSET = 18
+IR_VERSION = 10
+TOLERANCE = 1.5
+"""In int8 steps: a value on the edge between two may fall to either side."""
 
 
 class EncoderGraph(nn.Module):
@@ -45,34 +46,19 @@ def encoder_example(config: ModelConfig, batch: int, seed: int = 0) -> tuple[Ten
     return frames, frame_mask, titles * title_mask, title_mask
 
 
-def user_example(config: ModelConfig, events: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """Random inputs of the user graph, the last quarter of the events masked."""
-    g = torch.Generator().manual_seed(seed)
-    shape = (1, events, config.layers, config.tokens_per_layer)
-    tokens = torch.randint(-127, 128, (*shape, config.token_width), dtype=torch.int8, generator=g)
-    scales = torch.rand(shape, generator=g) * 0.01 + 0.005
-    features = torch.rand(1, events, len(EVENT_FEATURES), generator=g)
-    mask = torch.arange(events)[None] < max(1, events * 3 // 4)
-    return tokens, scales, features, mask
-
-
-def _export(
-    module: nn.Module, example: Sequence[Tensor], names: dict[str, str | None], outputs: list[str]
-) -> onnx.ModelProto:
-    """`names`: input name → name of its dynamic dimension 0 ("B") or 1 ("N"), in order."""
-    dims = {k: torch.export.Dim(k) for k in {v for v in names.values() if v}}
-    axis = {"B": 0, "N": 1}
-    shapes = tuple({axis[v]: dims[v]} if v else None for v in names.values())
+def export_encoder(encoder: VideoEncoder) -> onnx.ModelProto:
+    """The encoder graph in float32, B dynamic."""
+    batch = torch.export.Dim("B")
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's advice on its own internals
         program = torch.onnx.export(
-            module.eval(),
-            tuple(example),
+            EncoderGraph(encoder).eval(),
+            encoder_example(encoder.config, 2),
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=shapes,
-            input_names=list(names),
-            output_names=outputs,
+            dynamic_shapes=tuple({0: batch} for _ in INPUTS),
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
             external_data=False,
             verbose=False,
         )
@@ -92,65 +78,21 @@ def _export(
     return model
 
 
-def export_encoder(encoder: VideoEncoder) -> onnx.ModelProto:
-    """The encoder graph in float32, B dynamic."""
-    names: dict[str, str | None] = {"frames": "B", "frame_mask": "B", "title_ids": "B", "title_mask": "B"}
-    return _export(EncoderGraph(encoder), encoder_example(encoder.config, 2), names, ["tokens", "scales"])
+def parity(encoder: VideoEncoder, graph: onnx.ModelProto, batch: int = 3) -> float:
+    """Largest difference of tokens between ONNX Runtime and torch, in int8 steps of the largest scale.
 
-
-def export_user(user: UserEncoder) -> onnx.ModelProto:
-    """The user graph in float32, N dynamic."""
-    names: dict[str, str | None] = {"tokens": "N", "scales": "N", "events": "N", "mask": "N"}
-    return _export(user, user_example(user.config, 5), names, ["query", "bias", "event_weights"])
-
-
-def export_graphs(student: Student) -> dict[GraphName, onnx.ModelProto]:
-    """The three float32 graphs."""
-    return {
-        "encoder": export_encoder(student.encoder),
-        "user": export_user(student.user),
-        "scorer": scorer_graph(student.config),
-    }
-
-
-def parity(student: Student, graphs: dict[GraphName, onnx.ModelProto], batch: int = 3) -> dict[str, float]:
-    """Largest difference between ONNX Runtime and torch, per graph, in units of a token step or a score.
-
-    The encoder is compared after dequantising, in units of the largest scale (1 is one int8 step).
+    Raises:
+        BackendError: It is more than `TOLERANCE`: the graph does not compute what torch computes.
     """
     import onnxruntime as ort
-    from linkedout_quant.model import dequantise, scorer_reference
 
-    def run(name: GraphName, feeds: dict[str, Tensor]) -> list[np.ndarray]:
-        session = ort.InferenceSession(graphs[name].SerializeToString(), providers=["CPUExecutionProvider"])
-        return session.run(None, {k: v.numpy() for k, v in feeds.items()})
-
-    config = student.config
-    worst = {}
+    example = encoder_example(encoder.config, batch, seed=1)
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    got = session.run(list(OUTPUTS), {name: x.numpy() for name, x in zip(INPUTS, example, strict=True)})
     with torch.no_grad():
-        example = encoder_example(config, batch, seed=1)
-        tokens, scales = run(
-            "encoder", dict(zip(("frames", "frame_mask", "title_ids", "title_mask"), example, strict=True))
-        )
-        want_tokens, want_scales = EncoderGraph(student.encoder.eval())(*example)
-        got = dequantise(torch.from_numpy(tokens), torch.from_numpy(scales))
-        worst["encoder"] = float((got - dequantise(want_tokens, want_scales)).abs().max() / want_scales.max())
-        history = user_example(config, 7, seed=2)
-        got_user = run("user", dict(zip(("tokens", "scales", "events", "mask"), history, strict=True)))
-        want_user = student.user.eval()(*history)
-        worst["user"] = max(float(np.abs(g - w.numpy()).max()) for g, w in zip(got_user, want_user, strict=True))
-        c_tokens, c_scales = (x[0] for x in user_example(config, 9, seed=3)[:2])
-        mask = torch.arange(9) != 4
-        feeds = {
-            "query": want_user[0],
-            "bias": want_user[1],
-            "tokens": c_tokens,
-            "scales": c_scales,
-            "mask": mask,
-        }
-        got_score = run("scorer", feeds)
-        want_score, want_parts = scorer_reference(*feeds.values())
-        unit = max(1.0, float(want_score[mask].std()))  # scores of random tokens can be far larger than real ones
-        pairs = zip(got_score, (want_score, want_parts), strict=True)
-        worst["scorer"] = max(float(np.abs(g - w.numpy()).max()) for g, w in pairs) / unit
+        want, scales = EncoderGraph(encoder.eval())(*example)
+    difference = dequantise(*map(torch.from_numpy, got)) - dequantise(want, scales)
+    worst = float(difference.abs().max() / scales.max())
+    if worst > TOLERANCE:
+        raise BackendError(f"the exported graph differs from torch by {worst:.3g} int8 steps")
     return worst

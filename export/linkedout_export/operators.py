@@ -97,7 +97,7 @@ def names(model: onnx.ModelProto) -> set[str]:
     return {f"{n.domain}:{n.op_type}" if n.domain not in ("", "ai.onnx") else n.op_type for n in model.graph.node}
 
 
-def check_operators(graph: str, model: onnx.ModelProto, target: OperatorSet) -> None:
+def check_operators(model: onnx.ModelProto, target: OperatorSet) -> None:
     """Refuse a graph that the target's published list does not cover.
 
     Raises:
@@ -107,17 +107,17 @@ def check_operators(graph: str, model: onnx.ModelProto, target: OperatorSet) -> 
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
     if opset > target.newest_opset or model.ir_version > target.newest_ir:
         raise BackendError(
-            f"the {graph} graph has opset {opset} and IR version {model.ir_version}; {target.reader} reads up to "
+            f"the encoder graph has opset {opset} and IR version {model.ir_version}; {target.reader} reads up to "
             f"{target.newest_opset} and {target.newest_ir}: export with an older opset"
         )
     unknown = sorted(names(model) - target.operators)
     if unknown:
         raise BackendError(
-            f"{target.reader} does not list {', '.join(unknown)}, which the {graph} graph uses (see {target.source})"
+            f"{target.reader} does not list {', '.join(unknown)}, which the encoder graph uses (see {target.source})"
         )
     if target.quantised == "symmetric" and (shifted := shifted_quantisers(model)):
         raise BackendError(
-            f"{target.reader} wants symmetric int8, but {len(shifted)} quantisers of the {graph} graph have a zero "
+            f"{target.reader} wants symmetric int8, but {len(shifted)} quantisers of the encoder graph have a zero "
             f"point or another type ({shifted[0]} …): quantise with symmetric=True"
         )
 

@@ -10,7 +10,7 @@ Exception: a table that is looked up (`pack_tables`) stays packed in memory; the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -250,30 +250,6 @@ def halve_constants(model: onnx.ModelProto, min_size: int = 128) -> list[str]:
             return None  # too large or too small for float16
         b = _Builder(f"{name}/half")
         b.op("Cast", b.constant("value", half), to=TensorProto.FLOAT, output=name)
-        return b
-
-    return _replace_constants(model, choose)
-
-
-def pack_matrices_int8(model: onnx.ModelProto, kinds: Sequence[str] = ("MatMul", "Gemm")) -> list[str]:
-    """Store the large weights of matrix products in int8, one scale per output; the arithmetic stays float. In place.
-
-    Returns:
-        Names of the weights that were changed.
-    """
-    axes: dict[str, int] = {}  # weight → the axis of its outputs
-    for node in model.graph.node:
-        if node.op_type in kinds:
-            turned = node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
-            axes[node.input[1]] = 0 if turned else 1
-
-    def choose(name: str, value: NDArray[np.floating]) -> _Builder | None:
-        if name not in axes or value.ndim != 2 or value.size < MIN_WEIGHTS:
-            return None
-        scale = np.abs(value).max(1 - axes[name], keepdims=True).clip(1e-12) / 127
-        b = _Builder(f"{name}/int8")
-        whole = b.op("Cast", b.constant("value", np.round(value / scale).astype(np.int8)), to=TensorProto.FLOAT)
-        b.op("Mul", whole, b.constant("scale", scale.astype(np.float32)), output=name)
         return b
 
     return _replace_constants(model, choose)

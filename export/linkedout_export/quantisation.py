@@ -38,7 +38,6 @@ from linkedout_export.packing import (
     halve_constants,
     initializers,
     pack_convolutions,
-    pack_matrices_int8,
     pack_tables,
 )
 
@@ -283,14 +282,6 @@ def quantise_int4(
     pack_tables(model)
     halve_constants(model)
     return _cleaned(model)
-
-
-def quantise_user(user: onnx.ModelProto) -> onnx.ModelProto:
-    """The user graph with its large matrices stored in int8; it computes in float32, being small and rarely run."""
-    model = onnx.ModelProto()
-    model.CopyFrom(user)
-    pack_matrices_int8(model)
-    return model
 
 
 _WEIGHT_OPERAND = {"MatMulInteger": 1, "ConvInteger": 1, "QLinearConv": 3, "QLinearMatMul": 3}

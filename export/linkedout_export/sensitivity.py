@@ -38,12 +38,9 @@ class Int8Choice:
 
 
 def tokens_of(run: Callable[[Feeds], Sequence[np.ndarray]], feeds: list[Feeds]) -> Tokens:
-    """Dequantised layer tokens, one row a clip: float32 [clips, L·M·D]. `run` gives tokens and scales."""
-    rows = []
-    for feed in feeds:
-        tokens, scales = run(feed)[:2]
-        rows.append((tokens * scales[..., None]).reshape(len(tokens), -1))
-    return np.concatenate(rows)
+    """Dequantised layer tokens float32 [clips, L, M·D]. `run` gives tokens and scales."""
+    values = [tokens * scales[..., None] for tokens, scales in map(run, feeds)]
+    return np.concatenate([v.reshape(*v.shape[:2], -1) for v in values])
 
 
 def onnx_runner(model: onnx.ModelProto) -> Callable[[Feeds], Sequence[np.ndarray]]:
@@ -55,8 +52,14 @@ def onnx_runner(model: onnx.ModelProto) -> Callable[[Feeds], Sequence[np.ndarray
 
 
 def cosine(a: Tokens, b: Tokens) -> float:
-    """Mean cosine of rows."""
+    """Mean cosine of clips' tokens [clips, L, M·D], all layers of a clip in one vector."""
+    a, b = (x.reshape(len(x), -1) for x in (a, b))
     return float(np.mean((a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)).clip(1e-12)))
+
+
+def token_agreement(want: Tokens, encoder: onnx.ModelProto, held_out: list[Feeds]) -> dict[str, float]:
+    """Token cosine of a quantised graph on clips that calibration did not see; `want` are the float graph's tokens."""
+    return {"token_cosine": round(cosine(want, tokens_of(onnx_runner(encoder), held_out)), 6)}
 
 
 def _int8_cosine(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx
 import torch
 from linkedout_quant.master import PROMPT, new_student
 from linkedout_quant.tokenizer import portable, train_tokenizer
 
+from linkedout_edge.backends.base import INPUTS
 from linkedout_edge.bundle.manifest import Calibration
 from linkedout_edge.config import ModelConfig
-from linkedout_export.graphs import GraphName, encoder_example, export_graphs
+from linkedout_export.graphs import encoder_example, export_encoder
 from linkedout_export.quantisation import quantise_int8
+from linkedout_export.sensitivity import onnx_runner, tokens_of
+from linkedout_export.user_model import fit_user_model
 from linkedout_export.writer import write_bundle
 
 TEXTS = [
@@ -28,28 +30,17 @@ def write_tiny_bundle(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(TEXTS, 320)
     student = new_student(config, tokenizer).eval()
-    with torch.no_grad():
-        for linear in (
-            student.user.attend,
-            student.user.value,
-            student.user.gate_read,
-            student.user.gate_bias,
-        ):
-            linear.weight.normal_(std=0.3)  # untrained heads are near zero, which would hide mistakes in the weights
-        student.user.gate_query.normal_()
-        student.user.score_scale.fill_(4.0)
-    graphs = export_graphs(student)
-    names = ("frames", "frame_mask", "title_ids", "title_mask")
-    feeds = [dict(zip(names, (x.numpy() for x in encoder_example(config, 2, i)), strict=True)) for i in range(8)]
-    int8: dict[GraphName, onnx.ModelProto] = {**graphs, "encoder": quantise_int8(graphs["encoder"], feeds)}
+    encoder = export_encoder(student.encoder)
+    feeds = [dict(zip(INPUTS, (x.numpy() for x in encoder_example(config, 2, i)), strict=True)) for i in range(8)]
     write_bundle(
         folder,
         student,
-        {"int8": int8, "fp32": graphs},
+        {"int8": quantise_int8(encoder, feeds), "fp32": encoder},
         portable(tokenizer),
+        fit_user_model(tokens_of(onnx_runner(encoder), feeds)),
         name="tiny",
         prompt=PROMPT,
-        calibration=Calibration(description="random frames", videos=8, score_std=1.0),
+        calibration=Calibration(description="random frames", videos=16),
         licence="Apache-2.0",
         provenance="random weights",
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,10 @@ import onnx
 from linkedout_quant.progress import stage
 
 from linkedout_edge.backends import cpu
-from linkedout_edge.bundle.manifest import GRAPHS, MANIFEST, Export, FileEntry, Manifest, Precision
+from linkedout_edge.bundle.manifest import MANIFEST, Export, FileEntry, Manifest, Precision
 from linkedout_edge.bundle.reader import open_bundle
 from linkedout_edge.errors import ArgumentError, StorageFullError
 from linkedout_export.conversion import (
-    STATIC_SIZES,
     for_tensorrt,
     openvino_files,
     openvino_runner,
@@ -31,7 +30,6 @@ from linkedout_export.conversion import (
     with_fixed_size,
 )
 from linkedout_export.formats import ExportFormat, check_pair, check_target, chosen_formats, require, toolkits
-from linkedout_export.graphs import GraphName
 from linkedout_export.operators import check_operators
 from linkedout_export.packing import halve_constants
 from linkedout_export.quantisation import (
@@ -41,18 +39,16 @@ from linkedout_export.quantisation import (
     quantise_int4,
     quantise_int8,
     quantise_int8_dynamic,
-    quantise_user,
 )
-from linkedout_export.sensitivity import choose_int8, cosine, onnx_runner, tokens_of
+from linkedout_export.sensitivity import choose_int8, cosine, onnx_runner, token_agreement, tokens_of
 from linkedout_export.writer import check_replaceable, write_manifest
 
-Graphs = dict[str, onnx.ModelProto]
 MIN_FREE = 1 << 20
 
 
 @dataclass
 class Source:
-    """A bundle folder, opened for reading: its manifest, and its graphs when they are needed."""
+    """A bundle folder, opened for reading: its manifest, and its graph when it is needed."""
 
     path: Path
     manifest: Manifest
@@ -70,13 +66,13 @@ class Source:
         with open_bundle(path) as bundle:
             return cls(path, bundle.manifest)
 
-    def graphs(self, precision: str) -> Graphs:
-        """The ONNX graphs of one of its precisions, checked against their SHA-256."""
+    def encoder(self, precision: str) -> onnx.ModelProto:
+        """The ONNX graph in one of its precisions, checked against its SHA-256."""
         with open_bundle(self.path, precision) as bundle:
-            return {g: onnx.load_from_string(bundle.graph(g)) for g in GRAPHS}
+            return onnx.load_from_string(bundle.encoder())
 
-    def float_graphs(self, purpose: str) -> Graphs:
-        """The float32 graphs.
+    def float_encoder(self, purpose: str) -> onnx.ModelProto:
+        """The float32 graph.
 
         Raises:
             ArgumentError: the bundle has none, because it was quantised already.
@@ -87,7 +83,7 @@ class Source:
                 "made from fp32, not from rounded weights: give a bundle with fp32, or the training run's folder (of "
                 "the built-in bundle that is models/base in a clone)"
             )
-        return self.graphs("fp32")
+        return self.encoder("fp32")
 
 
 @contextmanager
@@ -139,43 +135,24 @@ def _write(root: Path, folder: str, files: dict[str, bytes]) -> dict[str, FileEn
     return entries
 
 
-def static_example(graph: str, model: onnx.ModelProto, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random feeds of a static graph, by its declared types and shapes."""
-    rng = np.random.default_rng(seed)
-    feeds = {}
-    for value in model.graph.input:
-        kind = value.type.tensor_type
-        shape = [d.dim_value for d in kind.shape.dim]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        if dtype.kind == "b":
-            feeds[value.name] = np.arange(shape[-1]) < max(1, shape[-1] * 3 // 4)
-            feeds[value.name] = np.broadcast_to(feeds[value.name], shape).copy()
-        elif np.issubdtype(dtype, np.floating):
-            feeds[value.name] = rng.random(shape).astype(dtype) * (0.01 if value.name == "scales" else 1)
-        else:
-            low, high = (-127, 128) if dtype == np.int8 else (0, 200)
-            feeds[value.name] = rng.integers(low, high, shape).astype(dtype)
-    return feeds
-
-
-def static_difference(graph: str, dynamic: onnx.ModelProto, static: onnx.ModelProto) -> float:
-    """Largest difference of the outputs of a dynamic graph and its static twin on the same random feeds.
+def static_difference(dynamic: onnx.ModelProto, static: onnx.ModelProto) -> float:
+    """Largest difference of the outputs of a dynamic graph and its static twin on the same random video.
 
     Relative to the output's largest magnitude where that is above 1.
     """
-    import onnxruntime
-
-    feeds = static_example(graph, static)
-    got, want = (
-        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
-        for m in (static, dynamic)
-    )
+    rng = np.random.default_rng(0)
+    feeds = {}
+    for value in static.graph.input:
+        kind = value.type.tensor_type
+        shape, dtype = [d.dim_value for d in kind.shape.dim], onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)
+        if dtype.kind == "b":  # the last quarter is masked
+            feeds[value.name] = np.broadcast_to(np.arange(shape[-1]) < max(1, shape[-1] * 3 // 4), shape).copy()
+        else:
+            feeds[value.name] = rng.integers(0, 200, shape).astype(dtype)
     worst = 0.0
-    for a, b in zip(got, want, strict=True):
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        real = np.abs(b) < 1e30  # masked candidates have the lowest float32
-        size = max(1.0, float(np.abs(b[real]).max(initial=0)))
-        worst = max(worst, float(np.abs(a - b)[real].max(initial=0)) / size)
+    for a, b in zip(onnx_runner(static)(feeds), onnx_runner(dynamic)(feeds), strict=True):
+        wanted = b.astype(np.float64)
+        worst = max(worst, float(np.abs(a - wanted).max() / max(1.0, np.abs(wanted).max())))
     return worst
 
 
@@ -203,10 +180,6 @@ class Made:
         return f"not measured here: {cpu.overflow()}" if overflows else ""
 
 
-def _opset(models: Iterable[onnx.ModelProto]) -> dict[str, int]:
-    return {o.domain or "ai.onnx": o.version for m in models for o in m.opset_import}
-
-
 @dataclass
 class Maker:
     """Makes exports of one bundle. `calibration` is called at most once, and only where TensorRT's int8 needs it."""
@@ -219,11 +192,11 @@ class Maker:
         self._want: np.ndarray | None = None
 
     def parity(self, run: Callable[[Feeds], Sequence[np.ndarray]]) -> dict[str, float]:
-        """Token cosine against the float32 graphs, where the bundle has them."""
+        """Token cosine against the float32 graph, where the bundle has it."""
         if "fp32" not in self.source.manifest.precisions:
             return {}
         if self._want is None:
-            self._want = tokens_of(onnx_runner(self.source.graphs("fp32")["encoder"]), self.held_out)
+            self._want = tokens_of(onnx_runner(self.source.encoder("fp32")), self.held_out)
         return {"token_cosine": round(cosine(self._want, tokens_of(run, self.held_out)), 6)}
 
     def make(self, format: ExportFormat, precision: str) -> list[Made]:
@@ -231,54 +204,41 @@ class Maker:
         maker = {"onnx": self._onnx, "openvino": self._openvino, "tensorrt": self._tensorrt}[format.name]
         return maker(format, precision)
 
-    def _static(self, format: ExportFormat, precision: str, graphs: Graphs, dynamic: Graphs) -> Made:
-        for graph, model in graphs.items():
-            check_operators(graph, model, format.operators)
-        made = Made(
-            format,
-            precision,
-            True,
-            {f"{g}.onnx": m.SerializeToString() for g, m in graphs.items()},
-            _opset(graphs.values()),
-            {},
-            any(map(full_range_weights, graphs.values())),
-        )
+    def _static(self, format: ExportFormat, precision: str, dynamic: onnx.ModelProto) -> Made:
+        encoder = with_fixed_size(dynamic)
+        check_operators(encoder, format.operators)
+        opset = {o.domain or "ai.onnx": o.version for o in encoder.opset_import}
+        files = {"encoder.onnx": encoder.SerializeToString()}
+        made = Made(format, precision, True, files, opset, {}, full_range_weights(encoder))
         if not made.unmeasured:
-            worst = max(static_difference(g, dynamic[g], m) for g, m in graphs.items())
-            made.parity = {**self.parity(onnx_runner(graphs["encoder"])), "static_difference": worst}
+            made.parity = {
+                **self.parity(onnx_runner(encoder)),
+                "static_difference": static_difference(dynamic, encoder),
+            }
         return made
 
     def _onnx(self, format: ExportFormat, precision: str) -> list[Made]:
-        dynamic = self.source.graphs(precision)
-        fixed = {g: with_fixed_size(g, m) for g, m in dynamic.items()}
-        return [self._static(format, precision, fixed, dynamic)]
+        return [self._static(format, precision, self.source.encoder(precision))]
 
     def _tensorrt(self, format: ExportFormat, precision: str) -> list[Made]:
-        encoder = self.source.float_graphs(f"TensorRT's {precision}")["encoder"]
+        encoder = self.source.float_encoder(f"TensorRT's {precision}")
         if precision == "int8":
             encoder = quantise_int8(encoder, self.calibration(), symmetric=True, reduce_range=False)
         else:
             # Engines are built with --fp16 from float32 operators, so that TensorRT picks what stays float32 itself.
             halve_constants(encoder)
-        encoder = for_tensorrt(encoder)
-        return [self._static(format, precision, {"encoder": with_fixed_size("encoder", encoder)}, {"encoder": encoder})]
+        return [self._static(format, precision, for_tensorrt(encoder))]
 
     def _openvino(self, format: ExportFormat, precision: str) -> list[Made]:
         if precision == "int8":
-            graphs = self.source.graphs("int8")
+            encoder = self.source.encoder("int8")
         else:
-            graphs = self.source.float_graphs(f"OpenVINO's {precision}")
-            if precision == "int4":
-                graphs["user"] = quantise_user(graphs["user"])
-        for graph, model in graphs.items():
-            check_operators(graph, model, format.operators)
-        full = any(map(full_range_weights, graphs.values()))
+            encoder = self.source.float_encoder(f"OpenVINO's {precision}")
+        check_operators(encoder, format.operators)
         made = []
         for static in (False, True):
-            files: dict[str, bytes] = {}
-            for graph, model in graphs.items():
-                files |= openvino_files(graph, to_openvino(graph, model, precision, static=static), precision)
-            made.append(Made(format, precision, static, files, {}, {}, full))
+            files = openvino_files(to_openvino(encoder, precision, static=static), precision)
+            made.append(Made(format, precision, static, files, {}, {}, full_range_weights(encoder)))
             if not made[-1].unmeasured:
                 made[-1].parity = self.parity(openvino_runner(files["encoder.xml"], files["encoder.bin"]))
         return made
@@ -295,7 +255,7 @@ def add_exports(out: Path, source: Path, made: list[Made]) -> Manifest:
                 precision=m.precision,
                 static=m.static,
                 files=_write(stage, m.folder, m.files),
-                sizes={g: STATIC_SIZES[g] for g in m.format.graphs} if m.static else {},
+                sizes={"encoder": 1} if m.static else {},
                 opset=m.opset,
                 parity=m.parity,
                 unmeasured=m.unmeasured,
@@ -348,7 +308,7 @@ def export_bundle(
                     f"make it first with linkedout-edge quantize {bundle} --precision {p}"
                 )
         elif "fp32" not in source.manifest.precisions:
-            source.float_graphs(f"{format.title} {p}")
+            source.float_encoder(f"{format.title} {p}")
     maker = Maker(source, lambda: calibration(96, 77), calibration(16, 78))
     made: list[Made] = []
     for format, p in plan:
@@ -357,31 +317,32 @@ def export_bundle(
     return add_exports(out, bundle, made)
 
 
-def quantised_graphs(
-    graphs: Graphs, precision: str, calibration: list[Feeds], held_out: list[Feeds], *, method: str, dynamic: bool
-) -> Graphs:
-    """The three ONNX graphs in a lower precision.
+def quantised(
+    encoder: onnx.ModelProto,
+    precision: str,
+    calibration: list[Feeds],
+    held_out: list[Feeds],
+    *,
+    method: str,
+    dynamic: bool,
+) -> onnx.ModelProto:
+    """The encoder graph in a lower precision.
 
     Args:
-        graphs: in float32.
+        encoder: in float32.
         precision: "int8", "int4" or "fp16".
         calibration: encoder feeds; unused for "fp16" and with `dynamic`.
         held_out: other feeds, to choose the method by.
         method: a calibration method, or "auto": the one with the best token cosine.
         dynamic: int8 without calibration.
     """
-    encoder = graphs["encoder"]
     if precision == "fp16":
-        user = onnx.load_from_string(graphs["user"].SerializeToString())
-        halve_constants(user)
-        return {**graphs, "encoder": quantise_fp16(encoder), "user": user}
+        return quantise_fp16(encoder)
     if precision == "int8" and dynamic:
-        small = quantise_int8_dynamic(encoder)
-    else:
-        choice = choose_int8(encoder, calibration, held_out, method)
-        quantise = quantise_int4 if precision == "int4" else quantise_int8
-        small = quantise(encoder, calibration, method=choice.method, keep=choice.keep)
-    return {**graphs, "encoder": small, "user": quantise_user(graphs["user"])}
+        return quantise_int8_dynamic(encoder)
+    choice = choose_int8(encoder, calibration, held_out, method)
+    quantise = quantise_int4 if precision == "int4" else quantise_int8
+    return quantise(encoder, calibration, method=choice.method, keep=choice.keep)
 
 
 def quantise_bundle(
@@ -423,26 +384,20 @@ def quantise_bundle(
         raise ArgumentError(
             f"{bundle} is quantised to {precision} already: use it as it is, or make it again with --overwrite"
         )
-    graphs = source.float_graphs(precision)
+    exact = source.float_encoder(precision)
     held_out = calibration(16, 78)
     manifest = source.manifest
     if precision not in manifest.precisions or overwrite:
         stage(f"quantising to {precision}")
         feeds = [] if dynamic or precision == "fp16" else calibration(96, 77)
-        small = quantised_graphs(graphs, precision, feeds, held_out, method=method, dynamic=dynamic)
-        for graph, model in small.items():
-            check_operators(graph, model, chosen_formats("onnx")[0].operators)
-        files = {f"{g}.onnx": m.SerializeToString() for g, m in small.items()}
-        want, got = (tokens_of(onnx_runner(m["encoder"]), held_out) for m in (graphs, small))
-        agreement = {"token_cosine": round(cosine(want, got), 6)}
-        manifest = _add_precision(bundle, out, precision, files, agreement)
+        encoder = quantised(exact, precision, feeds, held_out, method=method, dynamic=dynamic)
+        check_operators(encoder, chosen_formats("onnx")[0].operators)
+        agreement = token_agreement(tokens_of(onnx_runner(exact), held_out), encoder, held_out)
+        manifest = _add_precision(bundle, out, precision, encoder, agreement)
         if users:
-            from linkedout_export.build import measure_agreement
+            from linkedout_export.build import add_agreement
 
-            measured = measure_agreement(out, [precision, "fp32"], manifest.config, users)[precision]
-            entry = msgspec.structs.replace(manifest.precisions[precision], agreement={**agreement, **measured})
-            manifest = msgspec.structs.replace(manifest, precisions={**manifest.precisions, precision: entry})
-            write_manifest(out, manifest)
+            manifest = add_agreement(out, [precision], users)
     elif out != bundle:
         with staged(bundle, out, 0):
             pass
@@ -455,29 +410,21 @@ def quantise_bundle(
 
 
 def _add_precision(
-    bundle: Path, out: Path, precision: str, files: dict[str, bytes], agreement: dict[str, float]
+    bundle: Path, out: Path, precision: str, encoder: onnx.ModelProto, agreement: dict[str, float]
 ) -> Manifest:
-    with staged(bundle, out, sum(map(len, files.values()))) as stage:
+    data = encoder.SerializeToString()
+    with staged(bundle, out, len(data)) as stage:
         manifest = open_bundle(stage).manifest
-        entries = _write(stage, f"onnx/{precision}", files)
-        models = map(onnx.load_from_string, files.values())
-        added = Precision(
-            files={g: entries[f"{g}.onnx"] for g in _names()},
-            agreement=agreement,
-            full_range_weights=any(map(full_range_weights, models)),
-        )
+        entry = _write(stage, f"onnx/{precision}", {"encoder.onnx": data})["encoder.onnx"]
+        added = Precision(files={"encoder": entry}, agreement=agreement, full_range_weights=full_range_weights(encoder))
         # fp32 stays last: the first precision is what a bundle is loaded in.
         kept = {p: e for p, e in manifest.precisions.items() if p not in (precision, "fp32")}
         order = {**kept, precision: added, **{p: e for p, e in manifest.precisions.items() if p == "fp32"}}
-        # What was made from the old graphs of this precision is not theirs any more.
+        # What was made from the old graph of this precision is not its any more.
         exports = {k: e for k, e in manifest.exports.items() if e.precision != precision}
         manifest = msgspec.structs.replace(manifest, precisions=order, exports=exports)
         write_manifest(stage, manifest)
     return manifest
-
-
-def _names() -> tuple[GraphName, ...]:
-    return ("encoder", "user", "scorer")
 
 
 def is_run(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Writes a bundle: graphs, tokenizer and a manifest with measured agreement."""
+"""Writes a bundle: the graph in each precision, tokenizer and a manifest with measured agreement."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ from linkedout_edge.bundle.manifest import (
     Manifest,
     Precision,
     Preprocessing,
+    UserModel,
 )
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError
-from linkedout_export.graphs import GraphName
 from linkedout_export.quantisation import full_range_weights
-
-Graphs = Mapping[GraphName, onnx.ModelProto]
 
 
 def token_space(student: Student) -> str:
@@ -55,8 +53,9 @@ def _file(root: Path, path: Path, data: bytes) -> FileEntry:
 def write_bundle(
     out: Path,
     student: Student,
-    precisions: Mapping[str, Graphs],
+    precisions: Mapping[str, onnx.ModelProto],
     tokenizer: bytes,
+    user_model: UserModel,
     *,
     name: str,
     prompt: str,
@@ -72,11 +71,12 @@ def write_bundle(
     Args:
         out: the folder.
         student: whose weights they are; gives config and token space.
-        precisions: precision → graph name → model; the first precision is the default.
+        precisions: precision → encoder graph; the first precision is the default.
         tokenizer: content of ``tokenizer.json``.
+        user_model: as `linkedout_export.user_model` measures it on the calibration clips.
         agreement: precision → measure → value, as measured against float32.
         preprocessing: for the manifest; by default the student's.
-        parity: graph → largest difference of the float32 graph from torch.
+        parity: ``encoder`` → largest difference of the float32 graph from torch.
 
     Returns:
         The manifest as written.
@@ -88,13 +88,12 @@ def write_bundle(
     written = {
         precision: Precision(
             files={
-                g: _file(partial, partial / "onnx" / precision / f"{g}.onnx", m.SerializeToString())
-                for g, m in graphs.items()
+                "encoder": _file(partial, partial / "onnx" / precision / "encoder.onnx", encoder.SerializeToString())
             },
             agreement=dict((agreement or {}).get(precision, {})),
-            full_range_weights=any(map(full_range_weights, graphs.values())),
+            full_range_weights=full_range_weights(encoder),
         )
-        for precision, graphs in precisions.items()
+        for precision, encoder in precisions.items()
     }
     manifest = Manifest(
         format_version=FORMAT_VERSION,
@@ -103,6 +102,7 @@ def write_bundle(
         config=student.config,
         precisions=written,
         tokenizer=_file(partial, partial / "tokenizer.json", tokenizer),
+        user_model=user_model,
         prompt=prompt,
         preprocessing=preprocessing,
         calibration=calibration,

@@ -16,13 +16,11 @@ class Engine:
     """One engine to be built on the device. Files are named relative to the kit's folder.
 
     Attributes:
-        graph: "encoder", "user" or "scorer".
         precision: "fp16" or "int8".
         onnx: the graph, its dimensions fixed.
         calibration: a calibration cache; "" where the graph holds its scales in QDQ nodes, or is not quantised.
     """
 
-    graph: str
     precision: str
     onnx: str
     calibration: str = ""
@@ -30,7 +28,7 @@ class Engine:
     @property
     def name(self) -> str:
         """Such as ``encoder-int8``; TensorRT's version and the GPU are added on the device."""
-        return f"{self.graph}-{self.precision}"
+        return f"encoder-{self.precision}"
 
 
 def check_precision(precision: str) -> None:

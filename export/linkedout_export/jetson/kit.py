@@ -9,10 +9,10 @@ from pathlib import Path
 
 import onnx
 
-from linkedout_edge.backends.fixed import FREE, SIZES
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError
+from linkedout_export.conversion import with_fixed_size
 from linkedout_export.jetson.calibration import cache_text, tensor_scales
 from linkedout_export.jetson.engines import Engine, build_script, check_precision, static_shapes
 from linkedout_export.quantisation import Feeds
@@ -68,12 +68,7 @@ def static_encoder(bundle: Path, precision: str) -> tuple[onnx.ModelProto, bool]
                 "the bundle that export wrote before it was embedded"
             )
         data = (bundle / opened.manifest.files(source)["encoder"].path).read_bytes()
-    from onnxruntime.tools.onnx_model_utils import fix_output_shapes, make_dim_param_fixed
-
-    model = onnx.load_from_string(data)
-    make_dim_param_fixed(model.graph, FREE["encoder"], SIZES["encoder"][0])
-    fix_output_shapes(model)
-    return model, False
+    return with_fixed_size(onnx.load_from_string(data)), False
 
 
 def write_kit(
@@ -119,7 +114,7 @@ def write_kit(
         files[path] = model.SerializeToString()
         if calibrated and calibration is not None:
             files[CACHE] = cache_text(tensor_scales(model, calibration(config)), tensorrt).encode()
-        engines.append(Engine("encoder", precision, path, CACHE if calibrated else ""))
+        engines.append(Engine(precision, path, CACHE if calibrated else ""))
     files["build_engines.sh"] = build_script(engines).encode()
     about = {
         "bundle": name,

@@ -37,7 +37,7 @@ def main(
     openvino: bool,
     prompt: str | None,
 ) -> None:
-    """Export CHECKPOINT, a SmolVLM2-class folder or name on the hub, with compressors and fusion behind it."""
+    """Export CHECKPOINT, a SmolVLM2-class folder or name on the hub, with compressors behind it."""
     from linkedout_quant.teachers.huggingface import PROMPT
 
     from linkedout_export.build import calibration_feeds

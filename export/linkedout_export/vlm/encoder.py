@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from linkedout_quant.model import Student, UserEncoder, VideoEncoder
+from linkedout_quant.model import Student, VideoEncoder
 from linkedout_quant.model.compressor import Compressor
 from linkedout_quant.model.lm import MASKED
 from linkedout_quant.teachers import TeacherError
@@ -151,7 +151,7 @@ class VLMEncoder(VideoEncoder):
 
 
 class VLMStudent(Student):
-    """A `VLMEncoder` and the fusion: what `Student` is to training, export and the bundle writer.
+    """A `VLMEncoder`: what `Student` is to export and the bundle writer.
 
     Args:
         encoder: The encoder.
@@ -165,7 +165,6 @@ class VLMStudent(Student):
         nn.Module.__init__(self)
         self.config = encoder.config
         self.encoder = encoder
-        self.user = UserEncoder(encoder.config)
         self.prompt, self.tokenizer = prompt, tokenizer
 
 
@@ -182,7 +181,7 @@ def load_vlm(
     dtype: str | None = None,
     seed: int = 0,
 ) -> VLMStudent:
-    """A checkpoint with fresh compressors and fusion.
+    """A checkpoint with fresh compressors.
 
     Args:
         source: Folder or name on the hub.

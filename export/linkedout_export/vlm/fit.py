@@ -1,11 +1,8 @@
-"""Compressors and fusion without training: the directions in which the clips at hand differ.
+"""Compressors without training: the directions in which the clips at hand differ.
 
 A fresh compressor is a random map, and what all clips have in common would outweigh what tells them apart. Principal
 components of its features over some clips make inner products of layer tokens mean likeness. They are not whitened,
 which would raise the weak ones, and with them the noise of quantisation (docs/vlm.md).
-
-A fresh fusion counts every event alike. Here its value head is set by hand, to what `VALUE` says: watched to the end
-and liked attract, a skip hardly counts, a dislike pushes away. Layers and events weigh alike; learning is better.
 """
 
 from __future__ import annotations
@@ -14,24 +11,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from linkedout_quant.model import fuse
 from torch import Tensor
 
-from linkedout_edge.config import EVENT_FEATURES
+from linkedout_edge.backends.base import INPUTS
 from linkedout_edge.errors import ArgumentError
 from linkedout_export.quantisation import MIN_CALIBRATION, Feeds
 from linkedout_export.vlm.encoder import VLMStudent
 
-VALUE = {"watched": 1.0, "liked": 0.5, "disliked": -2.5}
-VALUE_OF_NOTHING = -0.2
-"""What an event counts, before tanh: a weighted sum of its features."""
-EVENTS = 4
-"""Length of the histories by which the scale of scores is set."""
-
 
 @torch.no_grad()
 def fit(student: VLMStudent, feeds: Sequence[Feeds]) -> None:
-    """Set the compressors' projections and the scale of the scores, in place.
+    """Set the compressors' projections, in place.
 
     Args:
         student: As `load_vlm` gives it.
@@ -42,7 +32,7 @@ def fit(student: VLMStudent, feeds: Sequence[Feeds]) -> None:
     """
     rows = []
     for feed in feeds:
-        frames, frame_mask, title_ids, title_mask = (torch.from_numpy(feed[n]) for n in NAMES)
+        frames, frame_mask, title_ids, title_mask = (torch.from_numpy(feed[n]) for n in INPUTS)
         states = student.encoder.states(frames, frame_mask, title_ids, title_mask)
         rows.append(student.encoder.features(states, frame_mask))
     if sum(map(len, rows)) < MIN_CALIBRATION:
@@ -53,35 +43,6 @@ def fit(student: VLMStudent, feeds: Sequence[Feeds]) -> None:
         weight, bias = _components(features[:, i], student.config.token_width)
         compressor.project.weight.copy_(weight)
         compressor.project.bias.copy_(bias)
-    _value_events(student.user)
-    values = student.encoder.tokens(features).flatten(2)  # [n, L, M·D]
-    draw = torch.Generator().manual_seed(0)
-    histories = torch.stack([torch.randperm(len(values), generator=draw)[:EVENTS] for _ in range(64)])
-    events = torch.zeros(*histories.shape, len(EVENT_FEATURES))
-    events[..., EVENT_FEATURES.index("watched")] = 1.0
-    query, bias, _ = student.user.from_values(values[histories], events, torch.ones_like(histories, dtype=torch.bool))
-    scores, _ = fuse(query, bias, values.expand(len(query), -1, -1, -1))
-    student.user.score_scale /= scores.std(1).mean().clamp_min(1e-6)
-
-
-NAMES = ("frames", "frame_mask", "title_ids", "title_mask")
-
-
-def _value_events(user: Any) -> None:
-    """Set the value head to `VALUE`, through the first hidden units of the network that reads events."""
-    first, _, second = user.read_event
-    for i, (feature, weight) in enumerate(VALUE.items()):
-        first.weight[i].zero_()
-        first.bias[i] = 0.0
-        first.weight[i, EVENT_FEATURES.index(feature)] = 1.0
-        second.weight[i].zero_()  # unit i passes through to place i of the state, where nothing else is written
-        second.weight[i, i] = 1.0
-        second.bias[i] = 0.0
-        user.read_tokens.weight[i].zero_()
-        user.read_tokens.bias[i] = 0.0
-        user.value.weight[:, i] = weight
-    user.value.weight[:, len(VALUE) :].zero_()
-    user.value.bias.fill_(VALUE_OF_NOTHING)
 
 
 def _components(features: Tensor, width: int) -> tuple[Tensor, Tensor]:
