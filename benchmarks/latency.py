@@ -31,8 +31,9 @@ from clips import videos_of
 
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli import terminal
-from linkedout_edge.scoring import event_features
+from linkedout_edge.intake import Intake
 from linkedout_edge.store import Fingerprint
+from linkedout_edge.taste import TEMPER, TEMPER_EVENTS, of_events
 
 EVENTS = 64
 TOP_K = 50
@@ -84,19 +85,20 @@ def torch_contenders(
     ``torch`` does what `rank` by ids does: from events and ids, with the int8 tokens in memory, to the best ids. Of two
     ways to gather (rows of one tensor, a dictionary of tensors) the faster one on this machine counts, and so does the
     faster number of threads. ``torch kept`` has all that could be prepared at hand: the user's query, and candidates as
-    one float tensor; what is left is fusion and top-k.
+    one float tensor; what is left is one product and top-k.
     """
     try:
         import torch
-        from linkedout_quant.model import Student, dequantise, fuse
     except ImportError as error:
         print(f"without eager torch: {error}")
         return {}
-    user = Student(rec._config).eval().user
+    past = rec._ranker.look_up(history, Intake(rec.store), rec._ranker.epoch)
+    space = past.user.space
+    mean, size, prior = (torch.from_numpy(a).float() for a in (space.mean, space.size, space.prior))
     t, s = torch.from_numpy(tokens.copy()), torch.from_numpy(scales.copy())
     row = {i: n for n, i in enumerate(ids)}
     each = {i: (t[n].clone(), s[n].clone()) for n, i in enumerate(ids)}
-    k, mask = min(TOP_K, len(ids)), torch.ones(1, len(history), dtype=torch.bool)
+    k, count = min(TOP_K, len(ids)), len(history)
 
     def by_row(wanted: list[str]) -> tuple[Any, Any]:
         rows = torch.tensor([row[i] for i in wanted])
@@ -106,14 +108,25 @@ def torch_contenders(
         pairs = [each[i] for i in wanted]
         return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
 
-    def encode(gather: Callable[[list[str]], tuple[Any, Any]]) -> tuple[Any, Any]:
-        past, sizes = gather([e.id for e in history])
-        query, bias, _ = user(past[None], sizes[None], torch.from_numpy(event_features(history))[None], mask)
-        return query, bias
+    def dequantise(tokens: Any, sizes: Any) -> Any:
+        return (tokens * sizes[..., None]).flatten(2)
 
-    def best(query: Any, bias: Any, values: Any) -> list[str]:
-        scores, _ = fuse(query, bias, values[None])
-        return [ids[n] for n in scores[0].topk(k).indices.tolist()]
+    def encode(gather: Callable[[list[str]], tuple[Any, Any]]) -> tuple[Any, Any]:
+        seen = dequantise(*gather([e.id for e in history])) - mean
+        y, noise = (torch.from_numpy(a).float() for a in of_events(history, datetime.now(timezone.utc)))
+        by_layer = seen.transpose(0, 1)
+        kernels = by_layer @ by_layer.transpose(1, 2) / size[:, None, None]
+        root = torch.linalg.cholesky(kernels + noise.diag())
+        white = torch.linalg.solve_triangular(root, y.expand(len(root), -1)[..., None], upper=False)
+        evidence = -0.5 * white.square().sum((1, 2)) - root.diagonal(dim1=1, dim2=2).log().sum(1)
+        gates = torch.softmax(prior.log() + TEMPER / (1 + count / TEMPER_EVENTS) * evidence, 0)
+        alpha = torch.linalg.solve((gates[:, None, None] * kernels).sum(0) + noise.diag(), y)
+        query = torch.einsum("n,l,nlf->lf", alpha, gates / size, seen)
+        return query, (query * mean).sum()
+
+    def best(query: Any, offset: Any, values: Any) -> list[str]:
+        scores = values.flatten(1) @ query.flatten() - offset
+        return [ids[n] for n in scores.topk(k).indices.tolist()]
 
     def whole(gather: Callable[[list[str]], tuple[Any, Any]]) -> Callable[[], object]:
         @torch.inference_mode()
@@ -123,12 +136,12 @@ def torch_contenders(
         return run
 
     with torch.inference_mode():
-        query, bias = encode(by_row)
+        query, offset = encode(by_row)
         values = dequantise(t, s)
 
     @torch.inference_mode()
     def kept() -> object:
-        return best(query, bias, values)
+        return best(query, offset, values)
 
     took = {}
     for threads in sorted({1, rec.info().threads}):

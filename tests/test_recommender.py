@@ -133,7 +133,7 @@ def test_after_skips_alone_what_was_skipped_and_its_like_come_last(rec: Recommen
 
 def test_a_prior_decides_a_cold_start(rec: Recommender, clips: list[Path]) -> None:
     ids = [str(c) for c in clips]
-    ranking = rec.rank([], clips, prior={ids[3]: 2.0, ids[1]: 1.0})
+    ranking = rec.rank([], clips, prior=[0.0, 1.0, 0.0, 2.0, 0.0, 0.0])
     assert ranking.ids[:2] == [ids[3], ids[1]]
     assert {r.source for r in ranking} == {"prior"}
 
