@@ -10,6 +10,7 @@ import argparse
 import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,11 +20,10 @@ from linkedout_edge.backends import cpu
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.decode import prepare_frames
 from linkedout_edge.decode.base import slot_centres, spread
-from linkedout_edge.features import event_features
 from linkedout_edge.microworld import caption, random_attributes, render_frames
 from linkedout_edge.text import Tokenizer
 
-FORMAT = 2
+FORMAT = 3
 VIDEOS = 8
 """Of the micro-video world, of the encoder's own frame size and at most its count. `other_sizes` come after them."""
 TOLERANCE = {
@@ -47,29 +47,35 @@ SURROGATES = (("\ud83d alone", "? alone"), ("cut \ud83d", "cut ?"), ("\udf88\ud8
 
 Case = dict[str, object]
 
-CASES: list[tuple[str, list[dict], list[int]]] = [
-    ("one event", [{"video": 0}], [2, 3, 4, 5, 6, 7]),
+ALL = list(range(VIDEOS + 2))
+CASES: list[tuple[str, list[dict], list[int], list[int]]] = [
+    ("one event", [{"video": 0}], [2, 3, 4, 5, 6, 7], ALL),
     (
         "skip and dislike",
         [{"video": 0, "watched": 0.1}, {"video": 1, "liked": False}, {"video": 2, "liked": True}],
         [3, 4, 5, 6, 7],
+        ALL,
     ),
     (
         "ages",
         [{"video": 4, "age_hours": 300.0, "watched": 0.9}, {"video": 5, "age_hours": 26.0}],
         [0, 1, 2, 3, 6, 7],
+        ALL,
     ),
-    ("the same video twice", [{"video": 6}, {"video": 6, "watched": 0.4}], [0, 1, 6]),
-    ("cold start: an empty history", [], [3, 1, 2]),
+    ("the same video twice", [{"video": 6}, {"video": 6, "watched": 0.4}], [0, 1, 6], ALL),
+    ("cold start: an empty history", [], [3, 1, 2], ALL),
     (
         "many events",
         [{"video": i % VIDEOS, "watched": 0.3 + 0.05 * i} for i in range(13)],
         list(range(VIDEOS)),
+        ALL,
     ),
-    ("one candidate", [{"video": 3}], [5]),
-    ("no candidates", [{"video": 3}], []),
-    ("other frame sizes", [{"video": 8}, {"video": 1, "watched": 0.8}], [9, 0, 2]),
+    ("one candidate", [{"video": 3}], [5], ALL),
+    ("no candidates", [{"video": 3}], [], ALL),
+    ("other frame sizes", [{"video": 8}, {"video": 1, "watched": 0.8}], [9, 0, 2], ALL),
+    ("a small store, another mean", [{"video": 0}, {"video": 1, "watched": 0.1}], [2, 3], [0, 1, 2, 3]),
 ]
+"""Name, events, candidates and what is in the store, which the average video follows."""
 
 
 def render_videos(size: int, count: int) -> tuple[list[np.ndarray], list[str]]:
@@ -111,17 +117,19 @@ def write_strip(path: Path, frames: np.ndarray) -> None:
         cv2.imwrite(str(path), strip, [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
-def features_of(events: list[dict]) -> np.ndarray:
-    """Event features float32 [N, E] of the events of a case."""
-    return event_features(
-        np.array([e.get("watched", 1.0) for e in events]),
-        ages_hours=np.array([e.get("age_hours", np.nan) for e in events], np.float64),
-        liked=np.array([{True: 1, False: -1, None: 0}[e.get("liked")] for e in events]),
-    )
+def golden_case(
+    rec: Recommender, videos: list[Video], name: str, events: list[dict], candidates: list[int], store: list[int]
+) -> Case:
+    """Rank one case through the public API and note all that is expected.
 
-
-def golden_case(rec: Recommender, name: str, events: list[dict], candidates: list[int], now: datetime) -> Case:
-    """Rank one case through the public API and note all that is expected."""
+    Args:
+        rec: With an empty store.
+        videos: All of them.
+        name: Of the case.
+        events, candidates, store: By numbers of videos.
+    """
+    rec.encode([videos[i] for i in store])
+    now = datetime.now(timezone.utc)
     history = [
         Event(
             f"video{e['video']}",
@@ -134,8 +142,8 @@ def golden_case(rec: Recommender, name: str, events: list[dict], candidates: lis
     ranking = rec.rank(history, [f"video{i}" for i in candidates])
     return {
         "name": name,
+        "store": [f"video{i}" for i in store],
         "events": events,
-        "event_features": features_of(events).astype(float).round(7).tolist(),
         "candidates": [f"video{i}" for i in candidates],
         "order": [r.id for r in ranking],
         "scores": {r.id: round(float(r.score), 6) for r in ranking},
@@ -175,7 +183,6 @@ def error_cases() -> list[dict]:
 def write_golden(out: Path, bundle: str) -> None:
     """Write all golden files of a bundle (a precision of the embedded one, or a path)."""
     out.mkdir(parents=True, exist_ok=True)
-    now = datetime.now(timezone.utc)
     with open_bundle(bundle) as opened:
         config = opened.manifest.config
         tokenizer = Tokenizer.from_json(opened.tokenizer())
@@ -208,7 +215,7 @@ def write_golden(out: Path, bundle: str) -> None:
                 chosen = spread(len(f), config.frames).tolist()
                 row |= {"chosen": chosen, "prepared": f"video{i}-prepared.png"}
             described.append(row | {"tokens": tokens[i].tolist(), "scales": scales[i].astype(float).round(9).tolist()})
-        document = {
+        document: dict[str, Any] = {
             "format": FORMAT,
             "bundle": {
                 "name": info.bundle,
@@ -230,9 +237,12 @@ def write_golden(out: Path, bundle: str) -> None:
                 {"json": json.dumps(text), "read_as": same, "ids": tokenizer.encode(text)}
                 for text, same in SURROGATES
             ],
-            "cases": [golden_case(rec, *case, now) for case in CASES],
+            "cases": [],
             "errors": error_cases(),
         }
+    for case in CASES:
+        with Recommender.load(bundle) as rec:
+            document["cases"].append(golden_case(rec, videos, *case))
     (out / "golden.json").write_text(json.dumps(document, indent=1, ensure_ascii=True) + "\n")
 
 

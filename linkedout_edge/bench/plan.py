@@ -35,7 +35,7 @@ def plan(manifest: Manifest, precisions: Sequence[str], backends: Sequence[str],
             "cuda and tensorrt go with --backend onnxruntime"
         )
     return [
-        Cell(precision=p, backend=b, device=d, bytes=sum(f.bytes for f in manifest.files(p).values()))
+        Cell(precision=p, backend=b, device=d, bytes=manifest.files(p)["encoder"].bytes)
         for p in precisions or manifest.precisions
         for b, d in pairs
     ]

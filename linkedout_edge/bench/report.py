@@ -107,7 +107,7 @@ def footnotes(report: Report) -> list[str]:
         count = max((a.rankings for a in measured), default=0)
         notes.append(f"Agreement with fp32 over {count} rankings of the {report.set}.")
     if any(a.source == "manifest" for a in measured):
-        notes.append("\\* as the exporter measured it: this bundle has no fp32 graphs to compare with here.")
+        notes.append("\\* as the exporter measured it: this bundle has no fp32 graph to compare with here.")
     notes.append(f"Energy: {report.energy}.")
     said = dict.fromkeys(n for c in report.cells for n in c.notices)
     return [*notes, *said]

@@ -64,7 +64,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     """How close the rankings are to fp32's.
 
     Attributes:
-        source: ``measured`` in this run against the bundle's fp32 graphs, or ``manifest``: as the exporter measured it,
+        source: ``measured`` in this run against the bundle's fp32 graph, or ``manifest``: as the exporter measured it,
             because the bundle has no fp32.
         ndcg: NDCG@10 on the set, measured in this run; None where no set was taken.
         ndcg_ratio: Over fp32's.
@@ -88,15 +88,15 @@ class Cell(msgspec.Struct, kw_only=True):
 
     Attributes:
         precision, backend, device: What was asked for.
-        runs_on: Graph → what really ran it.
+        runs_on: What really ran the encoder graph, and what computed the scores.
         notices: What the backend said.
         error: Why it could not be measured; "" if it could.
-        bytes: Size of the three graphs' files.
+        bytes: Size of the graph's file.
         load_s: From `import linkedout_edge` to a loaded recommender, in a new process.
-        warmup_s: Running each graph once after that.
+        warmup_s: Running it once after that.
         encode: One video: 8 frames, resized already, to tokens.
         rank: 1,000 stored candidates by ids, 64 events, nothing new since the last ranking.
-        rank_changed: The same just after one more event, so that the user graph runs.
+        rank_changed: The same just after one more event, so that the user is fitted anew.
         rss_mb: Resident memory after that, the stored candidates included.
         peak_mb: Its peak.
         energy_mj: Millijoules a video while encoding, the idle share included; None where the platform reports none.

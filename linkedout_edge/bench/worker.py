@@ -87,7 +87,7 @@ class CellWorker:
         return {"seconds": seconds, "versions": info.versions, "threads": info.threads}
 
     def warmup(self) -> dict[str, Any]:
-        """Run each graph once; then fill the store for what follows."""
+        """Run everything once; then fill the store for what follows."""
         seconds = sum(self.rec.warmup().values())
         info = self.rec.info()
         self._fill()
@@ -113,7 +113,7 @@ class CellWorker:
             Event(i, watched=(n % 10) / 10, liked=[None, True, None, False][n % 4])
             for n, i in enumerate(self.ids[:EVENTS])
         ]
-        self.frames = example_feeds("encoder", msgspec.convert(self._config, ModelConfig))["frames"][0]
+        self.frames = example_feeds(msgspec.convert(self._config, ModelConfig))["frames"][0]
 
     def encode(self, count: int) -> dict[str, Any]:
         """Encode that many new videos, one by one."""

@@ -115,10 +115,10 @@ def _manifests() -> list[bytes]:
         "precision": "int8",
         "static": True,
         "files": {"encoder.onnx": entry},
-        "sizes": {"B": 1},
+        "sizes": {"encoder": 1},
     }
     return [
-        json.dumps(m).encode() for m in (whole, whole | {"exports": {"static/x": export}, "parity": {"user": 1e-6}})
+        json.dumps(m).encode() for m in (whole, whole | {"exports": {"static/x": export}, "parity": {"encoder": 1e-6}})
     ]
 
 
@@ -131,12 +131,13 @@ def _read_manifest(data: bytes) -> None:
 
 
 def _zips() -> list[bytes]:
-    files = {"encoder": b"e" * 99, "user": b"u", "scorer": b"s", "tokenizer": b'{"vocab": {}, "merges": []}'}
+    files = {"encoder": b"e" * 99, "tokenizer": b'{"vocab": {}, "merges": []}'}
     entries = {n: {"path": n, "sha256": hashlib.sha256(d).hexdigest(), "bytes": len(d)} for n, d in files.items()}
     tokenizer = entries.pop("tokenizer")
     manifest = {
-        "format_version": 1, "name": "x", "token_space": SPACE, "precisions": {"int8": {"files": entries}},
+        "format_version": 2, "name": "x", "token_space": SPACE, "precisions": {"int8": {"files": entries}},
         "tokenizer": tokenizer, "config": msgspec.to_builtins(ModelConfig.tiny()),
+        "user_model": {"mean": [[0.5] * 32] * 3, "size": [1.0] * 3},
     }  # fmt: skip
     found = []
     for how in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
@@ -152,8 +153,7 @@ def _zips() -> list[bytes]:
 def _read_zip(data: bytes) -> None:
     with open_bundle(_file("bundle.zip", data)) as bundle:
         bundle.tokenizer()
-        for graph in ("encoder", "user", "scorer"):
-            bundle.graph(graph)
+        bundle.encoder()
 
 
 # -- feature packs -----------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ def _reports() -> list[bytes]:
     agreement = results.Agreement(source="measured", ndcg=0.5, ndcg_ratio=1.0, kendall_tau=0.9, top10_overlap=0.9)
     cells = [
         results.Cell(
-            precision=p, backend="onnxruntime", device="cpu", runs_on={"user": "CPU"}, notices=["so"], bytes=1 << 20,
+            precision=p, backend="onnxruntime", device="cpu", runs_on={"encoder": "CPU"}, notices=["so"], bytes=1 << 20,
             load_s=0.1, warmup_s=0.1, encode=spread, rank=spread, rank_changed=spread, rss_mb=99, peak_mb=100,
             energy_mj=3, agreement=agreement,
         )
