@@ -19,7 +19,6 @@ from linkedout_edge.backends import cpu, create_backend
 from linkedout_edge.backends.cpu import InstructionSet, detect
 from linkedout_edge.backends.onnxruntime import CPU, CUDA, OnnxRuntimeBackend
 from linkedout_edge.bundle import open_bundle
-from linkedout_edge.bundle.manifest import Export
 from linkedout_edge.cli import doctor
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import DeviceError
@@ -197,21 +196,6 @@ def test_auto_refuses_what_the_cpu_cannot_check(tiny_bundle, monkeypatch):
         graph = bundle.encoder()
     with pytest.raises(DeviceError, match="name an accelerator"):
         create_backend(threads=1).load(graph, ModelConfig.tiny(), "int8", full_range=True)
-
-
-@pytest.mark.parametrize(
-    ("format", "precision", "said", "overflows"),
-    [
-        ("tensorrt", "int8", None, True),
-        ("tensorrt", "fp16", None, False),
-        ("onnx", "int8", None, False),
-        ("onnx", "int8", True, True),
-        ("tensorrt", "int8", False, False),
-    ],
-)
-def test_manifests_from_before_it_was_written_down(format, precision, said, overflows):
-    export = Export(format=format, precision=precision, files={}, full_range_weights=said)
-    assert export.overflows == overflows
 
 
 def test_overflow_is_what_happens_where_it_is_expected():

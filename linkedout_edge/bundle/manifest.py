@@ -47,7 +47,7 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
-    """Graphs for one inference library, beside those in ONNX that the runtime reads."""
+    """The graph for one inference library, beside that in ONNX that the runtime reads."""
 
     format: str
     """Such as ``openvino``; linkedout_export.formats lists them."""
@@ -56,22 +56,15 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, FileEntry]
     """File name, such as ``encoder.onnx`` or ``encoder.bin``, → file."""
     sizes: dict[str, int] = {}
-    """Of static graphs: graph → what its free dimension is fixed to."""
+    """Of a static graph: ``encoder`` → the number of videos that it takes."""
     opset: dict[str, int] = {}
     """ONNX operator domain → version; empty for other formats."""
     parity: dict[str, float] = {}
-    """Measured against the float32 graphs: measure → value."""
+    """Measured against the float32 graph: measure → value."""
     unmeasured: str = ""
     """Why `parity` is empty, where the machine that exported could not measure it."""
-    full_range_weights: bool | None = None
-    """As of `Precision`; None in manifests from before it was written down."""
-
-    @property
-    def overflows(self) -> bool:
-        """Whether integer arithmetic with these weights overflows on x86 CPUs without VNNI."""
-        if self.full_range_weights is None:  # TensorRT's int8 always had them, nothing else had
-            return (self.format, self.precision) == ("tensorrt", "int8")
-        return self.full_range_weights
+    full_range_weights: bool = False
+    """As of `Precision`."""
 
 
 class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
