@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 from linkedout_edge.errors import LinkedOutError
@@ -53,3 +54,31 @@ class Teacher(Protocol):
             TeacherError: The model cannot take the clips.
         """
         ...
+
+
+def check_clips(clips: Sequence[np.ndarray], titles: Sequence[str | None]) -> None:
+    """Check what `Teacher.look` was given.
+
+    Raises:
+        TeacherError: No clips, another number of titles, or a clip that is not uint8 [F, H, W, 3].
+    """
+    if not len(clips):
+        raise TeacherError("there are no clips to look at: pass at least one")
+    if len(titles) != len(clips):
+        raise TeacherError(f"{len(titles)} titles for {len(clips)} clips: expected one each, None where there is none")
+    for i, clip in enumerate(clips):
+        shape = getattr(clip, "shape", None)
+        fits = isinstance(clip, np.ndarray) and clip.ndim == 4 and clip.shape[-1] == 3 and clip.size
+        if not fits or clip.dtype != np.uint8:
+            raise TeacherError(
+                f"clip {i} is {type(clip).__name__} {getattr(clip, 'dtype', '')} {shape}: "
+                "expected uint8 [F, H, W, 3] RGB"
+            )
+
+
+def square(image: np.ndarray, side: int) -> np.ndarray:
+    """A picture of any shape as uint8 [side, side, 3], squashed as the device's decoders do."""
+    if image.shape[:2] == (side, side):
+        return np.ascontiguousarray(image)
+    shrinks = min(image.shape[:2]) > side
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from linkedout_edge import install
 from linkedout_edge.errors import MissingDependencyError, unknown
@@ -111,6 +111,30 @@ def missing_files(folder: Path) -> list[str]:
     return lacks
 
 
+ImageKind = Literal["classifier", "clip"]
+
+
+def image_kind(folder: Path) -> ImageKind | None:
+    """Whether a checkpoint is an image classifier or CLIP-like; None: neither, perhaps a vision-language model.
+
+    Args:
+        folder: The checkpoint. What is wrong with it is for `locate` and `read_config` to say.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    try:
+        made = json.loads((folder / "config.json").read_bytes())["architectures"][0]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+    def names(mapping: Iterable[str | tuple[str, ...]]) -> set[str]:
+        return {name for entry in mapping for name in ([entry] if isinstance(entry, str) else entry)}
+
+    if made in names(auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()):
+        return "classifier"
+    return "clip" if made in names(auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES.values()) else None
+
+
 def read_config(folder: Path) -> Any:
     """The checkpoint's configuration, checked to be a decoder that looks at images.
 
@@ -138,7 +162,8 @@ def read_config(folder: Path) -> Any:
     if kind not in LOOKING:
         raise TeacherError(
             f"{folder} is a {kind} model, which looks at no images: a teacher has to. "
-            f"Expected an image-text-to-text model, such as {', '.join(FAMILIES)}."
+            f"Expected an image-text-to-text model, such as {', '.join(FAMILIES)}, an image classifier "
+            "(…ForImageClassification) or a CLIP-like model."
         )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

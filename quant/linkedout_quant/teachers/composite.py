@@ -14,12 +14,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from linkedout_quant.teachers.base import TeacherError, TeacherFeatures
+from linkedout_quant.pixels import area_weights
+from linkedout_quant.teachers.base import TeacherError, TeacherFeatures, square
 from linkedout_quant.teachers.mobilenet import SIDE, MobileNet
-from linkedout_quant.teachers.sentences import embed_sentences
+from linkedout_quant.teachers.sentences import add_titles, embed_sentences
 
 MIDDLE_GRID, LAST_GRID, LAST_WIDTH = 7, 4, 256
 NAMING_TEMPERATURE, CLASS_TEMPERATURE = 2.0, 4.0
@@ -41,6 +41,8 @@ class CompositeTeacher:
     name = "composite (MobileNetV2 + all-MiniLM-L6-v2)"
     layer_names: tuple[str, ...] = ("block 12", "last convolution")
     single_threaded = True
+    classes = 1000
+    """Of ImageNet, behind the background."""
 
     def __init__(self, data: Path, threads: int = 1) -> None:
         model, labels = next(iter(sorted((data / "teacher").glob("*.tflite"))), None), data / "teacher"
@@ -64,35 +66,22 @@ class CompositeTeacher:
         """See `linkedout_quant.teachers.base.Teacher.look`; features of a clip are the mean over its frames."""
         middle, last, pooled, logits = [], [], [], []
         for clip in clips:
-            frames = [self.sight(_square(frame)) for frame in clip]
+            frames = [self.sight(square(frame, SIDE)) for frame in clip]
             middle.append(np.mean([pool_cells(f.middle, MIDDLE_GRID) for f in frames], 0))
             last.append(np.mean([pool_cells(f.last, LAST_GRID) @ self._axes for f in frames], 0))
             pooled.append(np.mean([f.pooled for f in frames], 0))
             logits.append(np.mean([f.logits for f in frames], 0))
         said = np.stack(logits)
         named = softmax(said / NAMING_TEMPERATURE) @ self._class_names
-        for i, title in enumerate(titles or ()):
-            if title:
-                # A title is surer of what is shown than a thousand classes that may lack it.
-                named[i] = 0.5 * named[i] + 0.5 * np.linalg.norm(named[i]) * embed_sentences([title])[0]
+        add_titles(named, titles)
         classes = np.sqrt(softmax(said / CLASS_TEMPERATURE)) - np.sqrt(1 / said.shape[1])
         language = np.concatenate([named, CLASS_SHARE * classes], 1)
         return TeacherFeatures((np.stack(middle), np.stack(last)), np.stack(pooled), language.astype(np.float32))
 
 
-def _square(frame: np.ndarray) -> np.ndarray:
-    """A frame of any size as uint8 [224, 224, 3], squashed as the device's decoders do."""
-    if frame.shape[:2] == (SIDE, SIDE):
-        return np.ascontiguousarray(frame)
-    shrinks = min(frame.shape[:2]) > SIDE
-    return cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
 def pool_cells(grid: np.ndarray, side: int) -> np.ndarray:
     """Adaptive average pooling: float32 [h, h, W] → [side², W]."""
-    edges, cells = np.linspace(0, len(grid), side + 1), np.arange(len(grid))
-    overlap = np.clip(np.minimum(edges[1:, None], cells + 1) - np.maximum(edges[:-1, None], cells), 0, None)
-    pool = (overlap / overlap.sum(1, keepdims=True)).astype(np.float32)
+    pool = area_weights(len(grid), side)
     return np.einsum("ay,bx,yxc->abc", pool, pool, grid, optimize=True).reshape(side * side, -1)
 
 

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from linkedout_edge.errors import ArgumentError, unknown
-from linkedout_quant.teachers.base import TeacherError, TeacherFeatures
+from linkedout_quant.teachers.base import TeacherError, TeacherFeatures, check_clips
 from linkedout_quant.teachers.checkpoint import digest, locate, read_config, require
 from linkedout_quant.teachers.processor import ClipProcessor, FramesAs
 
@@ -78,10 +78,7 @@ class HuggingFaceTeacher:
         grid: int = 4,
         frames_as: FramesAs | None = None,
     ) -> None:
-        if load_in is not None and load_in not in LOAD_IN:
-            raise ArgumentError(unknown("load_in", load_in, LOAD_IN))
-        if dtype is not None and dtype not in DTYPES:
-            raise ArgumentError(unknown("dtype", dtype, DTYPES))
+        check_options(load_in, dtype)
         if batch < 1 or grid < 1:
             raise ArgumentError(f"batch and grid are at least 1, got batch={batch}, grid={grid}")
         require("torch", "transformers", "accelerate", "PIL", purpose="a Hugging Face teacher")
@@ -126,7 +123,7 @@ class HuggingFaceTeacher:
         """
         if titles is None:
             titles = [None] * len(clips)
-        _check(clips, titles)
+        check_clips(clips, titles)
         # Clips of one length together: processors stack a batch's frames.
         order = sorted(range(len(clips)), key=lambda i: len(clips[i]))
         rows: list[tuple[np.ndarray, ...]] = []
@@ -203,6 +200,18 @@ class HuggingFaceTeacher:
         warnings.warn(f"{self.name}: out of memory at {clips} clips, going on with {self.batch}", stacklevel=3)
 
 
+def check_options(load_in: str | None, dtype: str | None) -> None:
+    """Check how weights are to be loaded.
+
+    Raises:
+        ArgumentError: There is no such way.
+    """
+    if load_in is not None and load_in not in LOAD_IN:
+        raise ArgumentError(unknown("load_in", load_in, LOAD_IN))
+    if dtype is not None and dtype not in DTYPES:
+        raise ArgumentError(unknown("dtype", dtype, DTYPES))
+
+
 def choose_layers(layers: Sequence[int] | None, blocks: int, model: str) -> tuple[int, ...]:
     """Indices of hidden states, shallow first, without repetition.
 
@@ -242,9 +251,23 @@ def load_net(
     Raises:
         TeacherError: The weights are damaged or incomplete, or memory does not suffice.
     """
+    from transformers import AutoModelForImageTextToText
+
+    return load_checkpoint(AutoModelForImageTextToText, folder, load_in, dtype, device, attention=attention).base_model
+
+
+def load_checkpoint(
+    auto: Any,
+    folder: Path,
+    load_in: LoadIn | None,
+    dtype: str | None,
+    device: str | None,
+    *,
+    attention: str | None = None,
+) -> Any:
+    """The frozen model of a checkpoint folder, by one of the library's ``AutoModel`` classes; else as `load_net`."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
 
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -254,7 +277,7 @@ def load_net(
     if load_in:
         options["quantization_config"] = _bitsandbytes(load_in, getattr(torch, dtype) if dtype else None)
     try:
-        model, report = AutoModelForImageTextToText.from_pretrained(
+        model, report = auto.from_pretrained(
             folder,
             local_files_only=True,
             trust_remote_code=False,
@@ -276,7 +299,7 @@ def load_net(
             f"the weights of {folder} lack {len(missing)} tensors of its architecture, such as {missing[0]}: "
             "copy the checkpoint again, or install the version of transformers that it was saved with"
         )
-    return model.base_model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def _bitsandbytes(load_in: LoadIn, compute: torch.dtype | None) -> Any:
@@ -293,18 +316,3 @@ def _out_of_memory(error: Exception) -> bool:
     from accelerate.utils.memory import should_reduce_batch_size
 
     return isinstance(error, MemoryError) or should_reduce_batch_size(error)
-
-
-def _check(clips: Sequence[np.ndarray], titles: Sequence[str | None]) -> None:
-    if not len(clips):
-        raise TeacherError("there are no clips to look at: pass at least one")
-    if len(titles) != len(clips):
-        raise TeacherError(f"{len(titles)} titles for {len(clips)} clips: expected one each, None where there is none")
-    for i, clip in enumerate(clips):
-        shape = getattr(clip, "shape", None)
-        fits = isinstance(clip, np.ndarray) and clip.ndim == 4 and clip.shape[-1] == 3 and clip.size
-        if not fits or clip.dtype != np.uint8:
-            raise TeacherError(
-                f"clip {i} is {type(clip).__name__} {getattr(clip, 'dtype', '')} {shape}: "
-                "expected uint8 [F, H, W, 3] RGB"
-            )
