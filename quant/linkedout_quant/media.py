@@ -1,4 +1,4 @@
-"""What there is to learn from: videos and photos of folders and index files, with their captions."""
+"""What there is to learn from: videos and photos of folders, photo shards and index files, with their captions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from linkedout_edge.decode import DEFAULT_LIMITS, get_decoder
 from linkedout_edge.errors import ArgumentError, LinkedOutError
 from linkedout_quant.progress import track
+from linkedout_quant.shards import PATTERN, SUFFIX, DamagedShardError, list_shard, load_photo, shard_of
 
 log = logging.getLogger(__name__)
 
@@ -59,36 +60,51 @@ class Skipped:
 
 
 def find_media(sources: Iterable[Path], *, split: str | None = None, collection: str = "") -> list[Media]:
-    """Media of folders and index files, each once, in a fixed order.
+    """Media of folders, photo shards and index files, each once, in a fixed order.
 
     Args:
-        sources: folders, searched with their subfolders, and CSV files. An index has a column ``video``, ``image``,
+        sources: folders, searched with their subfolders, photo shards (`linkedout_quant.shards`) and CSV files. A shard
+            that is damaged is one item, which `load_frames` skips by name. An index has a column ``video``, ``image``,
             ``path`` or ``file`` (relative to the index, or the name of a file somewhere below its folder), and may have
             ``caption``, ``title`` or ``label`` (several rows of one file are several captions) and ``split``.
         split: take only the rows of an index that have this value in ``split``; rows without one are taken.
-        collection: what they are counted to.
+        collection: what they are counted to; photos of a shard are counted to their group.
 
     Raises:
         ArgumentError: a source is missing, an index lacks its columns or names files that do not exist, or nothing is
             found.
     """
     found: dict[Path, list[str]] = {}
+    groups: dict[Path, str] = {}
     for source in sources:
         if source.is_dir():
             for path in sorted(p for p in source.rglob("*") if p.suffix.lower() in STILLS | VIDEOS):
                 found.setdefault(path, [])
+            for shard in sorted(source.rglob(PATTERN)):
+                groups.update(_in_shard(shard))
+        elif source.is_file() and source.suffix == SUFFIX:
+            groups.update(_in_shard(source))
         elif source.is_file() and source.suffix.lower() == ".csv":
             for path, text in _captions(source, split):
                 found.setdefault(path, []).extend([text] if text else [])
         else:
             raise ArgumentError(
-                f"{source} is neither a folder nor a .csv index: give a folder of videos, or an index of them"
+                f"{source} is neither a folder nor a .csv index nor a .npz shard: give a folder of videos, or an index"
             )
-    if not found:
+    if not found and not groups:
         raise ArgumentError(
             "no videos or photos found: expected files that end in " + ", ".join(sorted(VIDEOS | STILLS))
         )
-    return [Media(path, tuple(dict.fromkeys(texts)), collection) for path, texts in found.items()]
+    files = [Media(path, tuple(dict.fromkeys(texts)), collection) for path, texts in found.items()]
+    return files + [Media(path, (), group or collection) for path, group in groups.items()]
+
+
+def _in_shard(shard: Path) -> dict[Path, str]:
+    """Path and group of each photo in a shard; of a damaged one, the shard itself."""
+    try:
+        return dict(list_shard(shard))
+    except DamagedShardError:
+        return {shard: ""}
 
 
 def new_media(found: Iterable[Media], known: Iterable[Media]) -> list[Media]:
@@ -173,13 +189,25 @@ def load_frames(media: Sequence[Media], frames: int, size: int) -> tuple[list[Me
     arrays: list[np.ndarray] = []
     skipped: list[Skipped] = []
     decode = get_decoder()
+    damaged: set[Path] = set()
     for item in track(media, "reading photos and videos"):
+        shard = shard_of(item.path)
+        if shard in damaged:
+            continue
         try:
-            arrays.append(
-                load_still(item.path)[None] if item.still else decode(item.path, frames, size, DEFAULT_LIMITS)
-            )
+            if shard is not None:
+                arrays.append(load_photo(item.path)[None])
+            else:
+                arrays.append(
+                    load_still(item.path)[None] if item.still else decode(item.path, frames, size, DEFAULT_LIMITS)
+                )
             good.append(item)
-        except (LinkedOutError, OSError) as e:  # noqa: PERF203 - one bad file must not end the rest
+        except DamagedShardError as e:  # told once, and not for each of its thousands of photos
+            assert shard is not None
+            damaged.add(shard)
+            skipped.append(Skipped(shard, str(e)))
+            log.warning("skipped: %s", e)
+        except (LinkedOutError, OSError) as e:
             skipped.append(Skipped(item.path, str(e)))
             log.warning("skipped: %s", e)
     if not good:
