@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from linkedout_edge import Recommender
+from linkedout_edge import Recommender, taste
 
 # PyAV loads these with its first stream. Some tests hide PyAV, and a stream must not be the first there.
 with contextlib.suppress(ImportError):
@@ -73,6 +73,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         writer.release()
         paths.append(path)
     return paths
+
+
+@pytest.fixture
+def fixed_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The average video is the bundle's, whatever is stored: scores can be compared while the store changes."""
+    monkeypatch.setattr(taste, "PRIOR_VIDEOS", 1e12)
 
 
 @pytest.fixture
