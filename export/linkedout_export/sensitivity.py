@@ -37,7 +37,7 @@ class Int8Choice:
     cosine: float
 
 
-def tokens_of(run: Callable[[Feeds], Sequence[np.ndarray]], feeds: list[Feeds]) -> Tokens:
+def tokens_of(run: Callable[[Feeds], Sequence[np.ndarray]], feeds: Sequence[Feeds]) -> Tokens:
     """Dequantised layer tokens float32 [clips, L, M·D]. `run` gives tokens and scales."""
     values = [tokens * scales[..., None] for tokens, scales in map(run, feeds)]
     return np.concatenate([v.reshape(*v.shape[:2], -1) for v in values])
