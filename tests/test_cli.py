@@ -124,7 +124,39 @@ def test_rank_names_videos_as_the_history_does(
 
 def test_rank_takes_folders(tiny_bundle: Path, clips: list[Path]):
     found = result("rank", "--bundle", tiny_bundle, "--history", clips[0], "--candidates", clips[0].parent)
+    assert sorted(r["id"] for r in found["ranked"]) == sorted(map(str, clips[1:]))  # without what was watched
+    found = result(
+        "rank", "--bundle", tiny_bundle, "--history", clips[0], "--candidates", clips[0].parent, "--include-watched"
+    )
     assert sorted(r["id"] for r in found["ranked"]) == sorted(map(str, clips))
+
+
+def test_rank_takes_the_options_of_the_api(tiny_bundle: Path, clips: list[Path], tmp_path: Path):
+    copy = shutil.copy(clips[1], tmp_path / "copy.mp4")
+    given = ("rank", "--bundle", tiny_bundle, "--history", clips[0], "--candidates", *clips[1:], copy)
+    assert len(result(*given)["ranked"]) == 6
+    assert len(result(*given, "--fold-duplicates")["ranked"]) < 6
+    explored = result(*given, "--explore", 0.5, "--explain")["ranked"]
+    assert any(r["explanation"]["explored"] for r in explored)
+    assert not any(r["explanation"]["explored"] for r in result(*given, "--explain")["ranked"])
+    with Recommender.load(tiny_bundle) as rec:
+        ids = [str(c) for c in [*clips[1:], copy]]
+        assert [r["id"] for r in result(*given, "--diversity", 0.9)["ranked"]] == rec.rank(
+            [str(clips[0])], ids, diversity=0.9
+        ).ids
+    late = result(*given, "--deadline", 0)
+    assert {r["source"] for r in late["ranked"]} == {"pending"}
+    assert [(f["role"], f["code"]) for f in late["failed"]] == [("history", "pending")]
+
+
+def test_a_history_of_which_nothing_is_usable_is_an_error(tiny_bundle: Path, clips: list[Path], tmp_path: Path):
+    given = ("rank", "--bundle", tiny_bundle, "--history", tmp_path / "a.mp4", tmp_path / "b.mp4", "--candidates")
+    done = run(*given, *clips)
+    assert done.exit_code == 1
+    assert "None of the 2 watched videos can be used" in done.stderr
+    assert "a.mp4" in done.stdout
+    assert clips[0].name not in done.stdout
+    assert [f["role"] for f in result(*given, clips[0], code=1)["failed"]] == ["history", "history"]
 
 
 def test_rank_shows_a_table_with_reasons(tiny_bundle: Path, clips: list[Path], tmp_path: Path):
@@ -165,11 +197,11 @@ def test_rank_top_k(tiny_bundle: Path, clips: list[Path]):
     assert len(result("rank", "--bundle", tiny_bundle, *args)["ranked"]) == 2
 
 
-def test_without_history_the_order_stays(tiny_bundle: Path, clips: list[Path]):
+def test_without_history_it_is_a_cold_start(tiny_bundle: Path, clips: list[Path]):
     done = run("rank", "--bundle", tiny_bundle, "--candidates", clips[2], clips[1])
     assert done.exit_code == 0
     assert "Nothing was watched" in done.stderr
-    assert done.stdout.index("clip2") < done.stdout.index("clip1")
+    assert done.stdout.count("cold start") == 2
 
 
 # Errors.
@@ -317,13 +349,13 @@ def test_inspect_a_bundle(tiny_bundle: Path):
 def test_inspect_finds_a_changed_byte(tiny_bundle: Path, tmp_path: Path):
     copy = tmp_path / "copy"
     shutil.copytree(tiny_bundle, copy)
-    graph = copy / "onnx" / "fp32" / "user.onnx"
+    graph = copy / "onnx" / "fp32" / "encoder.onnx"
     data = bytearray(graph.read_bytes())
     data[100] ^= 1
     graph.write_bytes(data)
     found = result("inspect", copy, code=1)
     assert not found["verified"]
-    assert "user.onnx was changed" in found["problems"][0]
+    assert "encoder.onnx was changed" in found["problems"][0]
     assert run("inspect", copy).exit_code == 1
 
 

@@ -115,7 +115,7 @@ def test_a_damaged_zipapp_is_a_damaged_bundle(tmp_path: Path) -> None:
     with pytest.raises(errors.BundleCorruptError, match="more than 10 bytes"):
         source.read("manifest.json", 10)
     with pytest.raises(errors.BundleCorruptError, match="cannot be read from the archive"):
-        source.read("onnx/int8/user.onnx", 10)
+        source.read("onnx/int8/encoder.onnx", 10)
 
 
 @needs_bundle
