@@ -11,7 +11,6 @@ L     tapped layers of the video LLM (`taps`)
 M     layer tokens per tapped layer (`tokens_per_layer`)
 D     width of a layer token (`token_width`)
 N     events in the history
-E     features of an event (`EVENT_FEATURES`)
 C     candidates
 ====  =======================================================================
 """
@@ -19,13 +18,6 @@ C     candidates
 from __future__ import annotations
 
 import msgspec
-
-EVENT_FEATURES = ("watched", "liked", "disliked", "age_known", "log_age", "log_position")
-"""The E event features, in the order of the user graph's ``events`` input.
-
-watched: fraction in [0, 1]. liked, disliked: 0 or 1. age_known: 0 or 1. log_age: ln(1 + age in hours) / 10, 0 where
-unknown. log_position: ln(1 + position) / 5, the latest event at position 0.
-"""
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +42,6 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Tapped hidden states: 0 is the LM's input, i the output of its i-th block."""
     tokens_per_layer: int = 2
     token_width: int = 64
-    user_width: int = 64
 
     @property
     def layers(self) -> int:
@@ -80,5 +71,4 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
             taps=(0, 2, 3),
             tokens_per_layer=2,
             token_width=16,
-            user_width=16,
         )
