@@ -41,13 +41,13 @@ def encode(rec: Recommender, videos: list[Video]) -> None:
 
 
 def stored_values(rec: Recommender, ids: list[str]) -> np.ndarray:
-    """Stored layer tokens of videos, float64 [len(ids), L, M·D]."""
+    """Stored layer tokens of videos, float32 [len(ids), L, M·D]."""
     rows = rec.store.gather(rec.store.rows(ids))
     return dequantise(rows.tokens, rows.scales)
 
 
 def stored_vectors(rec: Recommender, ids: list[str]) -> np.ndarray:
-    """The same, flattened: float64 [len(ids), L·M·D]."""
+    """The same, flattened: float32 [len(ids), L·M·D]."""
     return stored_values(rec, ids).reshape(len(ids), -1)
 
 
