@@ -28,14 +28,15 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     "--teacher",
     "teacher_name",
     required=True,
-    help="composite (offline, needs --data), a Hugging Face video LLM by name or folder, or none: micro-videos alone.",
+    help="composite or efficientnet-lite0, 1, 2 (offline, with --data); a Hugging Face video LLM, image classifier or "
+    "CLIP-like model by name or folder; several that name ImageNet's classes joined by +; or none: micro-videos alone.",
 )
 @click.option(
     "--videos",
     "sources",
     multiple=True,
     type=click.Path(exists=True, path_type=Path),
-    help="Folder of videos and photos, or a .csv index of them with captions; may be given several times.",
+    help="Folder of videos, photos and photo shards, a shard, or a .csv index with captions; several times if need be.",
 )
 @click.option(
     "--also",
@@ -47,7 +48,8 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder with teacher/ for the composite teacher and, where --videos is not given, images/*.csv.",
+    help="Folder with teacher/ or photos/class_names.npy for teachers that name classes and, where --videos is not "
+    "given, images/*.csv.",
 )
 @click.option(
     "--texts", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="More captions for the LM, .csv."
@@ -59,7 +61,10 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     help="Run folder; an interrupted run goes on.",
 )
 @click.option(
-    "--recipe", default="base", show_default=True, help="base, refine, finish, clean, smoke, or the path of a .yaml."
+    "--recipe",
+    default="base",
+    show_default=True,
+    help="base, wide, refine, finish, clean, smoke, or the path of a .yaml.",
 )
 @click.option(
     "--cache",
@@ -98,7 +103,22 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     "--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes."
 )
 @click.option("--dtype", default=None, help="Precision of the teacher's weights, as float16.")
-@click.option("--device", default=None, help="Where the teacher runs, as cuda:0.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to train."
+)
+@click.option(
+    "--crops",
+    type=click.Choice(["auto", "live", "cached"]),
+    default="auto",
+    show_default=True,
+    help="Make crops where training happens, each seen once, or cut them on the CPU and keep them on disk. auto: live "
+    "on a GPU with a teacher that can, else cached.",
+)
+@click.option(
+    "--teacher-device",
+    default=None,
+    help="Where a Hugging Face teacher runs, as cuda:1, or auto: spread over all. [default: where training does]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def distill(
     teacher_name: str,
@@ -118,7 +138,9 @@ def distill(
     sources_text: str | None,
     load_in: str | None,
     dtype: str | None,
-    device: str | None,
+    device: str,
+    crops: str,
+    teacher_device: str | None,
     as_json: bool,
 ) -> None:
     """Distil a teacher into a student: crops, tower, language, clips.
@@ -130,8 +152,10 @@ def distill(
     from linkedout_quant.media import find_media, new_media
     from linkedout_quant.recipes import load_recipe
     from linkedout_quant.teachers import load_teacher
+    from linkedout_quant.training.loop import new_accelerator
 
     plan = load_recipe(recipe)
+    accelerator = new_accelerator(device)  # says what is wrong with it before minutes of reading
     teacher, media = None, []
     if teacher_name == "none":
         if sources or also:
@@ -152,7 +176,7 @@ def distill(
             prompt=prompt,
             load_in=load_in,  # type: ignore[arg-type]  # click has checked it
             dtype=dtype,
-            device=device,
+            device=teacher_device or ("cpu" if accelerator.device.type == "cpu" else None),
         )
     if texts is None and data is not None and (data / "images" / "captions_text_only.csv").exists():
         texts = data / "images" / "captions_text_only.csv"
@@ -168,6 +192,8 @@ def distill(
         start=start,
         first=first,
         until=until,
+        live=None if crops == "auto" else crops == "live",
+        accelerator=accelerator,
     )
     if not done.told_here:  # one of several processes, and not the first
         return

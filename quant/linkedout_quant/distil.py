@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ from linkedout_quant.model import Student
 from linkedout_quant.progress import track
 from linkedout_quant.recipes import Recipe
 from linkedout_quant.teachers import CachedTeacher, Teacher, TeacherFeatures
+from linkedout_quant.teachers.images import ImageTeacher
 from linkedout_quant.teachers.sentences import embed_sentences
 from linkedout_quant.tokenizer import from_portable, portable, train_tokenizer
 from linkedout_quant.training.clips import RealVideos, Views, train_clips
-from linkedout_quant.training.crops import CropCache, cache_key, default_workers, write_shards
+from linkedout_quant.training.crops import CropCache, CropSource, cache_key, default_workers, write_shards
 from linkedout_quant.training.language import train_language
+from linkedout_quant.training.live import HostCrops, LiveCrops, choose_live
 from linkedout_quant.training.loop import TrainingError, new_accelerator
 from linkedout_quant.training.tower import train_tower
 
@@ -102,6 +105,7 @@ def distil(
     start: Path | None = None,
     first: str | None = None,
     until: str = STAGES[-1],
+    live: bool | None = None,
     accelerator: Accelerator | None = None,
 ) -> Distilled:
     """Train a student; a run that was interrupted goes on where it stopped.
@@ -120,11 +124,13 @@ def distil(
             tower is kept. A stage that is left out leaves its part as it is, and a student that is gone on from knows
             its language already.
         until: one of `STAGES`, the last to run.
+        live: whether crops are made where training happens instead of being kept on disk; None: on a GPU, with a
+            teacher that can (`linkedout_quant.training.live`).
         accelerator: where to train; by default as `linkedout_quant.training.loop.new_accelerator`.
 
     Raises:
-        ArgumentError: none of the media is usable, `start` holds no finished student of the recipe's shape, or there is
-            none that `first` could go on from.
+        ArgumentError: none of the media is usable, `start` holds no finished student of the recipe's shape, there is
+            none that `first` could go on from, or the teacher cannot look at live crops.
         TrainingError: the run folder is of another recipe, teacher or set of media; or see
             `linkedout_quant.training.loop.train_stage`.
     """
@@ -135,8 +141,10 @@ def distil(
     config = recipe.model
     run.mkdir(parents=True, exist_ok=True)
     material = Material.load(media, config) if teacher is not None else Material([], [], [])
+    live = teacher is not None and choose_live(teacher, accelerator.device, live)
     if accelerator.is_main_process:
-        _remember(run, recipe, teacher, material, sources, f"{start.name}, from {stages[0]}" if start else None)
+        begin = f"{start.name}, from {stages[0]}" if start else None
+        _remember(run, recipe, teacher, material, sources, begin, live)
     done = Distilled(run, None, material.skipped, accelerator.is_main_process)
     captions = [text for item in material.media if not item.held_back for text in item.captions]
     begun = _begun(start, run, config) if start is not None else None
@@ -145,15 +153,18 @@ def distil(
         tokenizer = _tokenizer(run, config, sentences)
     cache = cache or run / "cache"
     collections = material.images()
-    folders = _crop_folders(cache, collections, recipe, teacher, accelerator) if teacher is not None else []
-    accelerator.wait_for_everyone()
-    crops = CropCache(folders, [len(images) for images, _ in collections]) if folders else None
+    weights = [recipe.crops.weight(name) for name in dict.fromkeys(item.collection for item in material.media)]
+    crops: CropSource | None = None
+    if teacher is not None:
+        crops = _crops(cache, collections, weights, recipe, teacher, accelerator, live)
     torch.manual_seed(recipe.tower.seed)
     student = begun or new_student(config, tokenizer)
     if "tower" in stages and crops is not None:
         train_tower(run, crops, config, recipe.tower, student.encoder.tower, accelerator)
     if "language" in stages and begun is None:
         train_language(run, config, recipe.language, tokenizer, student.encoder.lm, sentences, accelerator)
+    if isinstance(crops, LiveCrops):
+        crops = HostCrops(crops)  # what follows renders and films on the host
     if "clips" in stages:
         owners = [i for _, places in collections for i in places]
         views = _views(cache, crops, material, owners, teacher) if teacher is not None and crops is not None else None
@@ -174,22 +185,40 @@ def distil(
     return done
 
 
-def _crop_folders(
+def _crops(
     cache: Path,
     collections: Sequence[tuple[list[np.ndarray], list[int]]],
+    weights: Sequence[float],
     recipe: Recipe,
     teacher: Teacher,
     accelerator: Accelerator,
-) -> list[Path]:
-    """Where the crops of each collection lie, which the main process has cut and shown to the teacher."""
+    live: bool,
+) -> CropSource:
+    """Crops that are made where training happens, or those that the main process has cut and shown to the teacher."""
+    if sum(weights) <= 0:
+        raise ArgumentError("crops.weights of the recipe leaves out all collections at hand: give one more than 0")
+    if isinstance(teacher, ImageTeacher):
+        teacher.to(accelerator.device)
+    if live:
+        assert isinstance(teacher, ImageTeacher)  # as choose_live has seen to
+        return LiveCrops(
+            teacher,
+            [images for images, _ in collections],
+            weights,
+            side=recipe.crops.side,
+            frame_size=recipe.model.frame_size,
+            device=accelerator.device,
+            bfloat16=accelerator.mixed_precision == "bf16",
+        )
     count, size = recipe.crops.count, recipe.model.frame_size
     folders = []
-    for images, _ in collections:
+    for (images, _), weight in zip(collections, weights, strict=True):
         folders.append(cache / f"crops-{cache_key(teacher, images, count, size)}")
         if accelerator.is_main_process:
-            shards = -(-recipe.crops.shards // len(collections))
+            shards = math.ceil(round(recipe.crops.shards * weight / sum(weights), 6))
             write_shards(teacher, images, folders[-1], shards, count, size, default_workers(teacher))
-    return folders
+    accelerator.wait_for_everyone()
+    return CropCache(folders, [len(images) for images, _ in collections])
 
 
 def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
@@ -206,7 +235,7 @@ def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
 
 
 def _remember(
-    run: Path, recipe: Recipe, teacher: Teacher | None, material: Material, sources: str, start: str | None
+    run: Path, recipe: Recipe, teacher: Teacher | None, material: Material, sources: str, start: str | None, live: bool
 ) -> None:
     """Write what decides the run; refuse to go on with anything else."""
     listing = hashlib.sha256(repr([(m.path.name, m.captions) for m in material.media]).encode()).hexdigest()
@@ -215,6 +244,7 @@ def _remember(
         "teacher": teacher.name if teacher else None,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
         "start": start,
+        "crops": "live" if live else "cached",
         "media": len(material.media),
         "sources": sources,
         "media_listing": listing,
@@ -223,7 +253,7 @@ def _remember(
     now = json.loads(json.dumps(now))
     target = run / "run.json"
     if target.exists():
-        before = json.loads(target.read_text(encoding="utf-8"))
+        before = {"crops": "cached"} | json.loads(target.read_text(encoding="utf-8"))
         changed = _differences(before, now)
         if changed:
             raise TrainingError(
@@ -271,7 +301,7 @@ def _looked(
     )
 
 
-def _views(cache: Path, crops: CropCache, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
+def _views(cache: Path, crops: CropSource, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
     """What the clips stage draws from; owners: the item of each picture that crops were cut from."""
     texts = [material.media[i].captions for i in owners]
     sentences = None

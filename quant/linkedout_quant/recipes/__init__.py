@@ -11,14 +11,23 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, unknown
 from linkedout_quant.training.loop import StageRecipe
 
-NAMES = ("base", "refine", "finish", "clean", "smoke")
+NAMES = ("base", "wide", "refine", "finish", "clean", "smoke")
 
 
 class Crops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many augmented crops the teacher looks at: `shards` files of `count` crops."""
+    """How many augmented crops the teacher looks at, and of which photos."""
 
     shards: int = 100
+    """Files of `count` crops that are kept on disk. Live ones are not: the tower's steps say how many there are."""
     count: int = 2000
+    side: int = 176
+    """Photos lie as squares of this side in the memory of the device that trains, where crops are made live."""
+    weights: dict[str, float] = {}
+    """How often a collection of photos is drawn, beside others that have 1; 0: never. Shards name collections."""
+
+    def weight(self, collection: str) -> float:
+        """Of a collection, by name."""
+        return self.weights.get(collection, 1.0)
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -67,8 +67,9 @@ def load_teacher(
         given: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
         return join([load_teacher(part, batch=batch, data=data, **given) for part in name.split("+")])
     if name in OWN and not Path(name).is_dir():
-        moves = () if name == COMPOSITE else ("device",)
-        if contradicting := [k for k, v in options.items() if v is not None and k not in moves]:
+        if name != COMPOSITE or device == "cpu":  # LiteRT computes there anyhow
+            options.pop("device")
+        if contradicting := [k for k, v in options.items() if v is not None]:
             raise ArgumentError(
                 f"the teacher {name} has no {' or '.join(contradicting)}: leave it out, or name a checkpoint"
             )

@@ -36,7 +36,7 @@ from linkedout_quant.master import PROMPTS, prompt_ids
 from linkedout_quant.model.student import VideoEncoder
 from linkedout_quant.teachers.base import TeacherFeatures
 from linkedout_quant.teachers.sentences import WIDTH as SENTENCE_WIDTH
-from linkedout_quant.training.crops import CropCache
+from linkedout_quant.training.crops import CropSource
 from linkedout_quant.training.language import title_tokens
 from linkedout_quant.training.loop import StageRecipe, train_stage
 from linkedout_quant.training.losses import alignment_loss, centre_loss, feature_loss, relational_loss
@@ -152,7 +152,7 @@ class RealVideos:
 class Views:
     """Where views of photos and real videos come from."""
 
-    crops: CropCache
+    crops: CropSource
     captions: Sequence[Sequence[str]]
     """Of each photo that `CropBatch.sources` counts."""
     sentences: Sequence[np.ndarray] | None

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -142,6 +143,31 @@ class CropBatch:
         )
 
 
+class CropSource(Protocol):
+    """Where batches of crops come from: a `CropCache`, or `linkedout_quant.training.live.LiveCrops`."""
+
+    @property
+    def layers(self) -> int:
+        """How many layers the teacher shows."""
+        ...
+
+    def width(self, name: str) -> int:
+        """Last dimension of a feature."""
+        ...
+
+    def layer_shape(self, layer: int) -> tuple[int, int]:
+        """Tokens and width of a layer."""
+        ...
+
+    def standardised(self, name: str, value: np.ndarray) -> np.ndarray:
+        """A feature [..., W] as batches have it, float32."""
+        ...
+
+    def batch(self, seed: int, step: int, count: int, size: int | None = None, stride: int = 1) -> CropBatch:
+        """The batch of a step, whatever came before; see `CropCache.batch`."""
+        ...
+
+
 class CropCache:
     """Random batches of all shards of one or several folders, the next one read while the current one trains.
 
@@ -175,6 +201,11 @@ class CropCache:
     def width(self, name: str) -> int:
         """Last dimension of a feature."""
         return int(self.shards[0][name].shape[-1])
+
+    def layer_shape(self, layer: int) -> tuple[int, int]:
+        """Tokens and width of a layer."""
+        tokens, width = self.shards[0][f"layer{layer}"].shape[1:]
+        return tokens, width
 
     def standardised(self, name: str, value: np.ndarray) -> np.ndarray:
         """A feature [..., W] as batches have it, float32."""

@@ -15,7 +15,7 @@ def plot_metrics(log: Path, out: Path) -> None:
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     if not rows:
         return
-    terms = [k for k in rows[-1] if k not in ("step", "seconds", "lr", "batch")]
+    terms = [k for k in rows[-1] if k not in ("step", "seconds", "lr", "batch", "per_second")]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for term in terms:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.tower import VisionTower
-from linkedout_quant.training.crops import CropBatch, CropCache
+from linkedout_quant.training.crops import CropBatch, CropSource
 from linkedout_quant.training.loop import StageRecipe, train_stage
 from linkedout_quant.training.losses import feature_loss, relational_loss
 
@@ -81,7 +81,7 @@ def crop_size(config: ModelConfig, progress: float) -> int:
 
 def train_tower(
     run: Path,
-    crops: CropCache,
+    crops: CropSource,
     config: ModelConfig,
     recipe: StageRecipe,
     tower: VisionTower,
@@ -92,7 +92,7 @@ def train_tower(
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     heads = TeacherHeads(
         config,
-        [crops.shards[0][f"layer{i}"].shape[1:] for i in range(crops.layers)],
+        [crops.layer_shape(i) for i in range(crops.layers)],
         crops.width("pooled"),
         crops.width("language"),
     )
@@ -105,4 +105,4 @@ def train_tower(
         with accelerator.autocast():
             return tower_losses(heads, tower, drawn)
 
-    train_stage(run, recipe, modules, losses, accelerator=accelerator)
+    train_stage(run, recipe, modules, losses, unit="images", accelerator=accelerator)
