@@ -48,10 +48,9 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
 
 
 def _cosines(user: Taste, events: Events) -> Floats:
-    rows = user.rows(user.seen[events])
-    gram = (rows @ rows.T).astype(np.float64)
-    length = np.sqrt(np.maximum(np.diag(gram), 1e-12))
-    return np.asarray(gram / length[:, None] / length)
+    products = user.kernel[np.ix_(events, events)]
+    length = np.sqrt(np.maximum(np.diag(products), 1e-12))
+    return np.asarray(products / length[:, None] / length)
 
 
 def take_turns(user: Taste, groups: tuple[Events, ...], values: Singles, scores: Floats) -> NDArray[np.int64]:

@@ -256,7 +256,7 @@ class Recommender(OneProcess):
 
         Args:
             history: Watched videos or `Event`s, oldest first; None is ``rec.history``, ``[]`` a cold start. Only the
-                latest 256 count.
+                latest 192 count.
             candidates: Videos to rank, or a handle from ``rec.store.select``; None is everything in the store that was
                 not watched.
             top_k: Give only so many.

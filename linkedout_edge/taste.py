@@ -31,8 +31,9 @@ NOISE = 1.0
 """How far the watched fraction follows other things than the video, in units of a video's own variance."""
 AGED_DAYS = 365.0
 """An event of this age is twice as noisy as one of today. Unknown age counts as today."""
-MAX_EVENTS = 256
-"""Only the latest so many events count: the time of a fit grows with the cube."""
+MAX_EVENTS = 192
+"""Only the latest so many events count: the time of a fit grows with the cube, and OpenBLAS solves larger systems in
+several threads (see `gram`)."""
 EVIDENCE_EVENTS = 32
 """Only the latest so many events choose between layers, which costs a factorisation for each layer."""
 TEMPER, TEMPER_EVENTS = 4.0, 16.0
@@ -131,7 +132,8 @@ class Taste:
         gates: float64 [L], sums to 1: at which depth the taste lives.
         weights: float64 [N, L], > 0 attracts, < 0 repels.
         seen: float32 [N, L, M·D], the events' centred tokens.
-        covariance: float64 [N, N], of what the events say: kernel and noise.
+        kernel: float64 [N, N], how alike the events' videos are, gates and all.
+        noise: float64 [N], variance of what each event says besides.
     """
 
     space: Space
@@ -140,7 +142,8 @@ class Taste:
     gates: Floats
     weights: Floats
     seen: Singles
-    covariance: Floats
+    kernel: Floats
+    noise: Floats
 
     def __len__(self) -> int:
         """N."""
@@ -174,7 +177,7 @@ class Taste:
         variance = np.square(rows).sum(1, dtype=np.float64)
         if len(self):
             shared = (self.rows(self.seen) @ rows.T).astype(np.float64)  # [N, C]
-            variance -= (shared * np.linalg.solve(self.covariance, shared)).sum(0)
+            variance -= (shared * np.linalg.solve(self.kernel + np.diag(self.noise), shared)).sum(0)
         return np.asarray(self.space.scale * np.sqrt(np.maximum(variance, 0.0)))
 
 
@@ -190,16 +193,36 @@ def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space)
     count, layers, width = values.shape
     seen = np.asarray(values - space.mean.astype(np.float32), np.float32)
     if not count:
-        nothing = np.zeros((0, layers))
-        return Taste(space, np.zeros((layers, width)), np.zeros(layers), space.prior, nothing, seen, np.zeros((0, 0)))
+        none = np.zeros((0, layers))
+        return Taste(
+            space, np.zeros((layers, width)), np.zeros(layers), space.prior, none, seen, np.zeros((0, 0)), variance
+        )
     gates = _gates(seen[-EVIDENCE_EVENTS:], y[-EVIDENCE_EVENTS:], variance[-EVIDENCE_EVENTS:], space)
-    rows = _rows(seen, gates, space)
-    covariance = (rows @ rows.T).astype(np.float64)
-    covariance.flat[:: count + 1] += variance
-    alpha = np.linalg.solve(covariance, y)
+    kernel = gram(_rows(seen, gates, space))
+    alpha = np.linalg.solve(kernel + np.diag(variance), y)
     weights = space.scale * alpha[:, None] * (gates / space.size)
-    query = np.matmul(weights.T[:, None], seen.transpose(1, 0, 2))[:, 0]  # [L, M·D]
-    return Taste(space, query, (query * space.mean).sum(1), gates, weights, seen, covariance)
+    query = np.einsum("nl,nlf->lf", weights, seen)
+    return Taste(space, query, (query * space.mean).sum(1), gates, weights, seen, kernel, variance)
+
+
+BLOCK = 64
+
+
+def gram(rows: Singles) -> Floats:
+    """Inner products float64 [N, N] of rows float32 [N, F].
+
+    In blocks so small that a BLAS stays in one thread: waking others takes longer than the work, and where other
+    programs keep the cores busy a hundred times as long (OpenBLAS waits for its threads by spinning).
+    """
+    count, width = rows.shape
+    parts = [rows[:, start : start + BLOCK] for start in range(0, width, BLOCK)]
+    out = np.empty((count, count))
+    for i in range(0, count, BLOCK):
+        for j in range(0, i + 1, BLOCK):
+            block = sum((p[i : i + BLOCK] @ p[j : j + BLOCK].T for p in parts), np.float32(0))
+            out[i : i + BLOCK, j : j + BLOCK] = block
+            out[j : j + BLOCK, i : i + BLOCK] = np.transpose(block)
+    return out
 
 
 def _rows(centred: Singles, gates: Floats, space: Space) -> Singles:

@@ -78,7 +78,7 @@ def evidence(
     seen = np.array(past, np.float32).reshape(-1, 2, 1) - np.float32(mean)
     w = np.array(weights, np.float64).reshape(-1, 2)
     query = np.einsum("nl,nlf->lf", w, seen)
-    user = Taste(space, query, (query * mean).sum(1), np.array([0.5, 0.5]), w, seen, np.eye(len(w)))
+    user = Taste(space, query, (query * mean).sum(1), np.array([0.5, 0.5]), w, seen, np.eye(len(w)), np.ones(len(w)))
     return Evidence(
         events,
         user,
