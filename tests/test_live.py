@@ -271,6 +271,22 @@ def test_a_run_that_began_live_does_not_go_on_with_kept_crops(tmp_path, photos):
         distil(tmp_path / "run", smoke, teacher=TinyTeacher(), media=media, live=False, until="crops", **at)
 
 
+def test_kept_crops_are_shared_out_by_weight_too(tmp_path, photos):
+    more = tmp_path / "more"
+    more.mkdir()
+    for i, picture in enumerate(pictures(5, 44)):
+        cv2.imwrite(str(more / f"{i}@.png"), picture)
+    media = [*find_media([photos]), *find_media([more], collection="more")]
+    smoke, at = load_recipe("smoke"), {"teacher": TinyTeacher(), "media": media, "live": False, "until": "crops"}
+    crops = msgspec.structs.replace(smoke.crops, shards=4, count=4, weights={"more": 3.0})
+    distil(tmp_path / "run", msgspec.structs.replace(smoke, crops=crops), accelerator=new_accelerator("cpu"), **at)
+    kept = {folder.name: len(list(folder.iterdir())) for folder in (tmp_path / "run" / "cache").glob("crops-*")}
+    assert sorted(kept.values()) == [1, 3]
+    none = msgspec.structs.replace(crops, weights={"": 0.0, "more": 0.0})
+    with pytest.raises(ArgumentError, match="leaves out all collections"):
+        distil(tmp_path / "none", msgspec.structs.replace(smoke, crops=none), **at)
+
+
 def test_when_memory_runs_out_the_batch_halves_and_that_is_said(tmp_path, photos, capsys):
     class Large(TinyTeacher):
         def see(self, images):
