@@ -94,6 +94,7 @@ RECOMMENDER: dict[str, Callable[[Recommender], Any]] = {
     "forget": lambda r: r.forget("a"),
     "warmup": lambda r: r.warmup(),
     "info": lambda r: r.info(),
+    "taste": lambda r: r.taste(),
 }
 HISTORY: dict[str, Callable[[History], Any]] = {
     "add": lambda h: h.add("a"),

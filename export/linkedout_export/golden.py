@@ -63,7 +63,14 @@ CASES: list[tuple[str, list[dict], list[int], list[int]]] = [
         ALL,
     ),
     ("the same video twice", [{"video": 6}, {"video": 6, "watched": 0.4}], [0, 1, 6], ALL),
-    ("cold start: an empty history", [], [3, 1, 2], ALL),
+    ("cold start: an empty history", [], [3, 1, 2, 5, 9, 0], ALL),
+    ("cold start: skips alone", [{"video": 0, "watched": 0.1}], [3, 1, 2, 5, 9], ALL),
+    (
+        "two interests",
+        [{"video": 0}, {"video": 1}, {"video": 0}, {"video": 1, "watched": 0.8}],
+        [2, 3, 4, 5, 6, 7, 8, 9],
+        ALL,
+    ),
     (
         "many events",
         [{"video": i % VIDEOS, "watched": 0.3 + 0.05 * i} for i in range(13)],

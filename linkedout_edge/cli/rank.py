@@ -113,7 +113,7 @@ def rank(
             fold_duplicates=fold_duplicates,
             deadline_ms=deadline,
         )
-        lost = {f.id for f in outcome.failed if f.role == "history"}
+        lost = {f.id for f in outcome.failed if f.role == "history" and f.code != "pending"}
         nothing_watched = bool(events) and lost >= {e.id for e in events}
         if as_json:
             print_json(outcome.to_dict(explain=explain))
