@@ -203,6 +203,22 @@ def test_the_teacher_looks_at_the_very_crops_and_its_features_are_standardised()
     assert (crops.layers, crops.layer_shape(0), crops.width("language")) == (1, (16, 6), 4)
 
 
+def test_what_is_alike_is_what_the_teacher_says_it_is():
+    """Tokens that follow the teacher's language lose nothing, whatever its pooled features are."""
+    config, crops = load_recipe("smoke").model, made(frame_size=32)
+    batch, terms = crops.batch(0, 0, 6), []
+    student = tower.VisionTower(config).eval()
+    for alike in (("language",), ("pooled", "language")):
+        heads = tower.TeacherHeads(config, [(16, 6)], 6, 4, alike)
+        other = replace(batch, pooled=batch.pooled.flip(0))
+        with torch.no_grad():
+            terms.append([float(tower.tower_losses(heads, student, b)["relations"]) for b in (batch, other)])
+    assert crops.alike == ("language",)
+    (same_a, same_b), (a, b) = terms
+    assert same_a == same_b
+    assert a != b
+
+
 def test_collections_are_drawn_by_weight():
     odds = odds_of([2, 4, 0, 1], [1.0, 3.0, 5.0, 0.0])
     np.testing.assert_allclose(odds, [0.125, 0.125, *[0.1875] * 4, 0])

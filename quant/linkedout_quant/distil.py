@@ -26,6 +26,7 @@ from linkedout_quant.model import Student
 from linkedout_quant.progress import track
 from linkedout_quant.recipes import Recipe
 from linkedout_quant.teachers import CachedTeacher, Teacher, TeacherFeatures
+from linkedout_quant.teachers.base import ALIKE
 from linkedout_quant.teachers.images import ImageTeacher
 from linkedout_quant.teachers.sentences import embed_sentences
 from linkedout_quant.tokenizer import from_portable, portable, train_tokenizer
@@ -218,7 +219,8 @@ def _crops(
             shards = math.ceil(round(recipe.crops.shards * weight / sum(weights), 6))
             write_shards(teacher, images, folders[-1], shards, count, size, default_workers(teacher))
     accelerator.wait_for_everyone()
-    return CropCache(folders, [len(images) for images, _ in collections])
+    alike = getattr(teacher, "alike", ALIKE)
+    return CropCache(folders, [len(images) for images, _ in collections], alike)
 
 
 def _begun(start: Path, run: Path, config: ModelConfig) -> Student:

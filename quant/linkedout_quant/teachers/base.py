@@ -33,6 +33,10 @@ class TeacherFeatures:
     """float32 [B, Q]: what it would say about the clip; inner products of these follow meaning more than looks."""
 
 
+ALIKE = ("pooled", "language")
+"""Features whose cosines, averaged, say which clips are alike, where a teacher has no attribute `alike` of its own."""
+
+
 class Teacher(Protocol):
     """Shows clips to a frozen model. One forward pass a batch, no generation."""
 

@@ -46,6 +46,8 @@ class ImageTeacher(nn.Module):
     """How many of the first columns of `Seen.language` are a sentence embedding, in which titles can join."""
     classes: int = 0
     """How many of its last columns are classes; 0: none."""
+    alike: tuple[str, ...] = ("language",)
+    """Pooled features of these networks rank worse (docs/teachers.md), so they are learned but say nothing of this."""
 
     def see(self, images: Tensor) -> Seen:
         """Features of a batch.

@@ -46,6 +46,7 @@ class Joined:
         self.teachers = tuple(teachers)
         self.name, self.fingerprint = _about(teachers)
         self.layer_names, self.classes = tuple(teachers[0].layer_names), IMAGENET
+        self.alike = ("language",)
 
     def look(self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None) -> TeacherFeatures:
         """See `linkedout_quant.teachers.base.Teacher.look`."""

@@ -34,7 +34,7 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.microworld import FACETS, caption, one_hot, random_attributes, render_frames
 from linkedout_quant.master import PROMPTS, prompt_ids
 from linkedout_quant.model.student import VideoEncoder
-from linkedout_quant.teachers.base import TeacherFeatures
+from linkedout_quant.teachers.base import ALIKE, TeacherFeatures
 from linkedout_quant.teachers.sentences import WIDTH as SENTENCE_WIDTH
 from linkedout_quant.training.crops import CropSource
 from linkedout_quant.training.language import title_tokens
@@ -321,10 +321,19 @@ class ClipHeads(nn.Module):
     Args:
         config: the student's shapes.
         layers: width of each of the teacher's layers; pooled, language: widths of these. Empty and 0 without a teacher.
+        alike: which of pooled and language say what is alike.
     """
 
-    def __init__(self, config: ModelConfig, layers: Sequence[int] = (), pooled: int = 0, language: int = 0) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        layers: Sequence[int] = (),
+        pooled: int = 0,
+        language: int = 0,
+        alike: tuple[str, ...] = ALIKE,
+    ) -> None:
         super().__init__()
+        self.alike = alike
         flat = config.tokens_per_layer * config.token_width
         self.facets = nn.ModuleList(nn.Linear(config.layers * flat, len(v)) for v in FACETS.values())
         if pooled:
@@ -408,12 +417,13 @@ def view_losses(heads: ClipHeads, batch: ClipBatch, tokens: Tensor) -> dict[str,
             "colour_relations": 5 * relational_loss(flat, batch.colours),
             "colour_layers": 3 * relational_loss(by_layer, batch.colours),
         }
+    alike = [getattr(batch, name) for name in heads.alike]
     terms = {
         "pooled": feature_loss(heads.pooled(flat), batch.pooled),
         "language": feature_loss(heads.language(flat), batch.language),
         "last": 0.5 * feature_loss(heads.last(tokens[:, -1]), batch.language),
-        "relations": 8 * relational_loss(flat, batch.pooled, batch.language),
-        "layer_relations": 5 * relational_loss(by_layer, batch.pooled, batch.language),
+        "relations": 8 * relational_loss(flat, *alike),
+        "layer_relations": 5 * relational_loss(by_layer, *alike),
         "centre": CENTRED * centre_loss(by_layer),
     }
     for i, (head, tap, want) in enumerate(zip(heads.layers, heads.taps, batch.layers, strict=True)):
@@ -458,7 +468,7 @@ def train_clips(
     else:
         crops = views.crops
         widths = [crops.width(f"layer{i}") for i in range(crops.layers)]
-        heads = ClipHeads(config, widths, crops.width("pooled"), crops.width("language"))
+        heads = ClipHeads(config, widths, crops.width("pooled"), crops.width("language"), crops.alike)
     rest = nn.ModuleDict({"lm": encoder.lm, "compressors": encoder.compressors})
     modules = nn.ModuleDict({"rest": rest, "heads": heads})
     if learn_tower:

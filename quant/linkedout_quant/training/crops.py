@@ -23,7 +23,7 @@ from torch import Tensor
 
 from linkedout_edge.threads import available_cpus
 from linkedout_quant.progress import track
-from linkedout_quant.teachers.base import Teacher
+from linkedout_quant.teachers.base import ALIKE, Teacher
 from linkedout_quant.training.augment import training_crop
 
 VERSION = 2  # of the augmentations; another one is another cache
@@ -147,6 +147,11 @@ class CropSource(Protocol):
     """Where batches of crops come from: a `CropCache`, or `linkedout_quant.training.live.LiveCrops`."""
 
     @property
+    def alike(self) -> tuple[str, ...]:
+        """Features whose cosines say which pictures are alike (`linkedout_quant.teachers.base.ALIKE`)."""
+        ...
+
+    @property
     def layers(self) -> int:
         """How many layers the teacher shows."""
         ...
@@ -178,9 +183,11 @@ class CropCache:
         folders: as `write_shards` filled them. Places of photos count through: those of the second folder's photos
             begin where the first one's end.
         photos: how many photos each folder was cut from.
+        alike: features whose cosines say which pictures are alike.
     """
 
-    def __init__(self, folders: Sequence[Path], photos: Sequence[int]) -> None:
+    def __init__(self, folders: Sequence[Path], photos: Sequence[int], alike: tuple[str, ...] = ALIKE) -> None:
+        self.alike = alike
         self.shards: list[dict[str, np.ndarray]] = []
         self._first_photo: list[int] = []  # of each shard
         for folder, end, count in zip(folders, np.cumsum(photos), photos, strict=True):

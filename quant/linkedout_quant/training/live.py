@@ -249,6 +249,11 @@ class LiveCrops:
         self._probe()
 
     @property
+    def alike(self) -> tuple[str, ...]:
+        """Features whose cosines say which pictures are alike."""
+        return self.teacher.alike
+
+    @property
     def layers(self) -> int:
         """How many layers the teacher shows."""
         return len(self._shapes) - 2
@@ -312,6 +317,11 @@ class HostCrops:
     """`LiveCrops` whose batches come to the host."""
 
     live: LiveCrops
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """As of `LiveCrops`."""
+        return self.live.alike
 
     @property
     def layers(self) -> int:

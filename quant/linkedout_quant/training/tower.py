@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from linkedout_edge.config import ModelConfig
 from linkedout_quant.model.tower import VisionTower
+from linkedout_quant.teachers.base import ALIKE
 from linkedout_quant.training.crops import CropBatch, CropSource
 from linkedout_quant.training.loop import StageRecipe, train_stage
 from linkedout_quant.training.losses import feature_loss, relational_loss
@@ -25,10 +26,19 @@ class TeacherHeads(nn.Module):
         layers: tokens and width (K, W) of each of the teacher's layers, shallow first.
         pooled: P.
         language: Q.
+        alike: which of pooled and language say what is alike.
     """
 
-    def __init__(self, config: ModelConfig, layers: list[tuple[int, int]], pooled: int, language: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        layers: list[tuple[int, int]],
+        pooled: int,
+        language: int,
+        alike: tuple[str, ...] = ALIKE,
+    ) -> None:
         super().__init__()
+        self.alike = alike
         width = config.lm_width
         self.sides = [round(k**0.5) if round(k**0.5) ** 2 == k else 1 for k, _ in layers]
         # The deepest of the teacher's layers is asked of the visual tokens, the others of the map before the last.
@@ -59,7 +69,7 @@ def tower_losses(heads: TeacherHeads, tower: VisionTower, batch: CropBatch) -> d
         "pooled": feature_loss(pooled.float(), batch.pooled),
         "language": feature_loss(language.float(), batch.language),
         # What ranking compares are inner products, so these are taught as well, straight from the visual tokens.
-        "relations": 2 * relational_loss(visual.float().mean(1), batch.pooled, batch.language),
+        "relations": 2 * relational_loss(visual.float().mean(1), *(getattr(batch, name) for name in heads.alike)),
     }
     for i, (got, want) in enumerate(zip(layers, batch.layers, strict=True)):
         if got.shape[1] != want.shape[1]:
@@ -95,6 +105,7 @@ def train_tower(
         [crops.layer_shape(i) for i in range(crops.layers)],
         crops.width("pooled"),
         crops.width("language"),
+        crops.alike,
     )
     modules = nn.ModuleDict({"tower": tower, "heads": heads})
 
