@@ -306,15 +306,26 @@ def test_kept_crops_are_shared_out_by_weight_too(tmp_path, photos):
 def test_when_memory_runs_out_the_batch_halves_and_that_is_said(tmp_path, photos, capsys):
     class Large(TinyTeacher):
         def see(self, images):
-            if len(images) in (3, 4):  # not when it is probed
+            if len(images) > 2:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
             return super().see(images)
 
     teacher = Large()
     towers(tmp_path / "run", photos, teacher=teacher)
-    assert "tower: out of memory at step 0; the batch is 2 from here on" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "tiny: out of memory at 4 pictures, going on with 2" in said
+    assert "tower: out of memory at step 0; the batch is 2 from here on" in said
     assert json.loads((tmp_path / "run" / "tower.jsonl").read_text().splitlines()[-1])["batch"] == 2
     assert set(teacher.batches[-6:]) == {2}
+
+
+def test_a_teacher_for_which_nothing_is_left_is_named():
+    class Huge(TinyTeacher):
+        def see(self, images):
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(TrainingError, match="tiny cannot look at a single picture beside 8 photos"):
+        made(teacher=Huge())
 
 
 def test_photos_that_do_not_fit_are_told_in_pixels(monkeypatch):

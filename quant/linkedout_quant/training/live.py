@@ -212,7 +212,7 @@ class LiveCrops:
         bfloat16: whether the teacher computes in it.
 
     Raises:
-        TrainingError: the photos do not fit into the device's memory.
+        TrainingError: the photos, or a single look of the teacher, do not fit into the device's memory.
     """
 
     def __init__(
@@ -294,17 +294,31 @@ class LiveCrops:
 
     def _probe(self) -> None:
         """Shapes and statistics: the mean row, and one scale for all dimensions, as `CropCache` has them."""
-        seen: dict[str, list[Tensor]] = {}
-        for start in range(0, PROBE, PROBE_BATCH):
-            plan = CropPlan.draw(np.random.default_rng([PROBE_SEED, start]), PROBE_BATCH, self.odds)
-            with torch.no_grad():
-                for name, x in _named(self._see(cut_crops(self.photos, plan, self.teacher.side))).items():
-                    seen.setdefault(name, []).append(x)
-        for name, parts in seen.items():
-            x = torch.cat(parts)
+        count = PROBE_BATCH
+        while (seen := self._first_look(count)) is None:
+            if count == 1:
+                raise TrainingError(
+                    f"{self.teacher.name} cannot look at a single picture beside {len(self.photos)} photos in the "
+                    "GPU's memory: choose a smaller teacher, a smaller crops.side in the recipe, or --crops cached"
+                )
+            note(f"{self.teacher.name}: out of memory at {count} pictures, going on with {count // 2}")
+            count //= 2
+        for name, x in seen.items():
             mean = x.flatten(0, -2).mean(0)
             self.statistics[name] = mean, float((x - mean).std() + 1e-6)
             self._shapes[name] = tuple(x.shape[1:])
+
+    def _first_look(self, count: int) -> dict[str, Tensor] | None:
+        """Features of `PROBE` crops, `count` at a time; None: so many do not fit into memory."""
+        parts = []
+        try:
+            for start in range(0, PROBE, count):
+                plan = CropPlan.draw(np.random.default_rng([PROBE_SEED, start]), count, self.odds)
+                with torch.no_grad():
+                    parts.append(_named(self._see(cut_crops(self.photos, plan, self.teacher.side))))
+        except torch.cuda.OutOfMemoryError:
+            return None
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _named(seen: Seen) -> dict[str, Tensor]:
