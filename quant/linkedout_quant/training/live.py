@@ -20,6 +20,7 @@ from torch.nn import functional
 from linkedout_edge.cli.output import note
 from linkedout_edge.errors import ArgumentError
 from linkedout_quant.pixels import resize
+from linkedout_quant.progress import track
 from linkedout_quant.teachers.base import Teacher, square
 from linkedout_quant.teachers.images import ImageTeacher, Seen
 from linkedout_quant.training.crops import CropBatch
@@ -312,7 +313,7 @@ class LiveCrops:
         """Features of `PROBE` crops, `count` at a time; None: so many do not fit into memory."""
         parts = []
         try:
-            for start in range(0, PROBE, count):
+            for start in track(range(0, PROBE, count), "teacher takes a first look"):
                 plan = CropPlan.draw(np.random.default_rng([PROBE_SEED, start]), count, self.odds)
                 with torch.no_grad():
                     parts.append(_named(self._see(cut_crops(self.photos, plan, self.teacher.side))))
