@@ -29,11 +29,11 @@ define install
 endef
 
 # The device half alone: no torch. A change of the code installs it again.
-.venv-demo/installed: pyproject.toml constraints.txt $(shell find linkedout_edge -type f -not -name '*.pyc')
+.venv-demo/installed: pyproject.toml constraints.txt setup.py $(shell find linkedout_edge -type f -not -name '*.pyc')
 	$(call install,.venv-demo,half a minute,.)
 
 # Everything: workstation half, OpenVINO, tests, lint.
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt setup.py linkedout_edge/_kernel.c
 	$(call install,.venv,about 3 minutes,-e '.[dev]')
 
 demo: .venv-demo/installed  ## rank 24 little videos with the built-in int8 bundle and write a page about it

@@ -1,8 +1,8 @@
 """Events and candidates → scores, order and evidence; everything is stored by now, nothing is decoded here.
 
-What costs something is done once: a history that was ranked with before is not looked up and fitted again, candidates
-that lie side by side in the store are scored where they lie, others are gathered a cache-sized part at a time. With a
-handle from ``rec.store.select`` nothing is done in Python for each candidate.
+What costs something is done once: a history that was ranked with before is not looked up and fitted again, and
+candidates are scored where they lie in the store. With a handle from ``rec.store.select`` nothing is
+done in Python for each candidate.
 
 The store is not locked meanwhile: rankings run beside each other and beside writers. If a writer touched a row that was
 being read (of a long list: if any row left the store), the ranking is made again.
@@ -37,17 +37,21 @@ from linkedout_edge.listwise import arrange, unit_tokens
 from linkedout_edge.prior import Priors, standardised
 from linkedout_edge.profile import TasteSummary, summarise
 from linkedout_edge.ranking import Evidence, Role
-from linkedout_edge.scorer import CHUNK, Candidates, Keep, Scorer
+from linkedout_edge.scorer import Scorer
 from linkedout_edge.store import ListCache, Rows, Selection, TokenStore, View, to_front
 from linkedout_edge.taste import Space, Taste, dequantise
 
 KEPT_FOR_EXPLAINING = 4096
 """Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""
+CHUNK = 1024
+"""Candidates whose tokens are widened at a time, to say how unsure their scores are."""
 ATTEMPTS = 3
 """Rankings that are made again because a writer came between; the last one locks the store."""
 
 Floats: TypeAlias = NDArray[np.float32]
 Positions: TypeAlias = NDArray[np.int64]
+Keep: TypeAlias = Callable[[Callable[[], None]], None]
+"""Does what remembers something, unless that was forgotten meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -176,21 +180,19 @@ class Ranker:
         """Drop what is remembered of histories and lists; rankings that are under way remember nothing either."""
         with self._lock:
             self.epoch += 1
-            self._scorer.forget()
             self._pasts.clear()
             self.lists.clear()
 
-    def keeper(self, epoch: int, view: View | None = None) -> Keep:
+    def keeper(self, epoch: int) -> Keep:
         """Lets a ranking remember something, if nothing was forgotten since.
 
         Args:
             epoch: The ranker's, from before anything was looked up.
-            view: What was read; if a row of it was written since, it is not kept either.
         """
 
         def keep(then: Callable[[], None]) -> None:
             with self._store.lock, self._lock:
-                if self.epoch == epoch and (view is None or view.unchanged()):
+                if self.epoch == epoch:
                     then()
 
         return keep
@@ -271,7 +273,7 @@ class Ranker:
             view = store.view(rows)
         # Of few places out of many, layers are scored once more: all candidates' take more memory than anything else.
         few = wish.limit is not None and wish.limit <= KEPT_FOR_EXPLAINING < len(rows)
-        content, split = self._score(past.user, view, not few, self.keeper(epoch, view))
+        content, split = self._score(past.user, view, not few)
         # While nothing is known to be liked, all is uncertain alike.
         explored = wish.explore * self._unsure(past.user, view) if wish.explore and past.user.is_known else None
         made = self._list(ids, content, explored, pending, past, wish, view)
@@ -294,7 +296,7 @@ class Ranker:
         tokens = np.ones((1, c.layers, c.tokens_per_layer, c.token_width), np.int8)
         scales = np.ones((1, c.layers, c.tokens_per_layer), np.float32)
         user = taste.fit(dequantise(tokens, scales), np.ones(1), np.ones(1), self._space)
-        self._scorer.score(user, 1, lambda part: (tokens[part], scales[part]))
+        self._scorer.score(user, tokens, scales, np.zeros(1, np.int64))
 
     def summary(self, past: Past) -> TasteSummary:
         """What is believed of a user."""
@@ -307,12 +309,11 @@ class Ranker:
         known = self._store.fingerprint(event.id)
         return event.video.name_with(None if known is None else known.title)
 
-    def _score(self, user: Taste, view: View, split: bool, keep: Keep) -> tuple[Floats, Floats | None]:
+    def _score(self, user: Taste, view: View, split: bool) -> tuple[Floats, Floats | None]:
         total = len(view)
         if not len(user) or not total:
             return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
-        known_by = Candidates(view.stamps, keep)
-        return self._scorer.score(user, total, lambda part: view.read(part)[:2], known_by, split=split)
+        return self._scorer.score(user, view.tokens, view.scales, view.rows, split=split)
 
     def _unsure(self, user: Taste, view: View) -> Floats:
         """How unsure each score is, standardised as a prior is: float32 ``[C]``."""
@@ -324,7 +325,7 @@ class Ranker:
 
     def _layers(self, user: Taste, found: Rows) -> Floats:
         """Contributions float32 ``[K, L]`` of rows that were read."""
-        _, layers = self._scorer.score(user, len(found.tokens), lambda part: (found.tokens[part], found.scales[part]))
+        _, layers = self._scorer.score(user, found.tokens, found.scales, np.arange(len(found.tokens), dtype=np.int64))
         assert layers is not None
         return layers
 

@@ -141,6 +141,8 @@ class View:
     stamp that grows with each writing, and arrays that were replaced are not written any more.
 
     Attributes:
+        tokens: int8 ``[V, L, M, D]``, all that is stored.
+        scales: float32 ``[V, L, M]``.
         rows: int64 ``[C]``.
         newest: The latest stamp when the view was made: what was written since has a greater one.
     """
@@ -151,15 +153,12 @@ class View:
         self._first = _first_of_run(rows)
         self._version, self._rewrites = store.version, store.rewrites
         self._stamps = arrays.stamps[rows] if len(rows) <= _EXACT else None  # a copy; of more it would take memory
+        self.tokens, self.scales = arrays.tokens, arrays.scales
         self.rows = rows
         self.newest = store.newest
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def stamps(self) -> NDArray[np.int64]:
-        """Stamps of the rows, int64 ``[C]``: the same ones come again only with the same tokens."""
-        return self._arrays.stamps[self.rows] if self._stamps is None else self._stamps
 
     def read(self, where: slice | NDArray[np.int64]) -> Rows:
         """Some of the rows, by position: views where they lie side by side, else copies."""

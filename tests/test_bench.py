@@ -31,6 +31,7 @@ from linkedout_edge.cli.main import cli
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, BackendError, MissingDependencyError
 from linkedout_edge.microworld import make_exam
+from linkedout_edge.scorer import Scorer
 
 
 def run(*args: object) -> Result:
@@ -96,7 +97,7 @@ def test_a_run_measures_every_cell(tiny_bundle: Path, tmp_path: Path) -> None:
     assert [c.name for c in report.cells] == ["int8, onnxruntime, cpu", "fp32, onnxruntime, cpu"]
     for cell in report.cells:
         assert not cell.error
-        assert cell.runs_on == {"encoder": "CPUExecutionProvider", "scorer": "NumPy"}
+        assert cell.runs_on == {"encoder": "CPUExecutionProvider", "scorer": Scorer(ModelConfig.tiny()).device}
         assert cell.bytes > 10_000
         for timed in (cell.encode, cell.rank, cell.rank_changed):
             assert timed is not None

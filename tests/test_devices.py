@@ -33,10 +33,11 @@ from linkedout_edge.bundle import open_bundle, reader
 from linkedout_edge.cli.accelerators import onnxruntime_providers, openvino_devices
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError, BundleCorruptError, ClosedError, DeviceError
+from linkedout_edge.scorer import Scorer
 
 CONFIG = ModelConfig.tiny()
 CPU, CUDA, AZURE = "CPUExecutionProvider", "CUDAExecutionProvider", "AzureExecutionProvider"
-ON_THE_CPU = {"encoder": CPU, "scorer": "NumPy"}
+ON_THE_CPU = {"encoder": CPU, "scorer": Scorer(ModelConfig.tiny()).device}
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
 
 

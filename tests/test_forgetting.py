@@ -15,20 +15,15 @@ from linkedout_edge import Event, Recommender, Video, taste
 from linkedout_edge.errors import ArgumentTypeError, ClosedError
 from linkedout_edge.scorer import Scorer
 from linkedout_edge.storage import tables
-from linkedout_edge.store import View
 
 
 def remembered(rec: Recommender) -> dict[str, int]:
     """How many of each kind of memory are held."""
-    ranker, scorer = rec._ranker, rec._ranker._scorer
-    return {
-        "widened": len(scorer._lists),
-        "lists": len(ranker.lists._latest),
-        "histories": len(ranker._pasts._latest),
-    }
+    ranker = rec._ranker
+    return {"lists": len(ranker.lists._latest), "histories": len(ranker._pasts._latest)}
 
 
-NOTHING = dict.fromkeys(("widened", "lists", "histories"), 0)
+NOTHING = dict.fromkeys(("lists", "histories"), 0)
 
 
 def during(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, then: Callable[[], object]) -> None:
@@ -44,19 +39,6 @@ def during(monkeypatch: pytest.MonkeyPatch, target: Any, name: str, then: Callab
         return original(self, *args, **more)
 
     monkeypatch.setattr(target, name, call)
-
-
-@pytest.mark.usefixtures("fixed_mean")
-def test_a_row_that_moves_while_a_list_is_widened_is_not_remembered(
-    rec: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ids = fill(rec, 20)
-    history, some = ["v2", "v3"], ids[1:]  # the last one moves to v0's row, and its own is emptied
-    wanted = rec.rank(history, some)
-    with monkeypatch.context() as patch:
-        during(patch, View, "read", lambda: rec.store.remove("v0"))
-        assert rec.rank(history, some).scores.tolist() == wanted.scores.tolist()
-    assert rec.rank(history, some).scores.tolist() == wanted.scores.tolist()
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from linkedout_edge.bundle import open_bundle
 from linkedout_edge.bundle.reader import embedded_folder
 from linkedout_edge.decode import prepare_frames
 from linkedout_edge.decode.base import spread
+from linkedout_edge.scorer import FORCED, PATHS
 from linkedout_edge.store import Fingerprint
 from linkedout_edge.text import Tokenizer
 
@@ -44,6 +45,14 @@ def backend(request):
     return request.param
 
 
+@pytest.fixture(scope="module", params=PATHS)
+def path(request):
+    """Each way to compute scores that this machine has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FORCED, request.param)
+        yield request.param
+
+
 def load(backend):
     bundle = GOLDEN["bundle"]
     rec = Recommender.load(bundle["precision"], backend=backend)
@@ -55,11 +64,20 @@ def load(backend):
 def rec(backend):
     """With the golden tokens in its store."""
     with load(backend) as rec:
-        for v in GOLDEN["videos"]:
-            rec.store.put(
-                v["id"], np.array(v["tokens"], np.int8), np.array(v["scales"], np.float32), Fingerprint(v["id"])
-            )
-        yield rec
+        yield with_golden_tokens(rec)
+
+
+@pytest.fixture(scope="module")
+def rec_of_path(path):
+    with load("onnxruntime") as rec:
+        assert path in rec.info().devices["scorer"]
+        yield with_golden_tokens(rec)
+
+
+def with_golden_tokens(rec):
+    for v in GOLDEN["videos"]:
+        rec.store.put(v["id"], np.array(v["tokens"], np.int8), np.array(v["scales"], np.float32), Fingerprint(v["id"]))
+    return rec
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +227,8 @@ def events_of(case, now):
 
 
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda c: c["name"])
-def test_cases(rec, case):
+def test_cases(rec_of_path, case):
+    rec = rec_of_path
     now = datetime.now(timezone.utc)
     events = events_of(case, now)
     with only(rec, case["store"]):

@@ -21,7 +21,7 @@ from linkedout_edge import Event, Recommender, Video, taste
 from linkedout_edge import ranker as ranker_module
 from linkedout_edge import ranking as ranking_module
 from linkedout_edge.scorer import Scorer
-from linkedout_edge.store import Fingerprint, View
+from linkedout_edge.store import Fingerprint
 from linkedout_edge.taste import dequantise
 
 
@@ -158,22 +158,21 @@ def test_ids_that_are_stored_are_not_looked_at_on_disk(
     assert len(rec.rank(clips[:2], [Video(c) for c in clips], deadline_ms=1)) == 6
 
 
-def test_candidates_side_by_side_are_not_copied(rec: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_candidates_are_not_copied(rec: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranker_module, "KEPT_FOR_EXPLAINING", 50)
-    fill(rec, 400)
+    ids = fill(rec, 400)
     seen: list[bool] = []
-    original = View.read
+    original = Scorer.score
 
-    def read(self: Any, where: Any) -> Any:
-        found = original(self, where)
-        if len(found.tokens) > 50:
-            seen.append(np.shares_memory(found.tokens, rec.store._tokens))
-        return found
+    def score(self: Any, user: Any, tokens: Any, scales: Any, rows: Any, **more: Any) -> Any:
+        if len(rows) > 50:
+            seen.append(np.shares_memory(tokens, rec.store._tokens))
+        return original(self, user, tokens, scales, rows, **more)
 
-    monkeypatch.setattr(View, "read", read)
+    monkeypatch.setattr(Scorer, "score", score)
     rec.rank(["v0"], rec.store.select(), top_k=3)
-    assert seen
-    assert all(seen)
+    rec.rank(["v0"], np.random.default_rng(0).permutation(ids).tolist(), top_k=3)
+    assert seen == [True, True]
 
 
 # The scorer
@@ -236,9 +235,9 @@ def test_stored_bytes_score_as_the_formula_says(rec: Recommender, count: int) ->
     assert past is not None
     values = dequantise(stored.tokens, stored.scales).astype(np.float64)
     layers = np.einsum("clf,lf->cl", values, past.user.query) - past.user.offset
-    close = 1e-5 * max(1.0, float(np.abs(layers).max()))
-    np.testing.assert_allclose([ours[i].layers for i in ids], layers, rtol=1e-5, atol=close)
-    np.testing.assert_allclose([ours[i].score for i in ids], layers.sum(1), rtol=1e-5, atol=close)
+    close = 1e-4 * max(1.0, float(np.abs(layers).max()))
+    np.testing.assert_allclose([ours[i].layers for i in ids], layers, rtol=0, atol=close)
+    np.testing.assert_allclose([ours[i].score for i in ids], layers.sum(1), rtol=0, atol=close)
 
 
 def test_equal_videos_get_equal_scores_wherever_they_stand(rec: Recommender) -> None:
@@ -278,69 +277,6 @@ def test_a_list_that_was_ranked_before_is_not_looked_up_again(
     rec.store.remove("v0")
     gone = rec.rank(history, ids[1:5])
     assert [(f.id, f.role) for f in gone.failed] == [("v0", "history")]
-
-
-def test_a_list_that_comes_again_is_kept_widened_until_it_changes(rec: Recommender) -> None:
-    scorer = rec._ranker._scorer
-    ids = fill(rec, 1500)
-    history = [Event("v0", watched=0.4), Event("v1", liked=True)]
-    first = rec.rank(history, ids)
-    assert not scorer._lists
-    again = rec.rank(history, ids)
-    (widened,) = scorer._lists
-    third = rec.rank(history, ids)
-    assert first.scores.tolist() == again.scores.tolist() == third.scores.tolist()  # to the last bit
-    assert first[3].layers == third[3].layers
-    assert rec.rank(["v3"], ids).scores.tolist() != first.scores.tolist()  # another user, the same list
-
-    for n in range(1, Scorer.KEPT + 2):  # what comes once displaces nothing
-        rec.rank(history, ids[n:])
-    assert list(scorer._lists) == [widened]
-    for n in range(1, Scorer.KEPT + 1):  # what comes twice displaces the oldest
-        rec.rank(history, ids[n:])
-        rec.rank(history, ids[n:])
-    assert [len(known.stamps) for known in scorer._lists] == [1500 - n for n in range(Scorer.KEPT, 0, -1)]
-
-    changed = [a[0].copy() for a in rec.store.gather(rec.store.rows(["v5"]))[:2]]
-    rec.store.put("v7", *changed, Fingerprint("v7 again"))
-    for _ in range(3):
-        scores = {r.id: r.score for r in rec.rank(history, ids[1:])}
-        assert scores["v7"] == scores["v5"]
-
-    fill(rec, Scorer.KEPT_UP_TO + 1)
-    long = [f"v{n}" for n in range(Scorer.KEPT_UP_TO + 1)]
-    rec.rank(history, long)
-    rec.rank(history, long)
-    assert max(len(known.stamps) for known in scorer._lists) < len(long)  # a long one is not kept
-    rec.history.add("v2")
-    rec.history.forget("v2")
-    assert not scorer._lists  # what is forgotten is not kept here either
-
-
-def test_where_nothing_was_watched_scores_are_those_of_the_last_time(
-    rec: Recommender, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ids = fill(rec, 300)
-    one, other = [Event("v0", watched=0.4), Event("v1")], ["v2"]
-    known = {}
-    for _ in range(2):
-        for name, history in (("one", one), ("other", other)):
-            known[name] = rec.rank(history, ids)
-    scored: list[int] = []
-    original = Scorer._sum
-    monkeypatch.setattr(Scorer, "_sum", lambda *args: (scored.append(1), original(*args))[1])
-    for name, history in (("one", one), ("other", other), ("one", one)):
-        page = rec.rank(history, ids, top_k=20)
-        assert page.scores.tolist() == known[name].scores[:20].tolist()
-        assert [r.layers for r in page] == [r.layers for r in known[name][:20]]
-    assert not scored
-    rec.rank([*one, Event("v9")], ids)
-    assert len(scored) == 1
-    changed = [a[0].copy() for a in rec.store.gather(rec.store.rows(["v5"]))[:2]]
-    rec.store.put("v7", *changed, Fingerprint("v7 again"))
-    scores = {r.id: r.score for r in rec.rank(one, ids)}
-    assert scores["v7"] == scores["v5"]
-    assert len(scored) == 2
 
 
 def test_a_history_that_was_ranked_before_still_contradicts(rec: Recommender, frames: np.ndarray) -> None:

@@ -14,6 +14,7 @@ import pytest
 from stored import fill
 
 from linkedout_edge import Event, Failed, Recommender, Video
+from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode import Limits
 from linkedout_edge.encoder import Encoded, Job
 from linkedout_edge.errors import (
@@ -25,6 +26,7 @@ from linkedout_edge.errors import (
     VideoNotFoundError,
     VideoUnreadableError,
 )
+from linkedout_edge.scorer import Scorer
 from linkedout_edge.taste import MAX_EVENTS
 
 
@@ -526,7 +528,7 @@ def test_a_reason_does_not_name_the_video_again(tiny_bundle: Path, tmp_path: Pat
 def test_info_and_warmup(rec: Recommender) -> None:
     info = rec.info()
     assert (info.bundle, info.precision, info.backend, info.decoder) == ("tiny", "fp32", "onnxruntime", "opencv")
-    assert info.devices == {"encoder": "CPUExecutionProvider", "scorer": "NumPy"}
+    assert info.devices == {"encoder": "CPUExecutionProvider", "scorer": Scorer(ModelConfig.tiny()).device}
     assert len(info.layer_names) == 3
     assert info.threads >= 1
     json.dumps(info.to_dict())
