@@ -179,6 +179,7 @@ def distil(
             views,
             sentences,
             accelerator,
+            axes=recipe.axes,
             learn_tower=not kept,
         )
         if accelerator.is_main_process:

@@ -11,7 +11,7 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, unknown
 from linkedout_quant.training.loop import StageRecipe
 
-NAMES = ("base", "wide", "refine", "finish", "clean", "smoke")
+NAMES = ("base", "wide", "refine", "finish", "axes", "clean", "smoke")
 
 
 class Crops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,6 +35,8 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     model: ModelConfig = ModelConfig()
     crops: Crops = Crops()
+    axes: int = 0
+    """Batches of clips after the stage clips, of whose features the tokens then keep most; 0: as they were trained."""
     tower: StageRecipe = StageRecipe("tower", 7000, 64, 2e-3, warmup=200)
     language: StageRecipe = StageRecipe("language", 700, 128, 1.5e-3, warmup=50)
     clips: StageRecipe = StageRecipe("clips", 3000, 16, 1.5e-3, warmup=100)

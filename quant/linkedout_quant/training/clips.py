@@ -16,7 +16,7 @@ that gates have something to choose from. Sentences without clips keep the LM fl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
@@ -34,8 +34,10 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.microworld import FACETS, caption, one_hot, random_attributes, render_frames
 from linkedout_quant.master import PROMPTS, prompt_ids
 from linkedout_quant.model.student import VideoEncoder
+from linkedout_quant.progress import track
 from linkedout_quant.teachers.base import ALIKE, TeacherFeatures
 from linkedout_quant.teachers.sentences import WIDTH as SENTENCE_WIDTH
+from linkedout_quant.training.axes import Moments, keep_axes
 from linkedout_quant.training.crops import CropSource
 from linkedout_quant.training.language import title_tokens
 from linkedout_quant.training.loop import StageRecipe, train_stage
@@ -56,6 +58,7 @@ OWN_FACET, OTHER_FACET = 1.5, 0.5
 TITLED = 0.4  # share of clips that come with a title
 VIEW_SHARE = 0.6  # of a batch that are photos and videos, where there are some; the others are micro-videos
 SENTENCES = 2  # without a clip, for each clip of a batch
+MICRO_SHARE = 0.6  # what micro-videos count where the tokens' axes are chosen
 WORDS = 0.3  # weight of the next-token losses
 CENTRED = 1.0  # weight of what all clips have in common
 
@@ -354,6 +357,21 @@ def see(encoder: VideoEncoder, batch: ClipBatch) -> tuple[Tensor, Tensor]:
     return first.unflatten(0, micro.shape[:2]), second.unflatten(0, views.shape[:2])
 
 
+def read_clips(
+    encoder: VideoEncoder, batch: ClipBatch, seen: tuple[Tensor, Tensor], prompt: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The compressors' features [B, L, M, W] and the last hidden states, of micro-videos and then, if any, of views.
+
+    One after the other: a view's missing frames would be hidden by the mask, and cost as much as others.
+    """
+    a = len(batch.micro_frames)
+    for visual, rows in zip(seen, (slice(None, a), slice(a, None)), strict=True):
+        if len(visual):
+            frame_mask = torch.ones(visual.shape[:2], dtype=torch.bool, device=visual.device)
+            states = encoder.lm(visual, frame_mask, batch.title_ids[rows], batch.title_mask[rows], prompt)
+            yield encoder.features(states, frame_mask), states[-1]
+
+
 def caption_logits(encoder: VideoEncoder, last: Tensor) -> Tensor:
     """Logits [B, T, vocab] of each word of a title; the first is predicted from the last visual token.
 
@@ -377,14 +395,10 @@ def clip_losses(
     features, logits = [], []
     with accelerator.autocast():
         with torch.set_grad_enabled(learn_tower):
-            micro, views = see(encoder, batch)
-        # One after the other: a view's missing frames would be hidden by the mask, and cost as much as others.
-        for visual, rows in ((micro, slice(None, a)), (views, slice(a, None))):
-            if len(visual):
-                frame_mask = torch.ones(visual.shape[:2], dtype=torch.bool, device=visual.device)
-                states = encoder.lm(visual, frame_mask, batch.title_ids[rows], batch.title_mask[rows], prompt)
-                features.append(encoder.features(states, frame_mask))
-                logits.append(caption_logits(encoder, states[-1]))
+            seen = see(encoder, batch)
+        for read, last in read_clips(encoder, batch, seen, prompt):
+            features.append(read)
+            logits.append(caption_logits(encoder, last))
         said = encoder.lm.logits(encoder.lm.read_text(batch.text_ids, batch.text_mask)[-1]).float()
     tokens = encoder.tokens(torch.cat(features).float()).flatten(2)  # [B, L, M·D]
     flat, following = tokens.flatten(1), batch.text_mask[:, 1:]
@@ -451,6 +465,7 @@ def train_clips(
     sentences: Sequence[str],
     accelerator: Accelerator,
     *,
+    axes: int = 0,
     learn_tower: bool = True,
 ) -> None:
     """Train the encoder in place on micro-videos and, where given, views of photos and videos.
@@ -460,6 +475,8 @@ def train_clips(
         encoder: its LM and compressors learn, and its tower if `learn_tower` says so.
         views: photos and videos; None: micro-videos alone.
         sentences: captions of anything, for the LM alone.
+        axes: batches more, on which each compressor's last projection is then replaced by what keeps most of its
+            features (`linkedout_quant.training.axes`); 0: it stays as it was trained.
         learn_tower: else the tower stays as it is, which saves a third of the time.
     """
     torch.manual_seed(recipe.seed)
@@ -487,3 +504,26 @@ def train_clips(
 
     slow = () if views is None else ("tower",)  # without photos, nobody has taught the tower yet
     train_stage(run, recipe, modules, losses, slow=slow, checkpoint_every=100, accelerator=accelerator)
+    if axes:
+        # The checkpoint keeps the trained projections, so that going on from it does this once and not twice.
+        after = recipe.steps * accelerator.num_processes
+        drawn = (data.batch(after + i, recipe.batch) for i in range(axes))
+        keep_most(encoder, track(drawn, "principal axes of the features", axes), prompts, accelerator)
+
+
+@torch.no_grad()
+def keep_most(
+    encoder: VideoEncoder, batches: Iterable[ClipBatch], prompts: dict[str, Tensor], accelerator: Accelerator
+) -> None:
+    """Have the tokens keep most of the compressors' features, as they are of these clips under their prompts."""
+    kinds: dict[tuple[str, bool], Moments] = {}
+    for drawn in batches:
+        batch = drawn.to(accelerator.device)
+        read = read_clips(encoder, batch, see(encoder, batch), prompts[batch.prompt].to(accelerator.device))
+        for micro, (features, _) in zip((True, False), read, strict=False):  # there may be no views
+            kinds.setdefault((batch.prompt, micro), Moments()).add(features)
+    share = {True: MICRO_SHARE, False: 1 - MICRO_SHARE}
+    keep_axes(
+        [c.project for c in encoder.compressors],  # type: ignore[misc]
+        [(share[micro] * PROMPT_SHARES[prompt], moments) for (prompt, micro), moments in kinds.items()],
+    )
