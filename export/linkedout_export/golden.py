@@ -31,7 +31,7 @@ TOLERANCE = {
     "score": 1e-3,  # from the given tokens, by any inference library
     "token_steps": 2,  # from the given frames, by the same version of ONNX Runtime on the same instruction set
     "token_cosine": 0.99,  # from the given frames, by anything else: its int8 rounds differently
-    "score_from_frames": 0.05,
+    "score_from_frames": 0.15,  # centred tokens show more of the rounding than whole ones do
 }
 LONG = "A very long title: " + "one red ball and two blue boxes roll down the green hill, " * 3 + "slowly."
 TITLES = (

@@ -237,6 +237,7 @@ def _ffmpeg_licence(av: Any) -> tuple[str, str]:
 
 def _processor() -> Iterator[Check]:
     from linkedout_edge.backends import cpu
+    from linkedout_edge.scorer import NUMPY, PATHS
     from linkedout_edge.threads import available_cpus, cgroup_quota
 
     cores, quota, used = os.cpu_count() or 1, cgroup_quota(), available_cpus()
@@ -248,6 +249,11 @@ def _processor() -> Iterator[Check]:
     else:
         mend = "int8 still takes a quarter of the memory of fp32; nothing to mend on this processor"
         yield Check("int8 instructions", "warn", f"{found}: int8 gains less speed here", mend)
+    if PATHS[0] != NUMPY:
+        yield Check("scores", "ok", f"computed by the {PATHS[0]} kernel")
+    else:
+        mend = "install a C compiler, then linkedout-edge again; scores are the same, lists take longer"
+        yield Check("scores", "warn", "computed by NumPy: the package was installed without its kernel", mend)
     if found.overflows:
         refused = "graphs that have them (int8 for TensorRT) are neither run nor compared here"
         yield Check("full-range int8 weights", "ok", f"would overflow on this CPU without VNNI: {refused}")
