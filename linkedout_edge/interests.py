@@ -33,15 +33,20 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
         return (kept,) if len(kept) else ()
     alike = _cosines(user, kept)
     first, second = np.unravel_index(np.argmin(alike), alike.shape)
-    side = alike[first] >= alike[second]
+    side, whole = alike[first] >= alike[second], alike.sum(1)
     for _ in range(_ROUNDS):
-        if side.all() or not side.any():
+        count = int(side.sum())
+        if count in (0, len(kept)):
             return (kept,)
-        side = alike[:, side].mean(1) >= alike[:, ~side].mean(1)
+        with_first = alike @ side.astype(np.float64)
+        side = with_first / count >= (whole - with_first) / (len(kept) - count)
     if min(side.sum(), (~side).sum()) < LEAST_EVENTS:
         return (kept,)
-    same, other = side[:, None] == side, ~np.eye(len(kept), dtype=bool)
-    if alike[same & other].mean() - alike[~same].mean() < SPLIT_FROM:
+    count, ones = int(side.sum()), side.astype(np.float64)
+    across = float(ones @ alike @ (1.0 - ones))
+    pairs = count * (count - 1) + (len(kept) - count) * (len(kept) - count - 1)
+    within = (float(alike.sum()) - float(np.trace(alike)) - 2.0 * across) / pairs
+    if within - across / (count * (len(kept) - count)) < SPLIT_FROM:
         return (kept,)
     both = kept[side], kept[~side]
     return both if len(both[0]) >= len(both[1]) else both[::-1]

@@ -113,10 +113,12 @@ def noise(ages_hours: Floats) -> Floats:
 
 def of_events(events: Sequence[Event], now: datetime) -> tuple[Floats, Floats]:
     """`wanted` and `noise` of events, as seen at `now` (aware)."""
-    watched = np.array([e.watched for e in events], np.float64)
-    liked = np.array([0.0 if e.liked is None else (1.0 if e.liked else -1.0) for e in events])
-    ages = np.array([0.0 if e.at is None else (now - e.at).total_seconds() / 3600 for e in events])
-    return wanted(watched, liked), noise(ages)
+    said = {None: 0.0, True: 1.0, False: -1.0}
+    told = np.array([(e.watched, said[e.liked], e.at is not None) for e in events], np.float64).reshape(-1, 3)
+    ages = np.zeros(len(events))
+    for n in np.flatnonzero(told[:, 2]).tolist():
+        ages[n] = (now - events[n].at).total_seconds() / 3600  # type: ignore[operator]
+    return wanted(told[:, 0], told[:, 1]), noise(ages)
 
 
 @dataclass(frozen=True, eq=False)
