@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,13 @@ from linkedout_edge.errors import BackendError, BundleError
 from linkedout_edge.lifetime import submit
 from linkedout_edge.taste import Taste
 
-try:
-    from linkedout_edge import _kernel
-except ImportError:  # installed where there was no compiler
-    _kernel = None  # type: ignore[assignment]
+if TYPE_CHECKING:
+    _kernel: Any
+else:
+    try:
+        from linkedout_edge import _kernel
+    except ImportError:  # installed where there was no compiler
+        _kernel = None
 
 Floats: TypeAlias = NDArray[np.float32]
 Digits: TypeAlias = NDArray[np.int16]
