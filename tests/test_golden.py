@@ -162,7 +162,7 @@ def test_close_agreement_is_asked_for_where_all_rounds_alike(here, version, alik
         check_tokens(row, steps, scales, alike)
     with pytest.raises(AssertionError):  # wrong everywhere
         check_tokens(row, tokens[::-1], scales, alike)
-    assert score_limit(alike) == (0.001 if alike else 0.15)  # the design's first invariant
+    assert score_limit(alike) == (0.001 if alike else 0.15)  # the design asks for 0.05; OpenVINO is 0.087 off
 
 
 def test_tokens_from_frames(seen):
