@@ -345,11 +345,11 @@ class Ranker:
         bonus = wish.priors.bonus(every) if wish.priors else None
         scores = content if explored is None else content + explored
         scores = scores if bonus is None else scores + bonus[:count]
-        known = past.user.is_known
-        source = (
-            "content" if known or (bonus is not None and past.events) else "cold_start" if bonus is None else "prior"
-        )
-        head = UNKNOWN_WINDOW if source == "cold_start" else SHARED_WINDOW if len(past.interests) > 1 else 0
+        source, head = "content", SHARED_WINDOW if len(past.interests) > 1 else 0
+        if not past.user.is_known and bonus is None:
+            source, head = "cold_start", UNKNOWN_WINDOW
+        elif not past.events:
+            source = "prior"
         limit = wish.limit if wish.limit is None or wish.diversity else max(wish.limit, head)
         order = arrange(
             scores,

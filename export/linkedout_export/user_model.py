@@ -37,12 +37,11 @@ def fit_user_model(tokens: NDArray[np.floating]) -> UserModel:
     if len(tokens) < MIN_CALIBRATION:
         raise ArgumentError(f"{len(tokens)} clips are too few: give at least {MIN_CALIBRATION}, better 100")
     values = tokens.astype(np.float64)
-    mean = values.mean(0)
-    size = np.square(values - mean).sum(-1).mean(0).clip(1e-9)
-    deviation = np.mean(_deviations(values, Space(mean, size, np.full(len(size), 1 / len(size)))))
+    space = Space.of(values)
+    deviation = np.mean(_deviations(values, space))
     return UserModel(
-        mean=[_short(row) for row in mean],
-        size=_short(size),
+        mean=[_short(row) for row in space.mean],
+        size=_short(space.size),
         score_scale=_short([1 / max(float(deviation), 1e-6)])[0],
     )
 
