@@ -25,6 +25,7 @@
 
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
+#define INLINE __attribute__((always_inline)) static inline
 #if defined(__x86_64__)
 #define HAVE_X86
 #include <immintrin.h>
@@ -41,6 +42,7 @@
 #endif
 #else
 #define PREFETCH(address) ((void)(address))
+#define INLINE static inline
 #endif
 
 /* A user's query. Of each token, digits add up to at most 2^24 - 1, so sums of products fit into int32. */
@@ -53,86 +55,161 @@ typedef struct {
     size_t layers, per_layer, width;
 } Query;
 
-enum { LARGEST = 127 * 256 + 127, MOST = (1 << 24) - 1, AHEAD = 6, LINE = 64 };
+/* `total` rows of `stored` videos are to be scored. */
+typedef struct {
+    Query query;
+    const int8_t *tokens;   /* [stored][layers][per_layer][width] */
+    const float *scales;    /* [stored][layers][per_layer] */
+    const int64_t *rows;    /* [total] */
+    float *scores;          /* [total] */
+    float *contributions;   /* [total][layers], or NULL */
+    int32_t *sums;          /* [layers * per_layer], to work in */
+    float *products;        /* the same */
+    size_t stored, total;
+} Task;
+
+enum { LARGEST = 127 * 256 + 127, MOST = (1 << 24) - 1, AHEAD = 4, LINE = 64 };
 
 /* Sums of products of one video's tokens. */
 typedef void (*Dots)(const int8_t *tokens, const Query *query, int32_t *out);
 
-static inline int32_t rest_of_dot(const int8_t *token, const int16_t *digits, size_t from, size_t width) {
+INLINE int32_t rest_of_dot(const int8_t *token, const int16_t *digits, size_t from, size_t width) {
     int32_t sum = 0;
     for (size_t d = from; d < width; d++) sum += (int32_t)token[d] * digits[d];
     return sum;
 }
 
-static void dots_plain(const int8_t *tokens, const Query *query, int32_t *out) {
+/* Add the products of all entries from `full` on. */
+INLINE void add_rest(const int8_t *tokens, const Query *query, size_t full, int32_t *out) {
+    for (size_t n = 0; n < query->layers * query->per_layer; n++)
+        out[n] += rest_of_dot(tokens + n * query->width, query->digits + n * query->width, full, query->width);
+}
+
+/* Do the task; returns -1, or the position of a row that is out of bounds. Compiled for each path by itself.
+ *
+ * Others may write tokens and scales meanwhile: scores are then any numbers. */
+INLINE ptrdiff_t do_rows(const Task *task, const Dots dots) {
+    const Query query = task->query;
+    const size_t count = query.layers * query.per_layer, size = count * query.width;
+    int32_t *const sums = task->sums;
+    float *const products = task->products;
+    for (size_t n = 0; n < task->total; n++) {
+        const uint64_t row = (uint64_t)task->rows[n];
+        if (row >= task->stored) return (ptrdiff_t)n;
+        const uint64_t next = n + AHEAD < task->total ? (uint64_t)task->rows[n + AHEAD] : task->stored;
+        if (next < task->stored) {
+            for (size_t d = 0; d < size; d += LINE) PREFETCH(task->tokens + (size_t)next * size + d);
+            PREFETCH(task->scales + (size_t)next * count);
+        }
+        dots(task->tokens + (size_t)row * size, &query, sums);
+        const float *const scales = task->scales + (size_t)row * count;
+        for (size_t k = 0; k < count; k++) products[k] = (float)sums[k] * query.units[k] * scales[k];
+        float score = 0;
+        for (size_t layer = 0; layer < query.layers; layer++) {
+            const float *const of_layer = products + layer * query.per_layer;
+            float sum = of_layer[0];
+            for (size_t k = 1; k < query.per_layer; k++) sum += of_layer[k];
+            sum -= query.offsets[layer];
+            if (task->contributions != NULL) task->contributions[n * query.layers + layer] = sum;
+            score = layer ? score + sum : sum;
+        }
+        task->scores[n] = score;
+    }
+    return -1;
+}
+
+INLINE void dots_plain(const int8_t *tokens, const Query *query, int32_t *out) {
     const size_t width = query->width;
     for (size_t n = 0; n < query->layers * query->per_layer; n++)
         out[n] = rest_of_dot(tokens + n * width, query->digits + n * width, 0, width);
 }
 
+static ptrdiff_t rows_plain(const Task *task) { return do_rows(task, dots_plain); }
+
 #ifdef HAVE_X86
 #define AVX2 __attribute__((target("avx2")))
 
-AVX2 static inline int32_t sum_of_8(__m256i v) {
+/* Four sums at once take hardly more steps than one. */
+AVX2 INLINE void sums_of_8(const __m256i v[4], int32_t out[4]) {
+    __m256i x = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+    _mm_storeu_si128((__m128i *)out, _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
+}
+
+AVX2 INLINE int32_t sum_of_8(__m256i v) {
     __m128i x = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
     x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
     return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
 }
 
-/* Four sums at once take hardly more steps than one. */
-AVX2 static inline void sums_of_8(const __m256i v[4], int32_t out[4]) {
-    __m256i x = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
-    _mm_storeu_si128((__m128i *)out, _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
+/* `sum` and 16 more products. */
+AVX2 INLINE __m256i more_avx2(__m256i sum, const int8_t *token, const int16_t *digits) {
+    __m256i t = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)token));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(t, _mm256_loadu_si256((const __m256i *)digits)));
 }
 
-AVX2 static inline __m256i products_avx2(const int8_t *token, const int16_t *digits, size_t full) {
-    __m256i sum = _mm256_setzero_si256();
-    for (size_t d = 0; d < full; d += 16) {
-        __m256i t = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(token + d)));
-        __m256i q = _mm256_loadu_si256((const __m256i *)(digits + d));
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(t, q));
-    }
-    return sum;
-}
-
-AVX2 static void dots_avx2(const int8_t *tokens, const Query *query, int32_t *out) {
+/* Four tokens take turns, so that no sum has to wait for itself. */
+AVX2 INLINE void dots_avx2(const int8_t *tokens, const Query *query, int32_t *out) {
     const size_t width = query->width, full = width & ~(size_t)15, count = query->layers * query->per_layer;
-    const int16_t *digits = query->digits;
     size_t n = 0;
     for (; n + 4 <= count; n += 4) {
-        __m256i sums[4];
-        for (size_t k = 0; k < 4; k++) sums[k] = products_avx2(tokens + (n + k) * width, digits + (n + k) * width, full);
+        const int8_t *token = tokens + n * width;
+        const int16_t *digits = query->digits + n * width;
+        __m256i sums[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
+        for (size_t d = 0; d < full; d += 16) {
+            sums[0] = more_avx2(sums[0], token + d, digits + d);
+            sums[1] = more_avx2(sums[1], token + width + d, digits + width + d);
+            sums[2] = more_avx2(sums[2], token + 2 * width + d, digits + 2 * width + d);
+            sums[3] = more_avx2(sums[3], token + 3 * width + d, digits + 3 * width + d);
+        }
         sums_of_8(sums, out + n);
     }
-    for (; n < count; n++) out[n] = sum_of_8(products_avx2(tokens + n * width, digits + n * width, full));
-    if (full < width)
-        for (n = 0; n < count; n++) out[n] += rest_of_dot(tokens + n * width, digits + n * width, full, width);
+    for (; n < count; n++) {
+        __m256i sum = _mm256_setzero_si256();
+        for (size_t d = 0; d < full; d += 16) sum = more_avx2(sum, tokens + n * width + d, query->digits + n * width + d);
+        out[n] = sum_of_8(sum);
+    }
+    if (full < width) add_rest(tokens, query, full, out);
 }
+
+AVX2 static ptrdiff_t rows_avx2(const Task *task) { return do_rows(task, dots_avx2); }
 
 #define VNNI __attribute__((target("avx2,avx512f,avx512bw,avx512vnni")))
 
-VNNI static inline __m256i products_vnni(const int8_t *token, const int16_t *digits, size_t full) {
-    __m512i sum = _mm512_setzero_si512();
-    for (size_t d = 0; d < full; d += 32) {
-        __m512i t = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(token + d)));
-        sum = _mm512_dpwssd_epi32(sum, t, _mm512_loadu_si512(digits + d));
-    }
-    return _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+/* `sum` and 32 more products. */
+VNNI INLINE __m512i more_vnni(__m512i sum, const int8_t *token, const int16_t *digits) {
+    __m512i t = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)token));
+    return _mm512_dpwssd_epi32(sum, t, _mm512_loadu_si512(digits));
 }
 
-VNNI static void dots_vnni(const int8_t *tokens, const Query *query, int32_t *out) {
+VNNI INLINE __m256i halves_of_16(__m512i v) {
+    return _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+}
+
+VNNI INLINE void dots_vnni(const int8_t *tokens, const Query *query, int32_t *out) {
     const size_t width = query->width, full = width & ~(size_t)31, count = query->layers * query->per_layer;
-    const int16_t *digits = query->digits;
     size_t n = 0;
     for (; n + 4 <= count; n += 4) {
-        __m256i sums[4];
-        for (size_t k = 0; k < 4; k++) sums[k] = products_vnni(tokens + (n + k) * width, digits + (n + k) * width, full);
+        const int8_t *token = tokens + n * width;
+        const int16_t *digits = query->digits + n * width;
+        __m512i a = _mm512_setzero_si512(), b = a, c = a, e = a;
+        for (size_t d = 0; d < full; d += 32) {
+            a = more_vnni(a, token + d, digits + d);
+            b = more_vnni(b, token + width + d, digits + width + d);
+            c = more_vnni(c, token + 2 * width + d, digits + 2 * width + d);
+            e = more_vnni(e, token + 3 * width + d, digits + 3 * width + d);
+        }
+        const __m256i sums[4] = {halves_of_16(a), halves_of_16(b), halves_of_16(c), halves_of_16(e)};
         sums_of_8(sums, out + n);
     }
-    for (; n < count; n++) out[n] = sum_of_8(products_vnni(tokens + n * width, digits + n * width, full));
-    if (full < width)
-        for (n = 0; n < count; n++) out[n] += rest_of_dot(tokens + n * width, digits + n * width, full, width);
+    for (; n < count; n++) {
+        __m512i sum = _mm512_setzero_si512();
+        for (size_t d = 0; d < full; d += 32) sum = more_vnni(sum, tokens + n * width + d, query->digits + n * width + d);
+        out[n] = sum_of_8(halves_of_16(sum));
+    }
+    if (full < width) add_rest(tokens, query, full, out);
 }
+
+VNNI static ptrdiff_t rows_vnni(const Task *task) { return do_rows(task, dots_vnni); }
 
 static int has_avx2(void) { return __builtin_cpu_supports("avx2") != 0; }
 
@@ -143,7 +220,7 @@ static int has_vnni(void) {
 #endif
 
 #ifdef HAVE_ARM
-static void dots_neon(const int8_t *tokens, const Query *query, int32_t *out) {
+INLINE void dots_neon(const int8_t *tokens, const Query *query, int32_t *out) {
     const size_t width = query->width, full = width & ~(size_t)15;
     for (size_t n = 0; n < query->layers * query->per_layer; n++) {
         const int8_t *token = tokens + n * width;
@@ -162,7 +239,7 @@ static void dots_neon(const int8_t *tokens, const Query *query, int32_t *out) {
     }
 }
 
-static int always(void) { return 1; }
+static ptrdiff_t rows_neon(const Task *task) { return do_rows(task, dots_neon); }
 
 #ifdef HAVE_DOTPROD
 #ifdef __ARM_FEATURE_DOTPROD
@@ -171,7 +248,7 @@ static int always(void) { return 1; }
 #define DOTPROD __attribute__((target("arch=armv8.2-a+dotprod")))
 #endif
 
-DOTPROD static void dots_dotprod(const int8_t *tokens, const Query *query, int32_t *out) {
+DOTPROD INLINE void dots_dotprod(const int8_t *tokens, const Query *query, int32_t *out) {
     const size_t width = query->width, full = width & ~(size_t)15;
     for (size_t n = 0; n < query->layers * query->per_layer; n++) {
         const int8_t *token = tokens + n * width, *high = query->high + n * width, *low = query->low + n * width;
@@ -187,6 +264,8 @@ DOTPROD static void dots_dotprod(const int8_t *tokens, const Query *query, int32
     }
 }
 
+DOTPROD static ptrdiff_t rows_dotprod(const Task *task) { return do_rows(task, dots_dotprod); }
+
 static int has_dotprod(void) {
 #if defined(__ARM_FEATURE_DOTPROD)
     return 1;
@@ -197,13 +276,13 @@ static int has_dotprod(void) {
 #endif
 }
 #endif
-#else
-static int always(void) { return 1; }
 #endif
+
+static int always(void) { return 1; }
 
 typedef struct {
     const char *name;
-    Dots dots;
+    ptrdiff_t (*rows)(const Task *task);
     int (*is_here)(void);
     int splits; /* wants `high` and `low` */
 } Path;
@@ -211,16 +290,16 @@ typedef struct {
 /* The best one first. */
 static const Path paths[] = {
 #ifdef HAVE_X86
-    {"AVX512-VNNI", dots_vnni, has_vnni, 0},
-    {"AVX2", dots_avx2, has_avx2, 0},
+    {"AVX512-VNNI", rows_vnni, has_vnni, 0},
+    {"AVX2", rows_avx2, has_avx2, 0},
 #endif
 #ifdef HAVE_ARM
 #ifdef HAVE_DOTPROD
-    {"NEON-dotprod", dots_dotprod, has_dotprod, 1},
+    {"NEON-dotprod", rows_dotprod, has_dotprod, 1},
 #endif
-    {"NEON", dots_neon, always, 0},
+    {"NEON", rows_neon, always, 0},
 #endif
-    {"C", dots_plain, always, 0},
+    {"C", rows_plain, always, 0},
 };
 enum { PATHS = sizeof(paths) / sizeof(*paths) };
 
@@ -244,53 +323,23 @@ static int digits_fit(const int16_t *digits, size_t count, size_t width) {
     return 1;
 }
 
-/* Score `total` rows of `stored` videos. Returns -1; if a row is out of bounds its position; -2 without memory.
- *
- * tokens [stored][layers][per_layer][width], scales [stored][layers][per_layer] -> scores [total] and, unless NULL,
- * contributions [total][layers]. Others may write tokens and scales meanwhile: scores are then any numbers. */
-static ptrdiff_t score_rows(const Path *path, Query query, const int8_t *tokens, const float *scales, size_t stored,
-                            const int64_t *rows, size_t total, float *scores, float *contributions) {
-    const size_t count = query.layers * query.per_layer, size = count * query.width;
-    /* Sums, and the two halves of digits. */
-    int32_t *sums = malloc(count * (sizeof(int32_t) + sizeof(float)) + (path->splits ? 2 * size : 0));
-    if (sums == NULL) return -2;
-    float *products = (float *)(sums + count);
+/* Do a task without memory to work in. Returns as `do_rows`; -2 if there is none to be had. */
+static ptrdiff_t score_rows(const Path *path, Task task) {
+    const size_t count = task.query.layers * task.query.per_layer, size = count * task.query.width;
+    task.sums = malloc(count * (sizeof(int32_t) + sizeof(float)) + (path->splits ? 2 * size : 0));
+    if (task.sums == NULL) return -2;
+    task.products = (float *)(task.sums + count);
     if (path->splits) {
-        int8_t *high = (int8_t *)(products + count), *low = high + size;
+        int8_t *high = (int8_t *)(task.products + count), *low = high + size;
         for (size_t d = 0; d < size; d++) {
-            low[d] = (int8_t)((query.digits[d] + 32768 + 128) % 256 - 128); /* -128 ... 127 */
-            high[d] = (int8_t)((query.digits[d] - low[d]) / 256);
+            low[d] = (int8_t)((task.query.digits[d] + 32768 + 128) % 256 - 128);
+            high[d] = (int8_t)((task.query.digits[d] - low[d]) / 256);
         }
-        query.high = high;
-        query.low = low;
+        task.query.high = high;
+        task.query.low = low;
     }
-    ptrdiff_t wrong = -1;
-    for (size_t n = 0; n < total; n++) {
-        const int64_t row = rows[n];
-        if (row < 0 || (uint64_t)row >= stored) {
-            wrong = (ptrdiff_t)n;
-            break;
-        }
-        const uint64_t next = n + AHEAD < total ? (uint64_t)rows[n + AHEAD] : stored;
-        if (next < stored) {
-            for (size_t d = 0; d < size; d += LINE) PREFETCH(tokens + (size_t)next * size + d);
-            PREFETCH(scales + (size_t)next * count);
-        }
-        path->dots(tokens + (size_t)row * size, &query, sums);
-        const float *scale = scales + (size_t)row * count;
-        for (size_t k = 0; k < count; k++) products[k] = (float)sums[k] * query.units[k] * scale[k];
-        float score = 0;
-        for (size_t layer = 0; layer < query.layers; layer++) {
-            const float *of_layer = products + layer * query.per_layer;
-            float sum = of_layer[0];
-            for (size_t k = 1; k < query.per_layer; k++) sum += of_layer[k];
-            sum -= query.offsets[layer];
-            if (contributions != NULL) contributions[n * query.layers + layer] = sum;
-            score = layer ? score + sum : sum;
-        }
-        scores[n] = score;
-    }
-    free(sums);
+    const ptrdiff_t wrong = path->rows(&task);
+    free(task.sums);
     return wrong;
 }
 
@@ -356,12 +405,19 @@ static PyObject *score_views(const Path *path, Py_buffer *views, int split) {
         PyErr_SetString(PyExc_ValueError, "digits: too large, sums would overflow");
         return NULL;
     }
-    const Query query = {views[DIGITS].buf, views[UNITS].buf, views[OFFSETS].buf, NULL, NULL,
-                         (size_t)layers,    (size_t)per_layer, (size_t)width};
+    const Query query = {.digits = views[DIGITS].buf,    .units = views[UNITS].buf, .offsets = views[OFFSETS].buf,
+                         .layers = (size_t)layers,       .per_layer = (size_t)per_layer, .width = (size_t)width};
+    const Task task = {.query = query,
+                       .tokens = views[TOKENS].buf,
+                       .scales = views[SCALES].buf,
+                       .rows = views[ROWS].buf,
+                       .scores = views[SCORES].buf,
+                       .contributions = split ? views[LAYERS].buf : NULL,
+                       .stored = (size_t)stored,
+                       .total = (size_t)total};
     ptrdiff_t wrong;
     Py_BEGIN_ALLOW_THREADS
-    wrong = score_rows(path, query, views[TOKENS].buf, views[SCALES].buf, (size_t)stored, views[ROWS].buf, (size_t)total,
-                       views[SCORES].buf, split ? views[LAYERS].buf : NULL);
+    wrong = score_rows(path, task);
     Py_END_ALLOW_THREADS
     if (wrong == -2) return PyErr_NoMemory();
     if (wrong >= 0) {
