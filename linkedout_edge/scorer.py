@@ -48,6 +48,11 @@ MOST = 2**24 - 1
 WIDEST = 1024
 """Widest token: NumPy's sums of products with half a digit are exact in float32."""
 
+LONG = 16384
+"""Candidates from which on several threads share a list, and from which on it matters that memory is read in order."""
+PART = 4096
+"""Candidates that a thread takes at a time."""
+
 
 class _WholeQuery(NamedTuple):
     """A user's query in whole numbers."""
@@ -72,11 +77,6 @@ class Scorer:
         BundleError: Tokens are too wide.
         BackendError: `FORCED` names what is not here.
     """
-
-    SHARED_FROM = 16384
-    """Candidates that several threads share."""
-    PART = 4096
-    """Candidates that a thread takes at a time."""
 
     def __init__(self, config: ModelConfig, threads: int = 1) -> None:
         self._shape = (config.layers, config.tokens_per_layer, config.token_width)
@@ -113,27 +113,11 @@ class Scorer:
             IndexError: A row is not stored.
             BackendError: A score is no number.
         """
-        query = self._queries.get(user)
-        if query is None:
-            query = self._queries[user] = self._in_digits(user)
-        total = len(rows)
-        scores = np.empty(total, np.float32)
-        layers = np.empty((total, self._shape[0]), np.float32) if split else None
-
-        def work(first: int, step: int) -> None:
-            for start in range(first, total, step):
-                part = slice(start, start + self.PART)
-                into = None if layers is None else layers[part]
-                self._score(query, tokens, scales, rows[part], scores[part], into)
-
-        if self._pool is None or total < self.SHARED_FROM:
-            self._score(query, tokens, scales, rows, scores, layers)
+        if _jumps_through_most(rows, len(tokens)):
+            every, every_split = self._score_all(user, tokens, scales, np.arange(len(tokens), dtype=np.int64), split)
+            scores, layers = every[rows], None if every_split is None else every_split[rows]
         else:
-            step = self._threads * self.PART
-            others = [submit(self._pool, work, n * self.PART, step) for n in range(1, self._threads)]
-            work(0, step)
-            for other in others:
-                other.result()
+            scores, layers = self._score_all(user, tokens, scales, rows, split)
         if not np.isfinite(scores).all():
             raise BackendError(
                 "a score is no number: check the bundle with another backend, and encode the videos again"
@@ -144,6 +128,33 @@ class Scorer:
         """Let threads go."""
         if self._pool is not None:
             self._pool.shutdown()
+
+    def _score_all(
+        self, user: Taste, tokens: Tokens, scales: Floats, rows: Positions, split: bool
+    ) -> tuple[Floats, Floats | None]:
+        """Score rows one after the other, a long list in several threads."""
+        query = self._queries.get(user)
+        if query is None:
+            query = self._queries[user] = self._in_digits(user)
+        total = len(rows)
+        scores = np.empty(total, np.float32)
+        layers = np.empty((total, self._shape[0]), np.float32) if split else None
+
+        def work(first: int, step: int) -> None:
+            for start in range(first, total, step):
+                part = slice(start, start + PART)
+                into = None if layers is None else layers[part]
+                self._score(query, tokens, scales, rows[part], scores[part], into)
+
+        if self._pool is None or total < LONG:
+            self._score(query, tokens, scales, rows, scores, layers)
+        else:
+            step = self._threads * PART
+            others = [submit(self._pool, work, n * PART, step) for n in range(1, self._threads)]
+            work(0, step)
+            for other in others:
+                other.result()
+        return scores, layers
 
     def _score(
         self,
@@ -166,6 +177,17 @@ class Scorer:
         units = np.maximum(np.abs(query).max(-1), 1e-12) / self._largest
         digits = np.rint(query / units[..., None]).astype(np.int16)
         return _WholeQuery(digits, units.astype(np.float32), user.offset.astype(np.float32))
+
+
+def _jumps_through_most(rows: Positions, stored: int) -> bool:
+    """Whether it is quicker to score all that is stored, in its order: memory is slow where it is read in another."""
+    return (
+        len(rows) >= LONG
+        and 2 * len(rows) >= stored
+        and rows.dtype == np.int64
+        and not bool((rows[1:] > rows[:-1]).all())
+        and bool(rows.min() >= 0 and rows.max() < stored)
+    )
 
 
 def score_with_numpy(

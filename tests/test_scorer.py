@@ -195,10 +195,10 @@ def test_a_long_list_is_shared_by_threads(path: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(FORCED, path)
     tokens, scales = stored(5000)
     user = user_of(tokens[:9], scales[:9])
-    rows = np.random.default_rng(0).permutation(5000)
+    rows = np.random.default_rng(0).permutation(5000)[:2400]
     one, two = Scorer(CONFIG), Scorer(CONFIG, threads=3)
-    monkeypatch.setattr(Scorer, "SHARED_FROM", 100)
-    monkeypatch.setattr(Scorer, "PART", 700)
+    monkeypatch.setattr(scorer_module, "LONG", 100)
+    monkeypatch.setattr(scorer_module, "PART", 700)
     used: set[str] = set()
     original = Scorer._score
     monkeypatch.setattr(Scorer, "_score", lambda *a: (used.add(threading.current_thread().name), original(*a))[1])
@@ -209,8 +209,36 @@ def test_a_long_list_is_shared_by_threads(path: str, monkeypatch: pytest.MonkeyP
         assert b is not None
         assert bits(a) == bits(b)
     with pytest.raises(IndexError):
-        two.score(user, tokens, scales, rows + 1)
+        two.score(user, tokens, scales, np.append(rows, 5000))
     two.close()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_most_of_a_store_is_scored_in_its_order(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FORCED, path)
+    tokens, scales = stored(1000)
+    user, scorer = user_of(tokens[:9], scales[:9]), Scorer(CONFIG)
+    mixed = np.random.default_rng(0).permutation(1000)[:700]
+    read: list[int] = []
+    original = Scorer._score
+    monkeypatch.setattr(Scorer, "_score", lambda *a: (read.append(len(a[4])), original(*a))[1])
+    one_by_one = scorer.score(user, tokens, scales, mixed)
+    monkeypatch.setattr(scorer_module, "LONG", 100)
+    scales[np.setdiff1d(np.arange(1000), mixed)] = np.nan  # rows that nobody asks for may hold anything
+    in_order = scorer.score(user, tokens, scales, mixed)
+    assert read == [700, 1000]
+    for a, b in zip(one_by_one, in_order, strict=True):
+        assert a is not None
+        assert b is not None
+        assert bits(a) == bits(b)
+    scorer.score(user, tokens, scales, np.sort(mixed))
+    scorer.score(user, tokens, scales, mixed[:499])
+    assert read[2:] == [700, 499]
+    for wrong in (-1, 1000):
+        with pytest.raises(IndexError):
+            scorer.score(user, tokens, scales, np.append(mixed, wrong))
+    with pytest.raises(TypeError):
+        scorer.score(user, tokens, scales, mixed.astype(np.int32))
 
 
 @pytest.mark.parametrize("path", PATHS)
