@@ -7,7 +7,7 @@ DATA ?= $(wildcard ../shared/data)
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .PHONY: demo test test-all test-floors fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
-	exam bench table readme-table aarch64 haswell clean help
+	exam bench table readme-table aarch64 haswell kernel-check clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -155,6 +155,9 @@ haswell: .venv/installed  ## golden vectors and decoding on an emulated CPU with
 	@test -n "$(QEMU)" || { echo "no qemu-x86_64 here: sudo apt install qemu-user"; exit 2; }
 	OMP_NUM_THREADS=1 $(QEMU) -cpu $(HASWELL) .venv/bin/python -m pytest -q -p no:cacheprovider -m "not slow" \
 		--hypothesis-profile emulated --timeout 1200 $(or $(TESTS),tests/test_golden.py tests/test_decode.py -k "not real_clips")
+
+kernel-check: .venv/installed  ## the scoring kernel for other processors, emulated, and with sanitizers (seconds; docs/development.md)
+	OMP_NUM_THREADS=1 .venv/bin/python tests/kernel/check.py $(if $(CASES),--cases $(CASES))
 
 clean:
 	rm -rf .venv .venv-demo build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,7 +25,11 @@
 
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch(address)
+#ifdef __OPTIMIZE__
 #define INLINE __attribute__((always_inline)) static inline
+#else /* compilers that do not optimise refuse to inline what is called through a pointer */
+#define INLINE static inline
+#endif
 #if defined(__x86_64__)
 #define HAVE_X86
 #include <immintrin.h>

@@ -48,8 +48,10 @@ MOST = 2**24 - 1
 WIDEST = 1024
 """Widest token: NumPy's sums of products with half a digit are exact in float32."""
 
-LONG = 16384
-"""Candidates from which on several threads share a list, and from which on it matters that memory is read in order."""
+SHARED_FROM = 32768
+"""Candidates that several threads share. Of fewer a second one saves nothing, and costs where the CPU is busy."""
+IN_ORDER_FROM = 4096
+"""Candidates, at least half of the store, from which on all that is stored is scored in its order."""
 PART = 4096
 """Candidates that a thread takes at a time."""
 
@@ -146,7 +148,7 @@ class Scorer:
                 into = None if layers is None else layers[part]
                 self._score(query, tokens, scales, rows[part], scores[part], into)
 
-        if self._pool is None or total < LONG:
+        if self._pool is None or total < SHARED_FROM:
             self._score(query, tokens, scales, rows, scores, layers)
         else:
             step = self._threads * PART
@@ -182,7 +184,7 @@ class Scorer:
 def _jumps_through_most(rows: Positions, stored: int) -> bool:
     """Whether it is quicker to score all that is stored, in its order: memory is slow where it is read in another."""
     return (
-        len(rows) >= LONG
+        len(rows) >= IN_ORDER_FROM
         and 2 * len(rows) >= stored
         and rows.dtype == np.int64
         and not bool((rows[1:] > rows[:-1]).all())

@@ -149,6 +149,16 @@ def test_what_does_not_fit_is_refused(path: str, which: int, wrong: Any, error: 
 
 
 @pytest.mark.parametrize("path", PATHS)
+def test_digits_whose_sums_would_overflow_are_refused(path: str) -> None:
+    arrays = example(0, 1, 1, 515, 4, 4, extreme=False)
+    arrays[0][...] = LARGEST
+    with pytest.raises(ValueError, match="overflow"):
+        run(path, *arrays)
+    arrays[0][..., 0] = 0  # 514 of them fit
+    run(path, *arrays)
+
+
+@pytest.mark.parametrize("path", PATHS)
 def test_an_empty_store_has_no_row(path: str) -> None:
     arrays = example(0, 3, 2, 16, 10, 30, extreme=False)
     arrays[3], arrays[4] = arrays[3][:0], arrays[4][:0]
@@ -197,7 +207,7 @@ def test_a_long_list_is_shared_by_threads(path: str, monkeypatch: pytest.MonkeyP
     user = user_of(tokens[:9], scales[:9])
     rows = np.random.default_rng(0).permutation(5000)[:2400]
     one, two = Scorer(CONFIG), Scorer(CONFIG, threads=3)
-    monkeypatch.setattr(scorer_module, "LONG", 100)
+    monkeypatch.setattr(scorer_module, "SHARED_FROM", 100)
     monkeypatch.setattr(scorer_module, "PART", 700)
     used: set[str] = set()
     original = Scorer._score
@@ -223,7 +233,7 @@ def test_most_of_a_store_is_scored_in_its_order(path: str, monkeypatch: pytest.M
     original = Scorer._score
     monkeypatch.setattr(Scorer, "_score", lambda *a: (read.append(len(a[4])), original(*a))[1])
     one_by_one = scorer.score(user, tokens, scales, mixed)
-    monkeypatch.setattr(scorer_module, "LONG", 100)
+    monkeypatch.setattr(scorer_module, "IN_ORDER_FROM", 100)
     scales[np.setdiff1d(np.arange(1000), mixed)] = np.nan  # rows that nobody asks for may hold anything
     in_order = scorer.score(user, tokens, scales, mixed)
     assert read == [700, 1000]
