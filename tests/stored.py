@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -37,6 +37,11 @@ class Opened(NamedTuple):
     store: TokenStore
     history: History
 
+    @property
+    def tokens(self) -> Any:
+        """What lies behind the store's public methods."""
+        return inner(self.store)
+
     def close(self) -> None:
         self.history.close()
         self.store.close()
@@ -66,6 +71,37 @@ def stored(folder: Path, key: str | bytes | None = None, **options: Any) -> Iter
         opened.close()
 
 
+def inner(store: TokenStore) -> Any:
+    """What lies behind the public methods of a store: the one place where tests reach for it."""
+    return store
+
+
+def tokens_of(store: TokenStore, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Copies of what is stored: int8 ``[C, L, M, D]`` and float32 ``[C, L, M]``."""
+    found = inner(store).gather(inner(store).rows(list(ids))).copies()
+    return found.tokens, found.scales
+
+
+def put_tokens(
+    store: TokenStore, id: str, tokens: np.ndarray, scales: np.ndarray | None = None, known_as: str | None = None
+) -> None:
+    """Store tokens int8 ``[L, M, D]`` under an id, by default with scales of 0.02."""
+    filled = np.full(tokens.shape[:2], 0.02, np.float32) if scales is None else scales
+    inner(store).put(id, tokens, filled, Fingerprint(known_as or id))
+
+
+def copy(store: TokenStore, source: str, target: str, known_as: str | None = None) -> None:
+    """Store the same tokens under another id."""
+    tokens, scales = tokens_of(store, [source])
+    put_tokens(store, target, tokens[0], scales[0], known_as)
+
+
+def limit_store(store: TokenStore, max_videos: int, used: Sequence[str] = ()) -> None:
+    """Let a store hold fewer videos from now on; `used` ones were used last."""
+    inner(store)._max = max_videos
+    inner(store).touch(inner(store).rows(list(used)))
+
+
 def number(id: str) -> int:
     """A value from 1 to 120 that belongs to an id."""
     return sum(id.encode("utf-8", "surrogatepass")) % 120 + 1
@@ -73,16 +109,17 @@ def number(id: str) -> int:
 
 def put(store: TokenStore, id: str, value: int | None = None, title: str | None = None) -> None:
     v = number(id) if value is None else value
-    store.put(id, np.full(SHAPE, v, np.int8), np.full(SHAPE[:2], v, np.float32), Fingerprint(f"content {v}", title))
+    known_as = Fingerprint(f"content {v}", title)
+    inner(store).put(id, np.full(SHAPE, v, np.int8), np.full(SHAPE[:2], v, np.float32), known_as)
 
 
 def value(store: TokenStore, id: str) -> int:
     """What `put` wrote; checks that tokens and scales belong together."""
-    found = store.gather(store.rows([id]))
-    assert (found.tokens == found.tokens.flat[0]).all()
-    assert (found.scales == found.scales.flat[0]).all()
-    assert found.tokens.flat[0] == found.scales.flat[0]
-    return int(found.tokens.flat[0])
+    tokens, scales = tokens_of(store, [id])
+    assert (tokens == tokens.flat[0]).all()
+    assert (scales == scales.flat[0]).all()
+    assert tokens.flat[0] == scales.flat[0]
+    return int(tokens.flat[0])
 
 
 def raw_bytes(folder: Path) -> bytes:
@@ -90,13 +127,12 @@ def raw_bytes(folder: Path) -> bytes:
     return b"".join(p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file())
 
 
-def fill(rec: Recommender, count: int, seed: int = 0) -> list[str]:
+def fill(rec: Recommender, count: int, seed: int = 0, prefix: str = "v") -> list[str]:
     """Videos of random tokens, straight into the store of a recommender of the tiny shape; their ids."""
     c = CONFIG
     rng = np.random.default_rng(seed)
     tokens = rng.integers(-127, 128, (count, c.layers, c.tokens_per_layer, c.token_width), dtype=np.int8)
-    scales = np.full(tokens.shape[1:3], 0.02, np.float32)
-    ids = [f"v{n}" for n in range(count)]
+    ids = [f"{prefix}{n}" for n in range(count)]
     for i, t in zip(ids, tokens, strict=True):
-        rec.store.put(i, t, scales, Fingerprint(i))
+        put_tokens(rec.store, i, t)
     return ids

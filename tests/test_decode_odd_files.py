@@ -21,6 +21,7 @@ from linkedout_edge.errors import VideoError, VideoUnreadableError
 av = pytest.importorskip("av", reason="PyAV makes the clips of these tests")
 
 from media import greys, scene, scenes, which, write  # noqa: E402
+from stored import tokens_of  # noqa: E402
 
 SIZE = 64
 LIMITS = Limits(max_decode_seconds=600)  # for slow machines
@@ -410,7 +411,7 @@ def test_tokens_of_hdr_are_those_of_sdr(tmp_path: Path, transfer: int) -> None:
         with Recommender.load("int8", decoder=name, threads=1) as rec:
             ids = [str(tmp_path / f"{k}{i}.mp4") for k in ("sdr", "hdr") for i in range(3)]
             assert not rec.encode(ids).failed
-            tokens, scales, _ = rec.store.gather(rec.store.rows(ids))
+            tokens, scales = tokens_of(rec.store, ids)
         values = (tokens * scales[..., None]).reshape(2, 3, -1)
         cosine = (values[0] * values[1]).sum(-1) / np.linalg.norm(values, axis=-1).prod(0)
         assert cosine.mean() >= 0.95, (name, cosine)

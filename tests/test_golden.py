@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from stored import put_tokens, tokens_of
 
 from linkedout_edge import Event, Recommender, Video, errors
 from linkedout_edge.backends import cpu
@@ -19,7 +20,6 @@ from linkedout_edge.bundle.reader import embedded_folder
 from linkedout_edge.decode import prepare_frames
 from linkedout_edge.decode.base import spread
 from linkedout_edge.scorer import FORCED, PATHS
-from linkedout_edge.store import Fingerprint
 from linkedout_edge.text import Tokenizer
 
 FOLDER = Path(__file__).parents[1] / "bindings" / "conformance"
@@ -76,7 +76,7 @@ def rec_of_path(path):
 
 def with_golden_tokens(rec):
     for v in GOLDEN["videos"]:
-        rec.store.put(v["id"], np.array(v["tokens"], np.int8), np.array(v["scales"], np.float32), Fingerprint(v["id"]))
+        put_tokens(rec.store, v["id"], np.array(v["tokens"], np.int8), np.array(v["scales"], np.float32))
     return rec
 
 
@@ -167,7 +167,7 @@ def test_close_agreement_is_asked_for_where_all_rounds_alike(here, version, alik
 
 def test_tokens_from_frames(seen):
     for row in GOLDEN["videos"]:
-        tokens, scales, _ = seen.store.gather(seen.store.rows([row["id"]]))
+        tokens, scales = tokens_of(seen.store, [row["id"]])
         check_tokens(row, tokens[0], scales[0], alike_here(seen))
 
 
@@ -207,11 +207,11 @@ def test_scores_from_frames(seen):
 def only(rec, ids):
     """Only these videos in the store for a while: the average video is theirs."""
     others = [i for i in rec.store if i not in ids]
-    stored = rec.store.gather(rec.store.rows(others)).copies()
+    tokens, scales = tokens_of(rec.store, others)
     rec.store.remove(others)
     yield
     for n, i in enumerate(others):
-        rec.store.put(i, stored.tokens[n], stored.scales[n], Fingerprint(i))
+        put_tokens(rec.store, i, tokens[n], scales[n])
 
 
 def events_of(case, now):
@@ -282,7 +282,7 @@ def test_halves_of_a_character_in_a_title(row, tokenizer, rec):
     frames = np.zeros((1, 16, 16, 3), np.uint8)
     videos = [Video(frames=frames, id=i, title=t) for i, t in (("half", title), ("mark", row["read_as"]))]
     assert rec.rank(["video0"], videos).failed == ()
-    tokens = rec.store.gather(rec.store.rows(["half", "mark"])).tokens
+    tokens, _ = tokens_of(rec.store, ["half", "mark"])
     np.testing.assert_array_equal(*tokens)
     rec.store.remove(["half", "mark"])  # the average video of the store is that of the golden ones again
 

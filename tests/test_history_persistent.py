@@ -119,7 +119,7 @@ def test_nothing_is_left_in_the_slack_of_a_large_database(tmp_path: Path) -> Non
     rng = np.random.default_rng(1)
     names = [f"mark{n:04d}" + "x" * int(rng.integers(0, 300)) for n in range(600)]
     with stored(tmp_path, max_events=1000) as s:
-        with s.store.batch():
+        with s.tokens.batch():
             for n in rng.permutation(600):
                 put(s.store, names[n], title=names[n])
         for n in rng.permutation(600)[:60]:

@@ -11,36 +11,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored import fill, put_tokens, tokens_of
 
 from linkedout_edge import Event, Prior, Recommender, Video
-from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError
 from linkedout_edge.listwise import DIVERSIFIED, arrange, diversify, fold, unit_tokens
 from linkedout_edge.prior import Priors
 from linkedout_edge.ranking import best_first
-from linkedout_edge.store import Fingerprint
-
-
-def fill(rec: Recommender, count: int, seed: int = 0, prefix: str = "v") -> list[str]:
-    """Videos of random tokens, straight into the store."""
-    c = ModelConfig.tiny()
-    rng = np.random.default_rng(seed)
-    ids = [f"{prefix}{n}" for n in range(count)]
-    for i in ids:
-        tokens = rng.integers(-127, 128, (c.layers, c.tokens_per_layer, c.token_width), dtype=np.int8)
-        rec.store.put(i, tokens, np.full(tokens.shape[:2], 0.02, np.float32), Fingerprint(i))
-    return ids
 
 
 def copy(rec: Recommender, source: str, target: str, noise: int = 0) -> None:
     """Store nearly the same tokens under another id."""
-    rows = rec.store.gather(rec.store.rows([source])).copies()
-    tokens = np.clip(
-        rows.tokens[0].astype(int) + noise * (np.arange(rows.tokens[0].size) % 2).reshape(rows.tokens[0].shape),
-        -127,
-        127,
-    ).astype(np.int8)
-    rec.store.put(target, tokens, rows.scales[0], Fingerprint(target))
+    (tokens,), (scales,) = tokens_of(rec.store, [source])
+    noisy = tokens.astype(int) + noise * (np.arange(tokens.size) % 2).reshape(tokens.shape)
+    put_tokens(rec.store, target, np.clip(noisy, -127, 127).astype(np.int8), scales)
 
 
 # On arrays

@@ -30,7 +30,7 @@ def test_packs_travel(tmp_path: Path) -> None:
     with stored(tmp_path / "d", "k") as s:
         assert [value(s.store, f"v{n}.mp4") for n in range(5)] == [1, 2, 3, 4, 5]
         assert value(s.store, "mine") == 7
-        assert s.store.fingerprint("v2.mp4") == Fingerprint("content 3", "ü\udcff")
+        assert s.tokens.fingerprint("v2.mp4") == Fingerprint("content 3", "ü\udcff")
         assert s.store.export_pack(path, ["mine", "v4.mp4"]) == 2
     other = TokenStore(CONFIG, token_space=SPACE)
     assert other.import_pack(path) == ("mine", "v4.mp4")

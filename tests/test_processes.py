@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stored import inner
 
 from linkedout_edge import Event, Failed, Recommender, Video, errors
 from linkedout_edge.backends.base import Unusable
@@ -168,7 +169,7 @@ def test_every_call_in_a_child_is_a_clear_error(tiny_bundle: Path, tmp_path: Pat
 def _hold(rec: Recommender, started: threading.Event, go_on: threading.Event) -> None:
     started.wait(30)
     with (
-        rec.store.lock,
+        inner(rec.store).lock,
         rec.history._lock,
         rec._background._changed,
         rec._session.__dict__.get("_lock", threading.Lock()),

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stored import fill
+from stored import fill, limit_store
 
 from linkedout_edge import Event, Failed, Recommender, Video
 from linkedout_edge.config import ModelConfig
@@ -484,7 +484,7 @@ def test_two_threads_encode_a_video_once(tiny_bundle: Path, tmp_path: Path) -> N
 
 
 def test_a_small_store_still_ranks_all(rec: Recommender, clips: list[Path]) -> None:
-    rec.store._max = 2
+    limit_store(rec.store, 2)
     assert len(rec.rank([clips[0]], clips)) == 6
 
 

@@ -43,7 +43,7 @@ print("ready", flush=True)
 n = 0
 while True:
     ids = [f"{name}-video{n + k}" for k in range(5)]
-    with s.store.batch():
+    with s.tokens.batch():
         for i in ids:
             put(s.store, i)
     for i in ids:
@@ -169,7 +169,7 @@ def check_full(s: Opened, done: list[str]) -> None:
     with pytest.raises(errors.StorageFullError):
         s.history.add("watched")
     assert len(s.history) == 0
-    with s.store.batch(durable=False):
+    with s.tokens.batch(durable=False):
         put(s.store, "ranked")
 
 
@@ -279,7 +279,7 @@ def test_a_read_only_folder_still_ranks(
 
 def damaged_database(folder: Path, key: str | None = None) -> Path:
     with stored(folder, key) as s:
-        with s.store.batch():
+        with s.tokens.batch():
             for n in range(300):
                 put(s.store, f"v{n}")
         for n in range(20):
@@ -384,7 +384,7 @@ def test_a_database_that_is_held_for_too_long(tmp_path: Path, monkeypatch: pytes
             put(s.store, "a")
         con.execute("ROLLBACK")
         con.close()
-        s.store.flush()
+        s.tokens.flush()
         assert s.store.stats().unsaved == 0
 
 
@@ -446,7 +446,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), ids=st.lists(IDS, max_size=4), number=st.integers(1, 120))
     def put_several(self, which: int, ids: list[str], number: int) -> None:
-        with self.both[which].store.batch():
+        with self.both[which].tokens.batch():
             for i in ids:
                 put(self.both[which].store, i, number)
                 self.model[i] = number
@@ -464,7 +464,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def both_agree(self) -> None:
         for s in getattr(self, "both", []):
-            s.store.refresh()
+            s.tokens.refresh()
             assert {i: value(s.store, i) for i in s.store} == self.model
 
     def teardown(self) -> None:
@@ -543,7 +543,7 @@ class HistoryMachine(RuleBasedStateMachine):
             oldest = self.clock.now - timedelta(days=10)
             young = [(i, at) for i, at, _ in self.model if at is None or at >= oldest]
             assert [(e.id, e.at) for e in s.history] == young
-            s.store.refresh()
+            s.tokens.refresh()
             held = {i for i, _, _ in self.model}
             assert held <= set(s.store)
             assert s.store.stats().pinned == len(held)

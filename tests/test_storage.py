@@ -30,8 +30,8 @@ def test_what_was_put_is_there_when_opened_again(tmp_path: Path, key: str | byte
     with stored(tmp_path, key) as s:
         assert list(s.store) == [names[0], *names[2:]]
         assert value(s.store, "a.mp4") == 99
-        assert s.store.fingerprint("a.mp4") == Fingerprint("content 99")
-        known = s.store.fingerprint(names[2])
+        assert s.tokens.fingerprint("a.mp4") == Fingerprint("content 99")
+        known = s.tokens.fingerprint(names[2])
         assert known is not None
         assert known.title == f"title of {names[2]}"
         assert s.store.stats().disk_bytes > 0
@@ -80,7 +80,7 @@ def test_the_order_of_use_survives(tmp_path: Path) -> None:
     with stored(tmp_path, max_videos=3) as s:
         for i in "abc":
             put(s.store, i)
-        s.store.touch(s.store.rows(["a"]))
+        s.tokens.touch(s.tokens.rows(["a"]))
     with stored(tmp_path, max_videos=3) as s:
         put(s.store, "d")
         assert set(s.store) == {"a", "c", "d"}
@@ -91,16 +91,16 @@ def test_processes_follow_each_other(tmp_path: Path) -> None:
         put(one.store, "a", 1)
         put(one.store, "b", 2)
         handle = one.store.select()
-        two.store.refresh()
+        two.tokens.refresh()
         assert (value(two.store, "a"), value(two.store, "b")) == (1, 2)
         put(two.store, "a", 3)
         two.store.remove("b")
         put(two.store, "c", 4)
-        one.store.refresh()
+        one.tokens.refresh()
         assert list(one.store) == ["a", "c"]
         assert [value(one.store, i) for i in "ac"] == [3, 4]
         assert handle.rows().tolist() == [0, -1]
-        known = one.store.fingerprint("a")
+        known = one.tokens.fingerprint("a")
         assert known is not None
         assert known.content == "content 3"
 
@@ -108,13 +108,13 @@ def test_processes_follow_each_other(tmp_path: Path) -> None:
 def test_a_process_that_slept_long_reads_everything_again(tmp_path: Path) -> None:
     with stored(tmp_path) as one, stored(tmp_path) as two:
         put(one.store, "old", 1)
-        two.store.refresh()
+        two.tokens.refresh()
         for i in range(30):
             put(one.store, f"v{i}")
         one.store.remove("old")
         with one.database.transaction() as con:  # as if the list of changes had been cut
             con.execute("DELETE FROM changes WHERE seq < 25")
-        two.store.refresh()
+        two.tokens.refresh()
         assert set(two.store) == set(one.store)
         assert all(value(two.store, i) == value(one.store, i) for i in one.store)
 
@@ -123,7 +123,7 @@ def test_a_pinned_video_of_another_process_is_not_evicted(tmp_path: Path) -> Non
     with stored(tmp_path, max_videos=3) as one, stored(tmp_path, max_videos=3) as two:
         for i in "abc":
             put(one.store, i)
-        two.store.refresh()
+        two.tokens.refresh()
         two.history.add("a")
         # `one` has not heard of that, and lets the least recently used leave.
         put(one.store, "d")
@@ -135,7 +135,7 @@ def test_a_pinned_video_of_another_process_is_not_evicted(tmp_path: Path) -> Non
 def test_an_event_brings_its_tokens_back_if_another_process_evicted_them(tmp_path: Path) -> None:
     with stored(tmp_path) as one, stored(tmp_path) as two:
         put(one.store, "a", 7)
-        two.store.refresh()
+        two.tokens.refresh()
         two.store.remove("a")
         one.history.add("a")  # `one` still holds them
     with stored(tmp_path) as s:
@@ -155,10 +155,10 @@ def test_threads_share_one_store(tmp_path: Path) -> None:
                     elif n % 8:
                         opened.store.remove(f"v{n - 1}")
                     else:
-                        opened.store.refresh()
-                        with opened.store.lock:
-                            known = opened.store.rows(list(opened.store))
-                            opened.store.touch(known)
+                        opened.tokens.refresh()
+                        with opened.tokens.lock:
+                            known = opened.tokens.rows(list(opened.store))
+                            opened.tokens.touch(known)
             except BaseException as e:
                 problems.append(e)
 
@@ -169,15 +169,15 @@ def test_threads_share_one_store(tmp_path: Path) -> None:
             t.join()
         assert problems == []
         put(s.store, "last", 5)
-        other.store.refresh()
-        s.store.refresh()
+        other.tokens.refresh()
+        s.tokens.refresh()
         assert set(s.store) == set(other.store)
         assert all(value(s.store, i) == value(other.store, i) == int(i[1:]) for i in s.store if i != "last")
 
 
 def test_a_batch_is_written_when_it_ends(tmp_path: Path) -> None:
     with stored(tmp_path) as s:
-        with s.store.batch():
+        with s.tokens.batch():
             for i in range(10):
                 put(s.store, f"v{i}")
             assert s.store.stats().unsaved == 10
@@ -218,7 +218,7 @@ def test_nothing_readable_lies_in_an_encrypted_folder(tmp_path: Path) -> None:
     with stored(tmp_path, "k") as s:
         put(s.store, "secret-id.mp4", 77, title="secret-title")
         s.history.add("secret-path.mp4")
-        s.store.flush()
+        s.tokens.flush()
         raw = raw_bytes(tmp_path)
         assert len(raw) > 10_000
         for text in (b"secret", b"content 77", bytes([77] * CONFIG.token_width)):
@@ -296,7 +296,7 @@ def test_a_removed_folder_is_an_error_and_not_a_silent_loss(tmp_path: Path) -> N
 def test_incognito_leaves_nothing_in_the_store(tmp_path: Path) -> None:
     with stored(tmp_path) as s:
         put(s.store, "before")
-        with s.store.private():
+        with s.tokens.private():
             put(s.store, "hidden")
             assert "hidden" in s.store
             assert b"hidden" not in raw_bytes(tmp_path)
@@ -318,7 +318,7 @@ def test_open_stored_closes(tmp_path: Path) -> None:
 def test_what_is_put_again_after_its_eviction_stays_in_the_database(tmp_path: Path) -> None:
     with stored(tmp_path, max_videos=2) as s:
         put(s.store, "a", 1)
-        with s.store.batch():
+        with s.tokens.batch():
             put(s.store, "b", 2)
             put(s.store, "c", 3)  # "a" leaves
             put(s.store, "a", 4)  # and comes back before that was written down
