@@ -6,13 +6,15 @@ store with an event leave it with the event; those that `Recommender.encode` or 
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+from linkedout_edge import history_file
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, ClosedError
 from linkedout_edge.inputs import Event, EventLike, Video, as_video
 from linkedout_edge.lifetime import OneProcess
@@ -32,6 +34,11 @@ SURE_AFTER = timedelta(days=7)
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
+
+
+def _key(event: Event) -> Hashable:
+    """What makes two events the same one."""
+    return event.id, event.watched, event.liked, event.at
 
 
 class History(OneProcess):
@@ -113,7 +120,7 @@ class History(OneProcess):
         with self._store.pinned([given.id]):  # it must not be evicted between encoding and keeping
             brought = given.id not in self._store or self._brought(given.id)
             self._encode(given)
-            self._change(lambda e: False, event, brought)
+            self._change(lambda e: False, [(event, brought)])
         return event
 
     def forget(self, id: str | None = None, *, since: datetime | timedelta | None = None) -> int:
@@ -167,6 +174,64 @@ class History(OneProcess):
             }
             for e in self
         ]
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Write all events, and the tokens of their videos, into one file: a backup, or for another device or binding.
+
+        The file is not encrypted, whatever `key` the recommender was loaded with. docs/formats.md describes it.
+
+        Args:
+            path: The file; replaced as a whole, or not at all.
+
+        Returns:
+            How many events it holds.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        return history_file.save(self._store, list(self), path)
+
+    def load(self, path: str | os.PathLike[str], *, max_bytes: int = history_file.MAX_BYTES) -> int:
+        """Add the events of a file that `save` or another binding wrote, behind those that are here.
+
+        An event that is here already is not added again, so loading twice does no harm. Videos that the store knows
+        keep the tokens that they have.
+
+        Args:
+            path: The file.
+            max_bytes: A larger file is refused unread.
+
+        Returns:
+            How many events were added. While incognito, none.
+
+        Raises:
+            TokenSpaceError: It was saved with another model.
+            PackError: There is no such file, or it is damaged; the history is unchanged.
+            StorageError: It cannot be written; the history is unchanged.
+        """
+        self._check_open()
+        saved = history_file.read_history(
+            path, token_space=self._store.token_space, shape=self._store.shape, max_bytes=max_bytes
+        )
+        if self._incognito:
+            return 0
+        self._store.check_writable()
+        here = Counter(map(_key, self))
+        added = []
+        for event in saved.events:
+            if here[_key(event)]:
+                here[_key(event)] -= 1
+            else:
+                added.append(event)
+        wanted = {e.id for e in added}
+        with self._store.pinned(wanted):
+            new = {i for i in wanted if i not in self._store}
+            with self._store.batch():
+                for n, i in enumerate(saved.videos.ids):
+                    if i in new:
+                        self._store.put(i, saved.videos.tokens[n], saved.videos.scales[n], saved.videos.fingerprints[n])
+            self._change(lambda e: False, [(e, e.id in new or self._brought(e.id)) for e in added])
+        return len(added)
 
     @contextmanager
     def incognito(self) -> Iterator[None]:
@@ -265,11 +330,15 @@ class History(OneProcess):
             self._db.scrub()
         return count
 
-    def _change(self, gone: Callable[[Kept], bool], added: Event | None = None, brought: bool = False) -> int:
-        """Add an event, and remove those that are to go or are out of bounds; how many were to go."""
+    def _change(self, gone: Callable[[Kept], bool], added: Sequence[tuple[Event, bool]] = ()) -> int:
+        """Add events, each with whether it brought its tokens, and remove those that are to go or are out of bounds.
+
+        Returns:
+            How many were to go.
+        """
         with self._lock:
             self._check_open()
-            keep = [] if added is None else [added.id]
+            keep = [e.id for e, _ in added]
             with self._store.writing(keep) as write:
                 entries = self._entries
                 if write.con is not None:
@@ -279,10 +348,10 @@ class History(OneProcess):
                     if self._db.generation != self._generation:
                         entries = self._hold_on(write.con, entries)
                 to_go = {id(e) for e in entries if gone(e)}
-                if added is not None:
-                    now = self._clock()
-                    row = 0 if write.con is None else self._table.add(write.con, added, now, brought)
-                    entries = [*entries, Kept(row, added, now, brought)]
+                now = self._clock()
+                for event, brought in added:
+                    row = 0 if write.con is None else self._table.add(write.con, event, now, brought)
+                    entries = [*entries, Kept(row, event, now, brought)]
                 to_go_too = self._expired(entries)
                 left = [e for e in entries if id(e) not in to_go | to_go_too][-self._max_events :]
                 stay = {id(e) for e in left}

@@ -304,3 +304,26 @@ def test_errors(rec, row):
             call()
     else:
         assert [f.code for f in call().failed] == [row["failed"]]
+
+
+def test_the_pack(tmp_path):
+    with load("onnxruntime") as rec:
+        assert rec.store.import_pack(FOLDER / GOLDEN["files"]["pack"]) == tuple(v["id"] for v in GOLDEN["videos"])
+        tokens, scales = tokens_of(rec.store, [v["id"] for v in GOLDEN["videos"]])
+        np.testing.assert_array_equal(tokens, np.array([v["tokens"] for v in GOLDEN["videos"]], np.int8))
+        np.testing.assert_array_equal(scales, np.array([v["scales"] for v in GOLDEN["videos"]], np.float32))
+        rec.store.export_pack(tmp_path / "pack")
+    assert (tmp_path / "pack").read_bytes() == (FOLDER / GOLDEN["files"]["pack"]).read_bytes()
+
+
+def test_the_saved_history(tmp_path):
+    expected = GOLDEN["files"]["events"]
+    with load("onnxruntime") as rec:
+        assert rec.history.load(FOLDER / GOLDEN["files"]["history"]) == len(expected)
+        for event, e in zip(rec.history, expected, strict=True):
+            assert (event.id, event.watched, event.liked) == (e["id"], e["watched"], e["liked"])
+            assert (event.at and event.at.timestamp()) == e["at"]
+        tokens, _ = tokens_of(rec.store, list(dict.fromkeys(e["id"] for e in expected)))
+        np.testing.assert_array_equal(tokens, np.array([v["tokens"] for v in GOLDEN["videos"][3:5]], np.int8))
+        assert rec.history.save(tmp_path / "history") == len(expected)
+    assert (tmp_path / "history").read_bytes() == (FOLDER / GOLDEN["files"]["history"]).read_bytes()

@@ -92,14 +92,14 @@ def spoil(path: Path, what: str) -> None:
 
 
 SPOILT = {
-    "format": "no feature pack",
+    "format": "another kind of file than the pack",
     "version": "version '2'",
     "shape": r"tokens in the pack is I8 \[5, 3, 2, 15\]: expected",
     "dtype": "scales in the pack is F64",
     "count": "scales in the pack",
     "nan": "no numbers",
     "negative": "negative",
-    "names": "expected tokens, scales and records",
+    "names": "expected tokens, scales, records",
     "twice": "occurs twice",
     "fewer": "not as many records",
     "record": "title or null",
@@ -123,7 +123,7 @@ def test_a_spoilt_pack_changes_nothing(tmp_path: Path, what: str) -> None:
 
 def test_files_that_are_no_packs(tmp_path: Path) -> None:
     store, path = filled(), tmp_path / "p"
-    with pytest.raises(errors.PackNotFoundError, match="no such pack"):
+    with pytest.raises(errors.PackNotFoundError, match="no such file"):
         store.import_pack(path)
     with pytest.raises(errors.PackError, match="it is a directory"):
         store.import_pack(tmp_path)

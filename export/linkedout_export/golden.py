@@ -15,12 +15,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from linkedout_edge import Event, Recommender, Video
+from linkedout_edge import Event, Recommender, Video, token_file
 from linkedout_edge.backends import cpu
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.decode import prepare_frames
 from linkedout_edge.decode.base import slot_centres, spread
+from linkedout_edge.history_file import FORMAT as HISTORY
 from linkedout_edge.microworld import caption, random_attributes, render_frames
+from linkedout_edge.packs import FORMAT as PACK
+from linkedout_edge.store import Fingerprint
 from linkedout_edge.text import Tokenizer
 
 FORMAT = 3
@@ -250,7 +253,33 @@ def write_golden(out: Path, bundle: str) -> None:
     for case in CASES:
         with Recommender.load(bundle) as rec:
             document["cases"].append(golden_case(rec, videos, *case))
+    document["files"] = write_files(out, document)
     (out / "golden.json").write_text(json.dumps(document, indent=1, ensure_ascii=True) + "\n")
+
+
+def write_files(out: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Write a feature pack of all videos and a saved history, from the tokens that the document gives; what they hold.
+
+    The events are of fixed times, and one video occurs twice.
+    """
+    space = document["bundle"]["token_space"]
+    ids = [v["id"] for v in document["videos"]]
+    known = [Fingerprint(f"{n:032x}", v["title"] or None) for n, v in enumerate(document["videos"])]
+    tokens = np.array([v["tokens"] for v in document["videos"]], np.int8)
+    scales = np.array([v["scales"] for v in document["videos"]], np.float32)
+    token_file.write(out / "pack.safetensors", PACK, space, token_file.Videos(ids, known, tokens, scales), "the pack")
+    names = ["video3", "katt 🐈.mp4"]
+    moment = 1767225600.25  # 2026-01-01 00:00:00.25 UTC
+    events = [
+        {"id": names[0], "watched": 0.25, "liked": None, "at": moment},
+        {"id": names[1], "watched": 1.0, "liked": True, "at": None},
+        {"id": names[0], "watched": 1.0, "liked": False, "at": moment + 3600},
+    ]
+    rows = [(0, 0.25, -1, moment), (1, 1.0, 1, np.nan), (0, 1.0, 0, moment + 3600)]
+    videos = token_file.Videos(names, known[3:5], tokens[3:5], scales[3:5])
+    more = {"events": np.array(rows, np.float64)}
+    token_file.write(out / "history.safetensors", HISTORY, space, videos, "the saved history", more)
+    return {"pack": "pack.safetensors", "history": "history.safetensors", "events": events}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`linkedout-edge history`: list, add, forget, clear, export."""
+"""`linkedout-edge history`: list, add, forget, clear, export, save, load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 @click.group()
 def history() -> None:
-    """What was watched: list, add, forget, clear, export.
+    """What was watched: list, add, forget, clear, export, save, load.
 
     It lies in this user's data folder and nowhere else.
     """
@@ -187,6 +187,34 @@ def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
         text = json.dumps({"events": events.export()}, indent=2) + "\n"
     with click.open_file(file, "w", encoding="utf-8") as f:
         f.write(text)
+
+
+@history.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@data_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def save(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
+    """Write all events and their videos' tokens into FILE, for a backup or another device. It is not encrypted."""
+    from linkedout_edge import Recommender
+
+    with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
+        count = rec.history.save(file)
+    _say({"saved": count}, f"{count} saved", as_json)
+
+
+@history.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@data_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def load(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
+    """Add the events of FILE, which `history save` or another binding wrote. What is here already stays as it is."""
+    from linkedout_edge import Recommender
+
+    with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
+        added, count = rec.history.load(file), len(rec.history)
+    _say({"added": added, "events": count}, f"{added} added, {count} in the history", as_json)
 
 
 def parse_since(value: str) -> datetime | timedelta:

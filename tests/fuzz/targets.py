@@ -32,6 +32,7 @@ from linkedout_edge.bundle.reader import embedded_folder
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode.files import sniff
 from linkedout_edge.errors import ArgumentError, BundleError, PackError, VideoUnreadableError
+from linkedout_edge.history_file import read_history
 from linkedout_edge.packs import read_pack
 from linkedout_edge.storage.encryption import DamagedRecordError
 from linkedout_edge.storage.records import VideoRecord, pack_event, pack_video, unpack_event, unpack_video
@@ -181,6 +182,23 @@ def _read_pack(data: bytes) -> None:
     assert (pack.scales >= 0).all()
 
 
+def _histories() -> list[bytes]:
+    count = 20
+    records = json.dumps([[f"{n}.mp4", "t", "c"] for n in range(count)]).encode()
+    arrays = {
+        "tokens": np.ones((count, *SHAPE), np.int8),
+        "scales": np.ones((count, *SHAPE[:2]), np.float32),
+        "records": np.frombuffer(records, np.uint8),
+        "events": np.array([[0, 0.5, -1, np.nan], [0, 1, 1, 1.7e9]]),
+    }
+    return [save(arrays, {"format": "linkedout-history", "version": "1", "token_space": SPACE})]
+
+
+def _read_history(data: bytes) -> None:
+    events, videos = read_history(_file("history", data), token_space=SPACE, shape=SHAPE, max_bytes=1 << 20)
+    assert {e.id for e in events} <= set(videos.ids)
+
+
 def _read_records(data: bytes) -> None:
     """What the JSON inside a pack may be, while the rest of the pack is whole."""
     _read_pack(_pack(data, 2))
@@ -299,6 +317,7 @@ TARGETS = {
     "manifest": Target(_read_manifest, _manifests, BundleError),
     "zip": Target(_read_zip, _zips, BundleError),
     "pack": Target(_read_pack, _packs, PackError),
+    "history": Target(_read_history, _histories, PackError),
     "records": Target(_read_records, lambda: _RECORDS[1:], PackError),
     "vocabulary": Target(_read_vocabulary, _vocabularies, BundleError),
     "title": Target(_read_title, _titles, ()),

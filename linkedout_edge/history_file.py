@@ -1,0 +1,101 @@
+"""A history as one file: its events, and the tokens of their videos, for a backup or another device.
+
+Beside the arrays of every `token_file` it holds ::
+
+    events   float64 [N, 4]   video (0 … V-1), watched (0 … 1), liked (-1 unknown, 0, 1), at (Unix seconds, NaN unknown)
+
+oldest first, with the ``format`` "linkedout-history". The bindings read and write the same.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge import token_file
+from linkedout_edge.errors import PackError
+from linkedout_edge.inputs import Event, Video
+from linkedout_edge.store import Fingerprint
+from linkedout_edge.token_file import Videos
+
+if TYPE_CHECKING:
+    from linkedout_edge.store import TokenStore
+
+FORMAT = "linkedout-history"
+MAX_BYTES = 2**28
+MAX_EVENTS = 65536
+_KIND = token_file.Kind(FORMAT, "the saved history", "a file that history.save wrote", {"events": ("F64", 4)})
+
+
+class Saved(NamedTuple):
+    """What such a file holds: events, oldest first, and the videos that they are about."""
+
+    events: list[Event]
+    videos: Videos
+
+
+def save(store: TokenStore, events: Sequence[Event], path: str | os.PathLike[str]) -> int:
+    """See `History.save`."""
+    with store.lock:
+        ids = list(dict.fromkeys(e.id for e in events if e.id in store))
+        found = store.gather(store.rows(ids)).copies()
+        known = [store.fingerprint(i) or Fingerprint("") for i in ids]
+    place = {i: n for n, i in enumerate(ids)}
+    table = [
+        (
+            place[e.id],
+            e.watched,
+            -1 if e.liked is None else int(e.liked),
+            math.nan if e.at is None else e.at.timestamp(),
+        )
+        for e in events
+        if e.id in place
+    ]
+    more = {"events": np.array(table, np.float64).reshape(-1, 4)}
+    videos = Videos(ids, known, found.tokens, found.scales)
+    token_file.write(path, FORMAT, store.token_space, videos, "the saved history", more)
+    return len(table)
+
+
+def read_history(
+    path: str | os.PathLike[str], *, token_space: str, shape: tuple[int, int, int], max_bytes: int
+) -> Saved:
+    """Read a file, and check all of it.
+
+    Args:
+        path: The file.
+        token_space: The one expected.
+        shape: L, M and D.
+        max_bytes: A larger file is refused unread.
+
+    Raises:
+        TokenSpaceError: It was saved with another model.
+        PackError: Anything else that is wrong with it.
+    """
+    videos, more = token_file.read(path, _KIND, token_space=token_space, shape=shape, max_bytes=max_bytes)
+    return Saved(_events(more["events"], videos), videos)
+
+
+def _events(table: NDArray[np.float64], videos: Videos) -> list[Event]:
+    video, watched, liked, at = table.T
+    if len(table) > MAX_EVENTS:
+        raise PackError(f"the saved history has {len(table)} events, more than {MAX_EVENTS}: save it again")
+    if not (np.isin(video, np.arange(len(videos.ids))).all() and np.isin(liked, (-1, 0, 1)).all()):
+        raise PackError("an event of the saved history names no video, or its liked is not -1, 0 or 1: save it again")
+    if not ((watched >= 0) & (watched <= 1)).all():
+        raise PackError("an event of the saved history has a watched outside 0 to 1: save it again")
+    named = [Video(id=i, title=f.title) for i, f in zip(videos.ids, videos.fingerprints, strict=True)]
+    try:
+        times = [None if math.isnan(t) else datetime.fromtimestamp(t, timezone.utc) for t in at.tolist()]
+    except (OverflowError, ValueError, OSError) as e:
+        raise PackError("an event of the saved history has a time that no calendar knows: save it again") from e
+    return [
+        Event(named[int(v)], w, None if like < 0 else bool(like), t)
+        for v, w, like, t in zip(video, watched.tolist(), liked.tolist(), times, strict=True)
+    ]
