@@ -8,7 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,20 +17,19 @@ import numpy as np
 
 from linkedout_edge._version import __version__
 from linkedout_edge.backends.base import Backend, Providers, Session, create_backend
-from linkedout_edge.background import Background
 from linkedout_edge.bundle import Bundle, open_bundle
 from linkedout_edge.decode import get_decoder
-from linkedout_edge.encoder import BATCH, MAX_WORKERS, DecoderLike, Encoded, Encoder, Job, Spent
+from linkedout_edge.encode.encoder import BATCH, MAX_WORKERS, DecoderLike, Encoder, Job, Timings
+from linkedout_edge.encode.request import RequestPlan
+from linkedout_edge.encode.service import EncodeService, Progress
 from linkedout_edge.errors import (
     ArgumentError,
     ArgumentTypeError,
     ClosedError,
     NotInTimeError,
-    VideoError,
 )
 from linkedout_edge.history import History
 from linkedout_edge.inputs import EventLike, Video, VideoLike, as_events, as_video, as_videos, check_list
-from linkedout_edge.intake import Intake
 from linkedout_edge.lifetime import OneProcess
 from linkedout_edge.options import at_least_0, flag, fraction
 from linkedout_edge.options import positive as _positive
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("linkedout_edge")
 
-Progress = Callable[[int, int], None]
 PriorLike = Prior | Mapping[str, float] | Sequence[float] | np.ndarray
 
 
@@ -147,17 +145,16 @@ class Recommender(OneProcess):
             agreement=dict(manifest.precisions[bundle.precision].agreement),
         )
         workers, batch = min(MAX_WORKERS, backend.threads), 1 if session.device.startswith("CPU") else BATCH
-        self._encoder = Encoder(self._config, session, decoder, tokenizer, workers, batch)
-        self._encoding = threading.RLock()
+        encoder = Encoder(self._config, session, decoder, tokenizer, workers, batch)
         self._closed = False
         self._database = database
         self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
+        self._encoding = EncodeService(self.store, encoder)
         model = manifest.user_model
         space = Space.made(model.mean, model.size, model.layer_prior, model.score_scale)
         self._ranker = Ranker(self._config, self.store, space, self._scorer, self._layer_names)
-        self.history = History(self.store, self._ensure, database=database, forgotten=self._ranker.forget)
+        self.history = History(self.store, self._encoding.ensure, database=database, forgotten=self._ranker.forget)
         self.store.forgotten = self._ranker.forget
-        self._background = Background(self._encode_behind)
 
     @classmethod
     def load(
@@ -356,20 +353,20 @@ class Recommender(OneProcess):
         given: list[Any] = list(self.history if history is None else check_list(history, "history"))
         if candidates is not None and not isinstance(candidates, Selection):
             candidates = list(check_list(candidates, "candidates"))
-        intake = Intake(self.store)
+        plan = RequestPlan(self.store)
         known = self._ranker.lists.find(candidates) if isinstance(candidates, list) else None
         # Named by nothing but str, no candidate can contradict a watched video.
         only_ids = known is not None or not isinstance(candidates, list) or {str}.issuperset(map(type, candidates))
         past = self._ranker.recall(given) if only_ids else None
         every = past.events if past is not None else as_events(given)
         events = every if past is not None else every[-MAX_EVENTS:]
-        if past is None and not (only_ids and intake.needs_none([e.video for e in events])):
-            events = [e for e in events if intake.admit(e.video, "history")]
+        if past is None and not (only_ids and plan.needs_none([e.video for e in events])):
+            events = [e for e in events if plan.add(e.video, "history")]
         watched = {e.id for e in every} if exclude_watched or candidates is None else set()
-        chosen = self._candidates(candidates, watched, intake, wish.priors, known, only_ids, epoch)
+        chosen = self._candidates(candidates, watched, plan, wish.priors, known, only_ids, epoch)
 
-        spent = Spent()
-        jobs = intake.jobs()
+        timings = Timings()
+        jobs = plan.jobs()
         pending: list[str] = []
         with ExitStack() as while_encoding:
             if jobs:
@@ -377,15 +374,18 @@ class Recommender(OneProcess):
                     chosen = chosen.ids  # encoding takes a while, and what is given by name stays pinned meanwhile
                 held = [] if isinstance(chosen, Selection) else chosen
                 while_encoding.enter_context(
-                    self.store.pinned(dict.fromkeys([*intake.ids, *(e.id for e in events), *held]))
+                    self.store.pinned(dict.fromkeys([*plan.ids, *(e.id for e in events), *held]))
                 )
                 late: set[str] = set()
                 if until is None:
-                    self._encode(intake, spent, stop=stop)
+                    self._encoding.encode(plan, timings, stop=stop)
                 else:
-                    late = self._encode_until(until, jobs, {e.id for e in events}, wish.priors, intake, spent)
+                    first = _by_urgency(jobs, {e.id for e in events}, wish.priors)
+                    late = self._encoding.encode_until(until - self._ranker.seconds, first, plan, timings)
+                    if self.history.is_incognito:  # what is encoded later would be recorded
+                        self._encoding.cancel(late)
                 for i in {e.id for e in events} & late:
-                    intake.fail(
+                    plan.fail(
                         i, "history", NotInTimeError("it was not encoded before the deadline, so it did not count")
                     )
                 events = [e for e in events if e.id not in late]
@@ -395,16 +395,16 @@ class Recommender(OneProcess):
             looked_up = time.perf_counter()
             if past is None or jobs:
                 whole = given if len(events) == len(given) and not jobs else None
-                past = self._ranker.look_up(events, intake, epoch, whole)
+                past = self._ranker.look_up(events, plan, epoch, whole)
             user_seconds = time.perf_counter() - looked_up
-            scored = self._ranker.rank(past, chosen, pending, wish, intake, epoch)
-        timing = Timing(spent.decode, spent.encode, user_seconds, scored.seconds, time.perf_counter() - start)
+            scored = self._ranker.rank(past, chosen, pending, wish, plan, epoch)
+        timing = Timing(timings.decode, timings.encode, user_seconds, scored.seconds, time.perf_counter() - start)
         return Ranking(
             scored.ids,
             scored.scores,
             scored.layers,
             scored.order,
-            intake.failed,
+            plan.failed,
             timing,
             scored.evidence,
             scored.sources,
@@ -427,7 +427,7 @@ class Recommender(OneProcess):
         past = self._ranker.recall(given)
         if past is None:
             events = [e for e in as_events(given) if e.id in self.store]
-            past = self._ranker.look_up(events[-MAX_EVENTS:], Intake(self.store), epoch)
+            past = self._ranker.look_up(events[-MAX_EVENTS:], RequestPlan(self.store), epoch)
         return self._ranker.summary(past)
 
     def encode(self, videos: Iterable[VideoLike], progress: Progress | None = None) -> EncodeResult:
@@ -463,29 +463,27 @@ class Recommender(OneProcess):
             Whether that is so; False after `timeout`.
         """
         self._check_open()
-        return self._background.wait(None if timeout is None else at_least_0("timeout", timeout, "seconds"))
+        return self._encoding.wait(None if timeout is None else at_least_0("timeout", timeout, "seconds"))
 
     def _encode_all(
         self, stop: threading.Event | None, videos: Iterable[VideoLike], progress: Progress | None
     ) -> EncodeResult:
         self._check_open()
         self.store.refresh()
-        intake = Intake(self.store, look_at_files=True)
+        plan = RequestPlan(self.store, look_at_files=True)
         for video in as_videos(videos):
-            intake.admit(video, "video")
-        encoded = self._encode(intake, Spent(), progress, stop, durable=True)
-        failed = intake.failed
+            plan.add(video, "video")
+        encoded = self._encoding.encode(plan, Timings(), progress, stop, durable=True)
+        failed = plan.failed
         left = {*encoded, *(f.id for f in failed if f.code != "conflict")}
-        return EncodeResult(tuple(encoded), tuple(i for i in intake.ids if i not in left), tuple(failed))
+        return EncodeResult(tuple(encoded), tuple(i for i in plan.ids if i not in left), tuple(failed))
 
     def forget(self, id: str) -> bool:
         """Remove a video from history and store; whether it was in one of them."""
         self._check_open()
         if not isinstance(id, str):
             raise ArgumentTypeError(f"id must be a str, not {type(id).__name__}")
-        self._background.cancel([id])
-        if self._background.encodes(id):  # else it would come back a moment later
-            self._background.wait_for_running(id)
+        self._encoding.cancel([id])  # else it would come back a moment later
         events = self.history.forget(id)
         return bool(self.store.remove(id)) or events > 0
 
@@ -498,8 +496,7 @@ class Recommender(OneProcess):
         logger.info("warming up: encoder on %s", self._session.device)
         seconds: dict[str, float] = {}
         start = time.perf_counter()
-        with self._encoding:
-            self._encoder.warm_up()
+        self._encoding.warm_up()
         seconds["encoder"] = time.perf_counter() - start
         start = time.perf_counter()
         self._ranker.warm_up()
@@ -522,15 +519,14 @@ class Recommender(OneProcess):
         if self._closed or self._forked:
             return
         self._closed = True
-        self._background.close()
-        with self._encoding:
-            self._ranker.forget()
-            self.history.close()
-            self.store.close()
-            if self._database is not None:
-                self._database.close()
-            self._scorer.close()
-            self._session.close()
+        self._encoding.close()
+        self._ranker.forget()
+        self.history.close()
+        self.store.close()
+        if self._database is not None:
+            self._database.close()
+        self._scorer.close()
+        self._session.close()
 
     def __enter__(self) -> Recommender:
         self._check_open()
@@ -555,7 +551,7 @@ class Recommender(OneProcess):
         self,
         candidates: Iterable[VideoLike] | Selection | None,
         watched: set[str],
-        intake: Intake,
+        plan: RequestPlan,
         priors: Priors | None,
         known: Selection | None,
         only_ids: bool,
@@ -575,7 +571,7 @@ class Recommender(OneProcess):
                     "the selection was made by another recommender's store: call rec.store.select again"
                 )
             for missing in candidates.missing:
-                intake.fail(missing, "candidate", not_stored())
+                plan.fail(missing, "candidate", not_stored())
             if priors:
                 priors.align(candidates.ids)
             return [i for i in candidates.ids if i not in watched] if watched else candidates
@@ -593,124 +589,21 @@ class Recommender(OneProcess):
                 if not watched:
                     self._ranker.keeper(epoch)(lambda: self._ranker.lists.keep(given, selection))
                 return selection
-            return [
-                i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or intake.admit(Video(i), "candidate")
-            ]
+            return [i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or plan.add(Video(i), "candidate")]
         videos = [as_video(c, f"candidates[{i}]") for i, c in enumerate(given)]
         if priors:
             priors.align([v.id for v in videos])
-        admitted = [v.id for v in videos if v.id not in watched and intake.admit(v, "candidate")]
+        admitted = [v.id for v in videos if v.id not in watched and plan.add(v, "candidate")]
         return list(dict.fromkeys(admitted))
 
-    def _encode(
-        self,
-        intake: Intake,
-        spent: Spent,
-        progress: Progress | None = None,
-        stop: threading.Event | None = None,
-        *,
-        durable: bool = False,
-    ) -> list[str]:
-        """Encode what an intake needs and the store lacks, until `stop` is set; ids that were encoded.
 
-        With `durable`, what cannot be kept in `data_dir` is an error; without, a ranking goes on from memory.
-        """
-        encoded: list[str] = []
-        # A video that two threads want is encoded once.
-        with self._encoding, self.store.batch(durable=durable):
-            self._check_open()
-            jobs = intake.jobs()
-            if jobs and durable:
-                self.store.check_writable()
-            total = len(intake.ids)
-            done = total - len(jobs)
-            if progress and (done or not jobs):
-                progress(done, total)
-            with closing(self._encoder.run(jobs, spent)) as results:
-                for job, result in results:
-                    self._check_open()
-                    if isinstance(result, Encoded):
-                        self.store.put(job.id, *result)
-                        encoded.append(job.id)
-                    else:
-                        intake.fail_everywhere(job.id, result)
-                    done += 1
-                    if progress:
-                        progress(done, total)
-                        self._check_process()  # it may have forked, and the threads that decode are not here
-                    if stop is not None and stop.is_set():
-                        break
-        return encoded
-
-    def _encode_until(
-        self,
-        until: float,
-        jobs: list[Job],
-        watched: set[str],
-        priors: Priors | None,
-        intake: Intake,
-        spent: Spent,
-    ) -> set[str]:
-        """Encode in the background, and return the ids that were not ready in time.
-
-        What was watched comes first, because it moves all scores; then what the prior likes best.
-        """
-        start = time.perf_counter()
-        first, rest = [j for j in jobs if j.id in watched], [j for j in jobs if j.id not in watched]
-        if priors and rest:
-            bonus = priors.bonus([j.id for j in rest])
-            rest = [rest[n] for n in np.argsort(-bonus, kind="stable")]
-        tickets = self._background.submit([*first, *rest])
-        self._background.wait_for(tickets, until - self._ranker.seconds)
-        late = set()
-        for t in tickets:
-            if t.error is not None:
-                intake.fail_everywhere(t.job.id, t.error)
-            elif t.dropped or not t.done:
-                late.add(t.job.id)
-        if self.history.is_incognito:  # what is encoded later would be recorded
-            self._background.cancel(late)
-            for i in late:
-                self._background.wait_for_running(i)
-        spent.encode += time.perf_counter() - start
-        return late
-
-    def _encode_behind(self, jobs: Sequence[Job], finished: Callable[[Job, VideoError | None], None]) -> None:
-        """Called by the background thread: encode a few, unless they are known by now."""
-        while not self._encoding.acquire(timeout=0.1):
-            if self._background.closed:
-                return
-        try:
-            needed = []
-            for job in jobs:
-                intake = Intake(self.store)
-                intake.admit(job.video, "candidate")
-                if intake.jobs():
-                    needed.append(job)
-                else:
-                    finished(job, None)
-            with self.store.batch(durable=False), closing(self._encoder.run(needed)) as results:
-                for job, result in results:
-                    if self._background.closed:
-                        return
-                    if isinstance(result, Encoded):
-                        self.store.put(job.id, *result)
-                        finished(job, None)
-                    else:
-                        finished(job, result)
-        finally:
-            self._encoding.release()
-
-    def _ensure(self, video: Video) -> None:
-        """Put one video into the store, or raise why it cannot be."""
-        intake = Intake(self.store)
-        intake.admit(video, "video")
-        with self._encoding:
-            self._check_open()
-            for job, result in self._encoder.run(intake.jobs()):
-                if isinstance(result, VideoError):
-                    raise type(result)(f"{job.id}: {result}")
-                self.store.put(job.id, *result)
+def _by_urgency(jobs: Sequence[Job], watched: set[str], priors: Priors | None) -> list[Job]:
+    """What was watched comes first, because it moves all scores; then what the prior likes best."""
+    first, rest = [j for j in jobs if j.id in watched], [j for j in jobs if j.id not in watched]
+    if priors and rest:
+        bonus = priors.bonus([j.id for j in rest])
+        rest = [rest[n] for n in np.argsort(-bonus, kind="stable")]
+    return [*first, *rest]
 
 
 async def _in_thread(work: Callable[[threading.Event], T]) -> T:

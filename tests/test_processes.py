@@ -171,7 +171,7 @@ def _hold(rec: Recommender, started: threading.Event, go_on: threading.Event) ->
     with (
         inner(rec.store).lock,
         rec.history._lock,
-        rec._background._changed,
+        rec._encoding._background._changed,
         rec._session.__dict__.get("_lock", threading.Lock()),
     ):
         go_on.wait(30)

@@ -16,7 +16,7 @@ from stored import fill, limit_store
 from linkedout_edge import Event, Failed, Recommender, Video
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode import Limits
-from linkedout_edge.encoder import Encoded, Job
+from linkedout_edge.encode.encoder import Encoded, Job
 from linkedout_edge.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -405,9 +405,9 @@ def test_a_decoder_that_misbehaves_fails_its_video(
 
 def test_batches_give_the_same_in_the_same_order(rec: Recommender, clips: list[Path]) -> None:
     jobs = [Job(f"v{n}", Video(c)) for n, c in enumerate([*clips, "missing", *clips[:3]])]
-    alone = list(rec._encoder.run(jobs))
-    rec._encoder.batch = 4
-    batched = dict(rec._encoder.run(jobs))
+    alone = list(rec._encoding.encoder.run(jobs))
+    rec._encoding.encoder.batch = 4
+    batched = dict(rec._encoding.encoder.run(jobs))
     assert len(batched) == len(alone) == len(jobs)
     for job, one in alone:
         other = batched[job]

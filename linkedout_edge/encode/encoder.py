@@ -59,7 +59,7 @@ class Encoded(NamedTuple):
 
 
 @dataclass
-class Spent:
+class Timings:
     """Seconds that encoding took, by part."""
 
     decode: float = 0.0
@@ -89,19 +89,19 @@ class Encoder:
     limits: Limits = field(default_factory=Limits)
 
     def run(
-        self, jobs: Sequence[Job], spent: Spent | None = None
+        self, jobs: Sequence[Job], timings: Timings | None = None
     ) -> Generator[tuple[Job, Encoded | VideoError], None, None]:
         """Encode videos, in order; one that cannot be used gives its error instead.
 
         At most a few decoded videos are held at a time. Close the iterator to stop early.
         """
-        spent = spent or Spent()
+        timings = timings or Timings()
         batch: list[tuple[Job, _Inputs]] = []
         with closing(self._decoded(jobs)) as decoded:
             while True:
                 start = time.perf_counter()
                 item = next(decoded, None)
-                spent.decode += time.perf_counter() - start
+                timings.decode += time.perf_counter() - start
                 if item is None:
                     break
                 job, result = item
@@ -111,10 +111,10 @@ class Encoder:
                     continue
                 batch.append((job, result))
                 if len(batch) == self.batch:
-                    yield from self._encode(batch, spent)
+                    yield from self._encode(batch, timings)
                     batch = []
         for one in batch:  # a padded batch would cost more than single ones
-            yield from self._encode([one], spent)
+            yield from self._encode([one], timings)
 
     def warm_up(self) -> None:
         """Run the graph once in each of its shapes."""
@@ -174,10 +174,10 @@ class Encoder:
             )
         return np.asarray(frames)
 
-    def _encode(self, batch: list[tuple[Job, _Inputs]], spent: Spent) -> Iterator[tuple[Job, Encoded | VideoError]]:
+    def _encode(self, batch: list[tuple[Job, _Inputs]], timings: Timings) -> Iterator[tuple[Job, Encoded | VideoError]]:
         start = time.perf_counter()
         tokens, scales = self._infer([inputs for _, inputs in batch])
-        spent.encode += time.perf_counter() - start
+        timings.encode += time.perf_counter() - start
         for i, (job, inputs) in enumerate(batch):
             yield job, Encoded(tokens[i], scales[i], inputs.known_as)
 
