@@ -19,7 +19,8 @@ from linkedout_edge._version import __version__
 from linkedout_edge.backends.base import Backend, Providers, Session, create_backend
 from linkedout_edge.bundle import Bundle, open_bundle
 from linkedout_edge.decode import get_decoder
-from linkedout_edge.encode.encoder import BATCH, MAX_WORKERS, DecoderLike, Encoder, Job, Timings
+from linkedout_edge.decode.pool import ISOLATED, DecoderPool, why_not
+from linkedout_edge.encode.encoder import BATCH, MANY, MAX_WORKERS, DecoderLike, Encoder, Job, Timings
 from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.encode.service import EncodeService, Progress
 from linkedout_edge.errors import (
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 logger = logging.getLogger("linkedout_edge")
+
+MAX_DECODERS = 8
+"""Processes that decode, where the caller gives no number: each takes about 90 MB."""
+MOST_DECODERS = 256
 
 PriorLike = Prior | Mapping[str, float] | Sequence[float] | np.ndarray
 
@@ -119,6 +124,8 @@ class Recommender(OneProcess):
         tokenizer: Tokenizer,
         decoder: DecoderLike,
         database: Database | None = None,
+        pool: DecoderPool | None = None,
+        pool_from: int = MANY,
     ) -> None:
         super().__init__()
         manifest = bundle.manifest
@@ -145,7 +152,7 @@ class Recommender(OneProcess):
             agreement=dict(manifest.precisions[bundle.precision].agreement),
         )
         workers, batch = min(MAX_WORKERS, backend.threads), 1 if session.device.startswith("CPU") else BATCH
-        encoder = Encoder(self._config, session, decoder, tokenizer, workers, batch)
+        encoder = Encoder(self._config, session, decoder, tokenizer, workers, batch, pool=pool, pool_from=pool_from)
         self._closed = False
         self._database = database
         self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
@@ -171,6 +178,7 @@ class Recommender(OneProcess):
         key: str | bytes | None = None,
         strict_device: bool = False,
         decoder: str | DecoderLike = "auto",
+        decoders: int | None = None,
     ) -> Recommender:
         """Load a bundle. Nothing opens a socket.
 
@@ -190,6 +198,10 @@ class Recommender(OneProcess):
             strict_device: A device that is not there is an error, not a warning.
             decoder: ``auto``, ``pyav``, ``opencv``, ``gstreamer``, or a callable ``(path, count, size, limits)`` that
                 gives uint8 ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
+            decoders: Processes that decode, beside the app, so that a file that crashes a decoder costs one video and
+                no more: 0 decodes in the app's own process, a number does all decoding in so many others. Left out,
+                calls that need 8 videos or more use other processes, where there can be any and the decoder is one of
+                ours.
 
         Raises:
             ArgumentError, ArgumentTypeError: Arguments that make no sense, alone or together.
@@ -212,6 +224,7 @@ class Recommender(OneProcess):
                 f"threads is {count}, and this machine has {most // 4} CPUs: leave it out, or give fewer"
             )
         decode = decoder if callable(decoder) else get_decoder(decoder)
+        pool = _decoder_pool(decoder, decode, decoders, count)
         library = create_backend(
             backend, device=device, providers=providers, threads=count, cache_dir=cache_dir, strict=strict_device
         )
@@ -226,7 +239,7 @@ class Recommender(OneProcess):
                     from linkedout_edge.storage import Database
 
                     database = Database(data_dir, key)
-                return cls(opened, library, session, tokenizer, decode, database)
+                return cls(opened, library, session, tokenizer, decode, database, pool, 1 if decoders else MANY)
             except BaseException:
                 if database is not None:
                     database.close()
@@ -615,6 +628,30 @@ async def _in_thread(work: Callable[[threading.Event], T]) -> T:
         return await asyncio.to_thread(work, stop)
     finally:
         stop.set()
+
+
+def _decoder_pool(
+    asked: str | DecoderLike, decoder: DecoderLike, decoders: int | None, threads: int
+) -> DecoderPool | None:
+    """Processes to decode in; None where there are to be none."""
+    if decoders is None:
+        if isinstance(asked, str) and asked in (*ISOLATED, "auto") and why_not() is None:
+            return DecoderPool(str(getattr(decoder, "name", "")), min(threads, MAX_DECODERS), fallback=decoder)
+        return None
+    if isinstance(decoders, bool) or not isinstance(decoders, int):
+        raise ArgumentTypeError(f"decoders must be a whole number, not {type(decoders).__name__}")
+    if not 0 <= decoders <= MOST_DECODERS:
+        raise ArgumentError(f"decoders must be from 0 to {MOST_DECODERS}, not {decoders}")
+    if decoders == 0:
+        return None
+    if not (isinstance(asked, str) and asked in (*ISOLATED, "auto")):
+        raise ArgumentError(
+            f"decoders={decoders} needs a decoder that can run in a process of its own: decoder='auto', 'pyav' or "
+            "'opencv'; leave decoders out to call your own in this process"
+        )
+    if reason := why_not():
+        raise ArgumentError(f"{reason}: leave decoders out")
+    return DecoderPool(str(getattr(decoder, "name", "")), decoders)
 
 
 def _check_folder(name: str, value: object) -> None:

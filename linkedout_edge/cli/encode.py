@@ -18,6 +18,7 @@ from linkedout_edge.cli.options import expand_videos, model_options
 @data_options
 @model_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
+@click.option("--decoders", type=click.IntRange(min=0), help="Processes that decode; 0: none. [default: by need]")
 @click.option("--export-pack", metavar="FILE", help="Write these videos' tokens into a file for other devices.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
@@ -28,6 +29,7 @@ def encode(
     key_file: Path | None,
     model: dict[str, Any],
     decoder: str,
+    decoders: int | None,
     export_pack: str | None,
     as_json: bool,
 ) -> None:
@@ -47,6 +49,7 @@ def encode(
         **model,
         **data_arguments(data_dir, key_file),
         decoder=decoder,
+        decoders=decoders,
     ) as rec:
         with progress("Encoding", len(paths)) as advance:
             done = rec.encode(paths, advance)

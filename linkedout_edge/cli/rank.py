@@ -48,6 +48,7 @@ class Outcome:
 @model_options
 @data_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
+@click.option("--decoders", type=click.IntRange(min=0), help="Processes that decode; 0: none. [default: by need]")
 @click.option("--top-k", type=click.IntRange(min=1), help="Show only so many.")
 @click.option("--include-watched", is_flag=True, help="Rank what was watched, too; else it is left out.")
 @click.option(
@@ -65,6 +66,7 @@ def rank(
     candidates: tuple[str, ...],
     model: dict[str, Any],
     decoder: str,
+    decoders: int | None,
     top_k: int | None,
     include_watched: bool,
     diversity: float,
@@ -99,7 +101,7 @@ def rank(
     # The same names as `encode` and `history` give and keep, whether or not anything is kept here.
     videos = absolute(videos)
     events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
-    with Recommender.load(**model, **kept, decoder=decoder) as rec:
+    with Recommender.load(**model, **kept, decoder=decoder, decoders=decoders) as rec:
         if not history:
             events = list(rec.history)
         outcome = prepare_and_rank(

@@ -29,7 +29,7 @@ from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_r
 from linkedout_edge.decode.orientation import UPRIGHT, Orientation
 from linkedout_edge.decode.stills import decode_still
 from linkedout_edge.decode.tracks import video_tracks
-from linkedout_edge.errors import ArgumentError, MissingDependencyError, VideoUnreadableError
+from linkedout_edge.errors import ArgumentError, MissingDependencyError, VideoTooLargeError, VideoUnreadableError
 
 FORWARD_PIXELS = 3_000_000_000
 """Pixels that the forward pass decodes at most, give or take a target's share: 1,450 frames of 1080p."""
@@ -111,6 +111,8 @@ class PyAVDecoder:
                 with opened() as container:
                     frames = run(container, index).one_pass(count)
         except av.error.FFmpegError as error:  # of its own; a TypeError would be ours
+            if isinstance(error, MemoryError):
+                raise VideoTooLargeError(f"decoding {file.name!r} takes more memory than there is") from error
             raise VideoUnreadableError(f"{file.name!r} cannot be decoded: {error}") from error
         if not frames:
             raise VideoUnreadableError(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from linkedout_edge.backends.base import Session
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode import Limits, prepare_frames
+from linkedout_edge.decode.pool import DecoderPool
 from linkedout_edge.errors import (
     BackendError,
     InvalidFramesError,
@@ -36,6 +37,8 @@ BATCH = 4
 """On accelerators. On CPUs a batch gains nothing (25.6 ms a video alone, 26.6 in a batch of 4, for the default shape on
 two cores), and videos encoded one by one give the same tokens whatever their neighbours are."""
 MAX_WORKERS = 4
+MANY = 8
+"""Videos from which it pays to decode in processes of their own, which take half a second to start."""
 PROGRAMMING_ERRORS = (TypeError, AttributeError, NameError, AssertionError, ImportError)
 """No content of a file is to blame for these. They are raised, not reported as an unreadable video."""
 
@@ -78,6 +81,8 @@ class Encoder:
         workers: Threads that decode.
         batch: Videos that the graph takes at a time; what is left over runs one by one.
         limits: What a file may cost.
+        pool: Decodes in processes of its own instead, where there are at least `pool_from` videos.
+        pool_from: See there.
     """
 
     config: ModelConfig
@@ -87,6 +92,8 @@ class Encoder:
     workers: int = 2
     batch: int = 1
     limits: Limits = field(default_factory=Limits)
+    pool: DecoderPool | None = None
+    pool_from: int = MANY
 
     def run(
         self, jobs: Sequence[Job], timings: Timings | None = None
@@ -124,31 +131,39 @@ class Encoder:
             self._infer([blank] * count)
 
     def _decoded(self, jobs: Sequence[Job]) -> Generator[tuple[Job, _Inputs | VideoError], None, None]:
-        if len(jobs) <= 1 or self.workers == 1:
+        decoder, workers = self.decoder, self.workers
+        if self.pool is not None and len(jobs) >= self.pool_from:
+            decoder, workers = self.pool, self.pool.processes
+        if len(jobs) <= 1 or workers == 1:
             for job in jobs:
-                yield job, self._prepare(job.video)
+                yield job, self._prepare(job.video, decoder)
             return
         todo = iter(jobs)
-        pool = ThreadPoolExecutor(min(self.workers, len(jobs)), "linkedout-decode")
+        pool = ThreadPoolExecutor(min(workers, len(jobs)), "linkedout-decode")
         try:
             pending: deque[tuple[Job, Future[_Inputs | VideoError]]] = deque()
-            for job in islice(todo, self.workers + self.batch):
-                pending.append((job, submit(pool, self._prepare, job.video)))
+            for job in islice(todo, workers + self.batch):
+                pending.append((job, submit(pool, self._prepare, job.video, decoder)))
             while pending:
                 job, future = pending.popleft()
                 result = future.result()
                 for following in islice(todo, 1):
-                    pending.append((following, submit(pool, self._prepare, following.video)))
+                    pending.append((following, submit(pool, self._prepare, following.video, decoder)))
                 yield job, result
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def close(self) -> None:
+        """End the processes that decode."""
+        if self.pool is not None:
+            self.pool.close()
+
     @native
-    def _prepare(self, video: Video) -> _Inputs | VideoError:
+    def _prepare(self, video: Video, decoder: DecoderLike) -> _Inputs | VideoError:
         """Everything that can be done apart from the graph, in a worker thread."""
         try:
             known_as = fingerprint(video)
-            frames = self._frames(video)
+            frames = self._frames(video, decoder)
             title = self.tokenizer.encode(video.title, self.config.title_tokens) if video.title else []
             return _Inputs(frames, title, known_as)
         except VideoError as e:
@@ -160,12 +175,12 @@ class Encoder:
         except Exception as e:  # an app's decoder, whose errors are its own
             return VideoUnreadableError(f"decoding failed with {type(e).__name__}: {e}")
 
-    def _frames(self, video: Video) -> Frames:
+    def _frames(self, video: Video, decoder: DecoderLike) -> Frames:
         count, size = self.config.frames, self.config.frame_size
         if video.frames is not None:
             return prepare_frames(video.frames, count, size, self.limits)
         assert video.path is not None  # fingerprint() has refused a mere id
-        frames: Any = self.decoder(video.path, count, size, self.limits)
+        frames: Any = decoder(video.path, count, size, self.limits)
         shape: tuple[int, ...] = getattr(frames, "shape", ())
         if getattr(frames, "dtype", None) != np.uint8 or shape[1:] != (size, size, 3) or not 1 <= shape[0] <= count:
             raise InvalidFramesError(

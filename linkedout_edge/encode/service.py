@@ -154,6 +154,7 @@ class EncodeService(OneProcess):
         """Drop what waits, and return when nothing is being encoded any more."""
         self._closed = True
         self._background.close()
+        self.encoder.close()
         with self._encoding:
             pass
 
