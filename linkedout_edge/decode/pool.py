@@ -17,13 +17,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from linkedout_edge import errors
-from linkedout_edge.decode.base import Decoder, Frames, Limits
+from linkedout_edge.decode.base import Frames, Limits
 from linkedout_edge.errors import BackendError, ClosedError, DecoderCrashedError, DecoderTimeoutError, VideoError
 from linkedout_edge.lifetime import OneProcess
 
@@ -71,7 +72,14 @@ class DecoderPool(OneProcess):
         memory: Bytes that each may take above its libraries (Linux).
     """
 
-    def __init__(self, decoder: str, processes: int, *, fallback: Decoder | None = None, memory: int = MEMORY) -> None:
+    def __init__(
+        self,
+        decoder: str,
+        processes: int,
+        *,
+        fallback: Callable[[str, int, int, Limits], Frames] | None = None,
+        memory: int = MEMORY,
+    ) -> None:
         super().__init__()
         self.name = decoder
         self.processes = processes
@@ -100,7 +108,7 @@ class DecoderPool(OneProcess):
             if self._fallback is None:
                 raise BackendError(f"no decoder process can be started ({e}): load with decoders=0") from e
             logger.warning("no decoder process can be started, so videos are decoded in this one: %s", e)
-            return self._fallback(path, count, size, limits)
+            return self._fallback(os.fspath(path), count, size, limits)
         healthy = False
         try:
             frames = process.decode(request, limits.max_decode_seconds)
