@@ -20,7 +20,7 @@ from linkedout_edge.backends.base import Backend, Providers, Session, create_bac
 from linkedout_edge.bundle import Bundle, open_bundle
 from linkedout_edge.decode import get_decoder
 from linkedout_edge.decode.pool import ISOLATED, DecoderPool, why_not
-from linkedout_edge.encode.encoder import BATCH, MANY, MAX_WORKERS, DecoderLike, Encoder, Job, Timings
+from linkedout_edge.encode.encoder import BATCH, EFFORTS, MANY, MAX_WORKERS, DecoderLike, Effort, Encoder, Job, Timings
 from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.encode.service import EncodeService, Progress
 from linkedout_edge.errors import (
@@ -28,6 +28,7 @@ from linkedout_edge.errors import (
     ArgumentTypeError,
     ClosedError,
     NotInTimeError,
+    unknown,
 )
 from linkedout_edge.history import History
 from linkedout_edge.inputs import EventLike, Video, VideoLike, as_events, as_video, as_videos, check_list
@@ -65,11 +66,13 @@ class EncodeResult:
         encoded: Ids that were encoded.
         unchanged: Ids that were in the store already.
         failed: What could not be used, and why.
+        quick: Of these ids, encoded now or before, only a quick look was taken so far.
     """
 
     encoded: tuple[str, ...]
     unchanged: tuple[str, ...]
     failed: tuple[Failed, ...]
+    quick: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -271,10 +274,11 @@ class Recommender(OneProcess):
                 not watched.
             top_k: Give only so many.
             diversity: From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbours differ.
-            deadline_ms: Answer after about so many milliseconds. What could not be encoded by then follows behind the
-                rest, in order of `prior`, else of input, with the source ``pending``, and goes on being encoded in the
-                background (see `wait`). Watched videos come first; one that was not in time does not count and is in
-                ``failed`` with the code ``pending``.
+            deadline_ms: Answer after about so many milliseconds. New videos get a quick look first and are ranked by
+                it, with the source ``quick``; full looks follow in the background (see `wait`). What could not be
+                looked at by then follows behind the rest, in order of `prior`, else of input, with the source
+                ``pending``, and goes on being encoded in the background. Watched videos come first; one that was not in
+                time does not count and is in ``failed`` with the code ``pending``.
             exclude_watched: Leave out candidates that are in the history.
             fold_duplicates: Of near-identical videos give the best placed one only.
             prior: What you know besides content: a mapping from id to number, numbers aligned with `candidates`, or a
@@ -366,7 +370,8 @@ class Recommender(OneProcess):
         given: list[Any] = list(self.history if history is None else check_list(history, "history"))
         if candidates is not None and not isinstance(candidates, Selection):
             candidates = list(check_list(candidates, "candidates"))
-        plan = RequestPlan(self.store)
+        looks_on = until is not None and not self.history.is_incognito  # there, nothing goes on in the background
+        plan = RequestPlan(self.store, effort="full" if until is None else "auto" if looks_on else "quick")
         known = self._ranker.lists.find(candidates) if isinstance(candidates, list) else None
         # Named by nothing but str, no candidate can contradict a watched video.
         only_ids = known is not None or not isinstance(candidates, list) or {str}.issuperset(map(type, candidates))
@@ -410,6 +415,7 @@ class Recommender(OneProcess):
                 whole = given if len(events) == len(given) and not jobs else None
                 past = self._ranker.look_up(events, plan, epoch, whole)
             user_seconds = time.perf_counter() - looked_up
+            quick = self.store.quick()
             scored = self._ranker.rank(past, chosen, pending, wish, plan, epoch)
         timing = Timing(timings.decode, timings.encode, user_seconds, scored.seconds, time.perf_counter() - start)
         return Ranking(
@@ -420,7 +426,7 @@ class Recommender(OneProcess):
             plan.failed,
             timing,
             scored.evidence,
-            scored.sources,
+            _with_quick(scored.sources, scored.ids, quick) if quick else scored.sources,
         )
 
     def taste(self, history: Iterable[EventLike] | None = None) -> TasteSummary:
@@ -443,11 +449,16 @@ class Recommender(OneProcess):
             past = self._ranker.look_up(events[-MAX_EVENTS:], RequestPlan(self.store), epoch)
         return self._ranker.summary(past)
 
-    def encode(self, videos: Iterable[VideoLike], progress: Progress | None = None) -> EncodeResult:
+    def encode(
+        self, videos: Iterable[VideoLike], progress: Progress | None = None, *, effort: Effort = "full"
+    ) -> EncodeResult:
         """Put videos into the store, so that ranking them costs next to nothing. Files that changed are encoded again.
 
         Args:
             videos: What to encode.
+            effort: ``full`` decodes eight frames spread over the video, ``quick`` its key frames and little more, which
+                is several times faster and ranks a little worse (docs/library.md); ``auto`` looks quickly now, and
+                fully in the background (see `wait`). ``full`` also looks again at what was only looked at quickly.
             progress: Called as ``(done, total)`` after each video. What it raises stops the work and is raised here;
                 what was encoded before stays, each video whole.
 
@@ -457,14 +468,16 @@ class Recommender(OneProcess):
             StorageError: `data_dir` cannot be written; what could not be kept there is in memory.
             ClosedError: After `close`.
         """
-        return self._encode_all(None, videos, progress)
+        return self._encode_all(None, videos, progress, effort)
 
-    async def aencode(self, videos: Iterable[VideoLike], progress: Progress | None = None) -> EncodeResult:
+    async def aencode(
+        self, videos: Iterable[VideoLike], progress: Progress | None = None, *, effort: Effort = "full"
+    ) -> EncodeResult:
         """`encode` for asyncio, in a thread, where `progress` is called too.
 
         Cancelled, it stops after the video that is being encoded, which is kept.
         """
-        return await _in_thread(lambda stop: self._encode_all(stop, videos, progress))
+        return await _in_thread(lambda stop: self._encode_all(stop, videos, progress, effort))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is being encoded in the background any more (see `rank`'s `deadline_ms`).
@@ -478,18 +491,41 @@ class Recommender(OneProcess):
         self._check_open()
         return self._encoding.wait(None if timeout is None else at_least_0("timeout", timeout, "seconds"))
 
-    def _encode_all(
-        self, stop: threading.Event | None, videos: Iterable[VideoLike], progress: Progress | None
-    ) -> EncodeResult:
+    def refine(self, progress: Progress | None = None) -> EncodeResult:
+        """Take a full look at every video of which only a quick one was taken, and whose id is its file's path.
+
+        Others, and files that are gone, stay as they are: hand them to `encode`.
+
+        Args:
+            progress: As of `encode`.
+
+        Raises:
+            BackendError, StorageError, ClosedError: As `encode`.
+        """
         self._check_open()
         self.store.refresh()
-        plan = RequestPlan(self.store, look_at_files=True)
+        titles = {i: known.title for i in sorted(self.store.quick()) if (known := self.store.fingerprint(i))}
+        videos = [Video(i, title=title) for i, title in titles.items() if Path(i).is_file()]
+        return self._encode_all(None, videos, progress, "full")
+
+    def _encode_all(
+        self, stop: threading.Event | None, videos: Iterable[VideoLike], progress: Progress | None, effort: Effort
+    ) -> EncodeResult:
+        self._check_open()
+        if effort not in EFFORTS:
+            raise ArgumentError(unknown("effort", effort, EFFORTS))
+        self.store.refresh()
+        plan = RequestPlan(self.store, look_at_files=True, effort=effort)
         for video in as_videos(videos):
             plan.add(video, "video")
         encoded = self._encoding.encode(plan, Timings(), progress, stop, durable=True)
         failed = plan.failed
         left = {*encoded, *(f.id for f in failed if f.code != "conflict")}
-        return EncodeResult(tuple(encoded), tuple(i for i in plan.ids if i not in left), tuple(failed))
+        unchanged = tuple(i for i in plan.ids if i not in left)
+        quick = self.store.quick()
+        return EncodeResult(
+            tuple(encoded), unchanged, tuple(failed), tuple(i for i in (*encoded, *unchanged) if i in quick)
+        )
 
     def forget(self, id: str) -> bool:
         """Remove a video from history and store; whether it was in one of them."""
@@ -608,6 +644,12 @@ class Recommender(OneProcess):
             priors.align([v.id for v in videos])
         admitted = [v.id for v in videos if v.id not in watched and plan.add(v, "candidate")]
         return list(dict.fromkeys(admitted))
+
+
+def _with_quick(sources: str | Sequence[str], ids: Sequence[str], quick: frozenset[str]) -> list[str]:
+    """Sources by id, where what was ranked by content was ranked by a quick look."""
+    each = [sources] * len(ids) if isinstance(sources, str) else sources
+    return ["quick" if s == "content" and i in quick else s for i, s in zip(ids, each, strict=True)]
 
 
 def _by_urgency(jobs: Sequence[Job], watched: set[str], priors: Priors | None) -> list[Job]:

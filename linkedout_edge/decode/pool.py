@@ -101,19 +101,34 @@ class DecoderPool(OneProcess):
             BackendError: No process can be started, and there is no `fallback`.
             ClosedError: After `close`.
         """
-        request = {"path": os.fspath(path), "count": count, "size": size, "limits": asdict(limits)}
+        return self._decode(path, count, size, limits, quick=False)[0]
+
+    def quick(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits) -> tuple[Frames, bool]:
+        """See `QuickDecoder.quick`; a full look where the decoder takes no quick ones. Raises as a call does."""
+        return self._decode(path, count, size, limits, quick=True)
+
+    def _decode(
+        self, path: str | os.PathLike[str], count: int, size: int, limits: Limits, *, quick: bool
+    ) -> tuple[Frames, bool]:
+        request = {
+            "path": os.fspath(path),
+            "count": count,
+            "size": size,
+            "limits": asdict(limits),
+            "quick": quick,
+        }
         try:
             process = self._take(count * size * size * 3)
         except (OSError, BackendError) as e:
             if self._fallback is None:
                 raise BackendError(f"no decoder process can be started ({e}): load with decoders=0") from e
             logger.warning("no decoder process can be started, so videos are decoded in this one: %s", e)
-            return self._fallback(os.fspath(path), count, size, limits)
+            return self._fallback(os.fspath(path), count, size, limits), True
         healthy = False
         try:
-            frames = process.decode(request, limits.max_decode_seconds)
+            found = process.decode(request, limits.max_decode_seconds)
             healthy = True
-            return frames
+            return found
         except VideoError as e:
             healthy = not isinstance(e, DecoderCrashedError | DecoderTimeoutError)
             raise
@@ -248,14 +263,15 @@ class _Process:
         """Whether it still runs."""
         return self._process.poll() is None
 
-    def decode(self, request: dict[str, Any], seconds: float) -> Frames:
+    def decode(self, request: dict[str, Any], seconds: float) -> tuple[Frames, bool]:
         """Let it decode one file, in at most about so many seconds of its CPU and of the clock."""
         self.files += 1
         seconds += GRACE_SECONDS
         answer = self._ask({**request, "cpu_seconds": seconds}, seconds)
         if "shape" in answer:
             shape = answer["shape"]
-            return np.frombuffer(self._frames, np.uint8, int(np.prod(shape))).reshape(shape).copy()
+            frames = np.frombuffer(self._frames, np.uint8, int(np.prod(shape))).reshape(shape)
+            return frames.copy(), answer["whole"]
         if "bug" in answer:
             raise AssertionError(f"a decoder process failed in our own code:\n{answer['bug']}")
         raise getattr(errors, answer["error"])(answer["message"])

@@ -93,18 +93,20 @@ class PyAVDecoder:
 
     def __call__(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits) -> Frames:
         """See `Decoder.__call__`."""
-        return self._look(path, count, size, limits, quick=False)
+        return self._look(path, count, size, limits, quick=False)[0]
 
-    def quick(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits) -> Frames:
-        """As a call, from key frames alone, or nearly so: many times faster, and often fewer frames; at least one."""
+    def quick(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits) -> tuple[Frames, bool]:
+        """See `QuickDecoder.quick`."""
         return self._look(path, count, size, limits, quick=True)
 
-    def _look(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits, *, quick: bool) -> Frames:
+    def _look(
+        self, path: str | os.PathLike[str], count: int, size: int, limits: Limits, *, quick: bool
+    ) -> tuple[Frames, bool]:
         check_request(count, size)
         av = _import_av()
         file = check_file(path, limits)
         if file.kind in STILLS:
-            return decode_still(file, size, limits)
+            return decode_still(file, size, limits), True
         deadline = Deadline(limits, file.name)
         options = {**_OPTIONS, "max_pixels": str(limits.max_pixels)}
 
@@ -126,11 +128,11 @@ class PyAVDecoder:
                 index, read = _video_stream(container, file.name, deadline)
                 if read:
                     container = files.enter_context(opened())
-                frames = run(container, index, quick=True).key_frames(count) if quick else None
+                frames, whole = run(container, index, quick=True).key_frames(count) if quick else (None, False)
                 if not frames:
                     if quick:  # without even one key frame
                         container = files.enter_context(opened())
-                    frames = run(container, index).by_time(count, self.min_key_frames)
+                    frames, whole = run(container, index).by_time(count, self.min_key_frames), True
             if frames is None:
                 # Opened again, as what cannot be sought in cannot be wound back either.
                 with opened() as container:
@@ -143,7 +145,7 @@ class PyAVDecoder:
             raise VideoUnreadableError(
                 f"{file.name!r} has a video stream, but not one frame of it decodes (truncated?)"
             )
-        return np.stack(frames)
+        return np.stack(frames), whole
 
 
 def _import_av() -> Any:
@@ -228,18 +230,10 @@ class _Run:
 
     def by_time(self, count: int, min_key_frames: int | None) -> list[Frames] | None:
         """At most `count` prepared frames in order of time, None where only one pass over everything will do."""
-        seconds = self._seconds()
-        if not seconds or not self._base:
-            check_seconds(seconds, self._limits, self._name)
+        found = self._survey(count)
+        if found is None:
             return None
-        keys, seeks = self._probe(count, seconds)
-        if seeks:
-            stated, seconds = seconds, self._end(seconds)
-            if seconds <= 0:  # times that make no sense
-                return None
-            if abs(seconds - stated) > self._spacing:  # the header is wrong: look again, by what is there
-                keys, seeks = self._probe(count, seconds)
-        check_seconds(seconds, self._limits, self._name)
+        keys, seeks, seconds = found
         chosen = self._one_per_slot(keys, count, seconds)
         enough = count if min_key_frames is None else min(min_key_frames, count)
         total = seconds / self._spacing
@@ -257,21 +251,27 @@ class _Run:
         # unless that takes too long.
         return frames if frames and not affordable else None
 
-    def key_frames(self, count: int) -> list[Frames]:
-        """A quick look: at most `count` prepared frames in order of time, none where no key frame decodes."""
+    def key_frames(self, count: int) -> tuple[list[Frames], bool]:
+        """A quick look: at most `count` prepared frames in order of time, none where no key frame decodes.
+
+        And whether a full look would give the same.
+        """
         affordable = max(1, QUICK_PIXELS // self._pixels)
-        seconds = self._seconds()
-        check_seconds(seconds, self._limits, self._name)
-        if not seconds or not self._base:
+        surveyed = self._survey(count)
+        if surveyed is None:
             keys = [packet for packet in itertools.islice(self._packets(), QUICK_PACKETS) if packet.is_keyframe]
-            return self._only([keys[i] for i in spread(len(keys), min(count, affordable))])
-        found, seeks = self._probe(count, seconds)
+            return self._only([keys[i] for i in spread(len(keys), min(count, affordable))]), False
+        found, seeks, seconds = surveyed
         chosen = self._one_per_slot(found, count, seconds)
+        if len(chosen) == count:  # all that a full look would take
+            self._quick = False
+            frames = self._only(chosen)
+            return frames, len(frames) == count
         chosen = [chosen[i] for i in spread(len(chosen), min(count, affordable))]
         frames = self._only(chosen)
         if len(chosen) == 1 < min(count, affordable) and seeks:  # a second frame, from as far on as we may go
             frames += self._ahead(chosen[0], affordable - 1)
-        return frames
+        return frames, False
 
     def _ahead(self, key: Any, packets: int) -> list[Frames]:
         """The last frame that so many packets from a key frame on give, unless there is none but the key frame."""
@@ -287,6 +287,22 @@ class _Run:
             if decoded >= packets:
                 break
         return [self._prepare(last)] if decoded > 1 else []
+
+    def _survey(self, count: int) -> tuple[list[tuple[float, Any]], bool, float] | None:
+        """What `_probe` tells, and the length; None where times are missing or make no sense."""
+        seconds = self._seconds()
+        if not seconds or not self._base:
+            check_seconds(seconds, self._limits, self._name)
+            return None
+        keys, seeks = self._probe(count, seconds)
+        if seeks:
+            stated, seconds = seconds, self._end(seconds)
+            if seconds <= 0:
+                return None
+            if abs(seconds - stated) > self._spacing:  # the header is wrong: look again, by what is there
+                keys, seeks = self._probe(count, seconds)
+        check_seconds(seconds, self._limits, self._name)
+        return keys, seeks, seconds
 
     def _seconds(self) -> float:
         """Length as the file states it, 0 where it does not."""

@@ -52,8 +52,12 @@ def serve(decode: Any, request: dict[str, Any], shared: mmap.mmap) -> dict[str, 
     from linkedout_edge.decode.limits import Limits
 
     limit_cpu(request["cpu_seconds"])
+    wanted = request["path"], request["count"], request["size"], Limits(**request["limits"])
     try:
-        frames = decode(request["path"], request["count"], request["size"], Limits(**request["limits"]))
+        if request["quick"] and hasattr(decode, "quick"):
+            frames, whole = decode.quick(*wanted)
+        else:
+            frames, whole = decode(*wanted), True
     except VideoError as e:
         return {"error": type(e).__name__, "message": str(e)}
     except MemoryError:
@@ -61,7 +65,7 @@ def serve(decode: Any, request: dict[str, Any], shared: mmap.mmap) -> dict[str, 
     except Exception:
         return {"bug": traceback.format_exc()}
     shared[: frames.nbytes] = frames.tobytes()
-    return {"shape": list(frames.shape)}
+    return {"shape": list(frames.shape), "whole": whole}
 
 
 def limit_memory(more: int) -> None:

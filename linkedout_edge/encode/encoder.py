@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,11 +46,25 @@ Frames: TypeAlias = "NDArray[np.uint8]"
 DecoderLike: TypeAlias = Callable[[str, int, int, Limits], Frames]
 
 
+Effort: TypeAlias = Literal["auto", "quick", "full"]
+EFFORTS = get_args(Effort)
+"""``full`` looks well at once, ``quick`` at key frames alone, ``auto`` quickly first and, in the background, well."""
+
+
 class Job(NamedTuple):
-    """A video to encode under an id."""
+    """A video to encode under an id.
+
+    Attributes:
+        id: Where its tokens go.
+        video: What to encode.
+        effort: How closely to look.
+        refines: It replaces what a quick look gave, and is pointless without.
+    """
 
     id: str
     video: Video
+    effort: Effort = "full"
+    refines: bool = False
 
 
 class Encoded(NamedTuple):
@@ -136,19 +150,19 @@ class Encoder:
             decoder, workers = self.pool, self.pool.processes
         if len(jobs) <= 1 or workers == 1:
             for job in jobs:
-                yield job, self._prepare(job.video, decoder)
+                yield job, self._prepare(job, decoder)
             return
         todo = iter(jobs)
         pool = ThreadPoolExecutor(min(workers, len(jobs)), "linkedout-decode")
         try:
             pending: deque[tuple[Job, Future[_Inputs | VideoError]]] = deque()
             for job in islice(todo, workers + self.batch):
-                pending.append((job, submit(pool, self._prepare, job.video, decoder)))
+                pending.append((job, submit(pool, self._prepare, job, decoder)))
             while pending:
                 job, future = pending.popleft()
                 result = future.result()
                 for following in islice(todo, 1):
-                    pending.append((following, submit(pool, self._prepare, following.video, decoder)))
+                    pending.append((following, submit(pool, self._prepare, following, decoder)))
                 yield job, result
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -159,11 +173,14 @@ class Encoder:
             self.pool.close()
 
     @native
-    def _prepare(self, video: Video, decoder: DecoderLike) -> _Inputs | VideoError:
+    def _prepare(self, job: Job, decoder: DecoderLike) -> _Inputs | VideoError:
         """Everything that can be done apart from the graph, in a worker thread."""
+        video = job.video
         try:
             known_as = fingerprint(video)
-            frames = self._frames(video, decoder)
+            frames, whole = self._frames(video, decoder, quick=job.effort != "full")
+            if not whole:
+                known_as = known_as.as_quick()
             title = self.tokenizer.encode(video.title, self.config.title_tokens) if video.title else []
             return _Inputs(frames, title, known_as)
         except VideoError as e:
@@ -175,19 +192,25 @@ class Encoder:
         except Exception as e:  # an app's decoder, whose errors are its own
             return VideoUnreadableError(f"decoding failed with {type(e).__name__}: {e}")
 
-    def _frames(self, video: Video, decoder: DecoderLike) -> Frames:
+    def _frames(self, video: Video, decoder: DecoderLike, *, quick: bool) -> tuple[Frames, bool]:
+        """Prepared frames, and whether a full look would give the same."""
         count, size = self.config.frames, self.config.frame_size
         if video.frames is not None:
-            return prepare_frames(video.frames, count, size, self.limits)
+            return prepare_frames(video.frames, count, size, self.limits), True
         assert video.path is not None  # fingerprint() has refused a mere id
-        frames: Any = decoder(video.path, count, size, self.limits)
+        glance: Callable[[str, int, int, Limits], tuple[Frames, bool]] | None = getattr(decoder, "quick", None)
+        frames: Any
+        if quick and glance is not None:
+            frames, whole = glance(video.path, count, size, self.limits)
+        else:
+            frames, whole = decoder(video.path, count, size, self.limits), True
         shape: tuple[int, ...] = getattr(frames, "shape", ())
         if getattr(frames, "dtype", None) != np.uint8 or shape[1:] != (size, size, 3) or not 1 <= shape[0] <= count:
             raise InvalidFramesError(
                 f"the decoder gave {getattr(frames, 'dtype', type(frames).__name__)} {list(shape)}: "
                 f"expected uint8 [1..{count}, {size}, {size}, 3]"
             )
-        return np.asarray(frames)
+        return np.asarray(frames), whole
 
     def _encode(self, batch: list[tuple[Job, _Inputs]], timings: Timings) -> Iterator[tuple[Job, Encoded | VideoError]]:
         start = time.perf_counter()

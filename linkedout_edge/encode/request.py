@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from linkedout_edge.encode.encoder import Job
+from linkedout_edge.encode.encoder import Effort, Job
 from linkedout_edge.errors import ConflictError, VideoError, VideoNotFoundError
 from linkedout_edge.inputs import Video
 from linkedout_edge.ranking import Failed, Role
@@ -30,11 +30,14 @@ class RequestPlan:
     Args:
         store: What is known.
         look_at_files: Whether a known id's file is compared with what is known (`encode`), or not looked at (`rank`).
+        effort: How closely to look at what is to be encoded. With ``full`` and `look_at_files`, what was only looked at
+            quickly is to be encoded again.
     """
 
-    def __init__(self, store: TokenStore, *, look_at_files: bool = False) -> None:
+    def __init__(self, store: TokenStore, *, look_at_files: bool = False, effort: Effort = "full") -> None:
         self._store = store
         self._look = look_at_files
+        self.effort = effort
         self._videos: dict[str, _ResolvedVideo] = {}
         self._failed: dict[tuple[str, Role, str], Failed] = {}
         self.unusable: set[str] = set()
@@ -79,7 +82,13 @@ class RequestPlan:
 
     def jobs(self) -> list[Job]:
         """What has to be encoded now."""
-        return [Job(i, self._titled(v)) for i, v in self._videos.items() if self._must_encode(i, v)]
+        return [Job(i, self._titled(v), self.effort) for i, v in self._videos.items() if self._must_encode(i, v)]
+
+    def refinements(self) -> list[Job]:
+        """Of what has not to be encoded now, a full look at each that was only looked at quickly."""
+        quick = self._store.quick() & self._videos.keys()
+        resolved = {i: v for i, v in self._videos.items() if i in quick and v.video.path is not None}
+        return [Job(i, self._titled(v), refines=True) for i, v in resolved.items() if not self._must_encode(i, v)]
 
     def fail(self, id: str, role: Role, error: VideoError) -> None:
         """Note that a video could not be used."""
@@ -112,14 +121,14 @@ class RequestPlan:
             return
         if resolved.from_store:
             stored = self._store.fingerprint(video.id)
-            if video.frames is not None and stored is not None and stored.content != fingerprint(video).content:
+            if video.frames is not None and stored is not None and stored.digest != fingerprint(video).digest:
                 raise _two_contents()
             return
         if resolved.video.frames is None and resolved.video.path is None:  # so far only named
             resolved.video = video
             return
         try:
-            mine = fingerprint(video).content
+            mine = fingerprint(video).digest
         except VideoNotFoundError:
             if video.path == video.id:  # no file of that name: it means the video of that id
                 return
@@ -133,7 +142,7 @@ class RequestPlan:
             raise _two_contents() from None
         except VideoError:
             raise _two_contents() from None
-        if resolved.fingerprint.content != mine:
+        if resolved.fingerprint.digest != mine:
             raise _two_contents()
 
     def _titled(self, resolved: _ResolvedVideo) -> Video:
@@ -150,18 +159,21 @@ class RequestPlan:
         if resolved.title is not None and resolved.title != stored.title and (video.path or video.frames is not None):
             return True
         if video.frames is not None:
-            return stored.content != video.content
+            return stored.digest != video.content
         if resolved.fingerprint is not None:
-            return stored.content != resolved.fingerprint.content
-        if not self._look or video.path is None or file_is_unchanged(video, stored):
+            return stored.digest != resolved.fingerprint.digest
+        if not self._look or video.path is None:
+            return False
+        better = stored.is_quick and self.effort == "full"
+        if not better and file_is_unchanged(video, stored):
             return False
         try:
             now = fingerprint(video)
         except VideoError:  # gone, or not readable at present: what is known of it stays useful
             return False
-        if now.content != stored.content:
+        if better or now.digest != stored.digest:
             return True
-        self._store.set_fingerprint(id, now._replace(title=stored.title))
+        self._store.set_fingerprint(id, now._replace(title=stored.title, content=stored.content))
         return False
 
 

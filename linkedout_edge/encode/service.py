@@ -95,7 +95,9 @@ class EncodeService(OneProcess):
                     progress(done, total)
                     self._check_process()  # it may have forked, and the threads that decode are not here
 
+            known = plan.refinements() if plan.effort == "auto" else []
             self._run(jobs, finished, timings, stop, durable=durable)
+            self._background.submit(known, behind=True)
         return encoded
 
     def encode_until(self, until: float, jobs: Sequence[Job], plan: RequestPlan, timings: Timings) -> set[str]:
@@ -177,12 +179,19 @@ class EncodeService(OneProcess):
             for job, result in results:
                 self._check_open()
                 if isinstance(result, Encoded):
-                    self._store.put(job.id, *result)
+                    if not job.refines or self._is_quick(job.id):  # else it was removed, or seen well, meanwhile
+                        self._store.put(job.id, *result)
+                    if job.effort == "auto" and result.fingerprint.is_quick:
+                        self._background.submit([Job(job.id, job.video, refines=True)], behind=True)
                     finished(job, None)
                 else:
                     finished(job, result)
                 if stop is not None and stop.is_set():
                     return
+
+    def _is_quick(self, id: str) -> bool:
+        stored = self._store.fingerprint(id)
+        return stored is not None and stored.is_quick
 
     def _encode_behind(self, jobs: Sequence[Job], finished: Finished) -> None:
         """Called by the background thread: encode a few, unless they are known by now."""
@@ -192,12 +201,16 @@ class EncodeService(OneProcess):
         try:
             needed = []
             for job in jobs:
-                plan = RequestPlan(self._store)
-                plan.add(job.video, "candidate")
-                if plan.jobs():
-                    needed.append(job)
+                if job.refines:
+                    pointless = not self._is_quick(job.id)
                 else:
+                    plan = RequestPlan(self._store)
+                    plan.add(job.video, "candidate")
+                    pointless = not plan.jobs()
+                if pointless:
                     finished(job, None)
+                else:
+                    needed.append(job)
             self._run(needed, finished, stop=self._background.stopping, durable=False)
         except ClosedError:  # what is left is dropped
             pass
@@ -240,8 +253,10 @@ class Background(OneProcess):
         self._thread: threading.Thread | None = None
         self.stopping = threading.Event()
 
-    def submit(self, jobs: Sequence[Job]) -> list[Ticket]:
-        """Queue videos, in front of what waits already; one that waits or is being encoded is not queued twice.
+    def submit(self, jobs: Sequence[Job], *, behind: bool = False) -> list[Ticket]:
+        """Queue videos, in front of what waits already, or `behind` it.
+
+        One that waits or is being encoded is not queued twice.
 
         Raises:
             ClosedError: After `close`.
@@ -252,15 +267,18 @@ class Background(OneProcess):
             tickets = []
             for job in reversed(jobs):
                 running = self._running.get(job.id)
-                if running is not None and not running.done and running.job.video == job.video:
+                if running is not None and not running.done and running.job[1:] == job[1:]:
                     tickets.append(running)
                     continue
                 ticket = self._waiting.get(job.id)
-                if ticket is None or ticket.job.video != job.video:
+                if ticket is not None and behind:  # what was asked for comes before what is done besides
+                    tickets.append(ticket)
+                    continue
+                if ticket is None or ticket.job[1:] != job[1:]:
                     if ticket is not None:  # another content of that id: the later one counts
                         ticket.done = ticket.dropped = True
                     ticket = self._waiting[job.id] = Ticket(job)
-                self._waiting.move_to_end(job.id, last=False)
+                self._waiting.move_to_end(job.id, last=behind)
                 tickets.append(ticket)
             while len(self._waiting) > MAX_WAITING:
                 _, dropped = self._waiting.popitem()
