@@ -129,6 +129,7 @@ class Recommender(OneProcess):
         database: Database | None = None,
         pool: DecoderPool | None = None,
         pool_from: int = MANY,
+        single: Callable[[], Session] | None = None,
     ) -> None:
         super().__init__()
         manifest = bundle.manifest
@@ -155,7 +156,17 @@ class Recommender(OneProcess):
             agreement=dict(manifest.precisions[bundle.precision].agreement),
         )
         workers, batch = min(MAX_WORKERS, backend.threads), 1 if session.device.startswith("CPU") else BATCH
-        encoder = Encoder(self._config, session, decoder, tokenizer, workers, batch, pool=pool, pool_from=pool_from)
+        encoder = Encoder(
+            self._config,
+            session,
+            decoder,
+            tokenizer,
+            workers,
+            batch,
+            pool=pool,
+            pool_from=pool_from,
+            single=single if backend.threads > 1 and session.device.startswith("CPU") else None,
+        )
         self._closed = False
         self._database = database
         self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
@@ -231,6 +242,12 @@ class Recommender(OneProcess):
         library = create_backend(
             backend, device=device, providers=providers, threads=count, cache_dir=cache_dir, strict=strict_device
         )
+
+        def single() -> Session:
+            one = create_backend(backend, device="cpu", threads=1, cache_dir=cache_dir)
+            with open_bundle(bundle, precision) as opened:
+                return one.load(opened.encoder(), opened.manifest.config, opened.precision)
+
         with open_bundle(bundle, precision) as opened:
             config = opened.manifest.config
             full = opened.manifest.precisions[opened.precision].full_range_weights
@@ -242,7 +259,7 @@ class Recommender(OneProcess):
                     from linkedout_edge.storage import Database
 
                     database = Database(data_dir, key)
-                return cls(opened, library, session, tokenizer, decode, database, pool, 1 if decoders else MANY)
+                return cls(opened, library, session, tokenizer, decode, database, pool, 1 if decoders else MANY, single)
             except BaseException:
                 if database is not None:
                     database.close()

@@ -91,6 +91,7 @@ RECOMMENDER: dict[str, Callable[[Recommender], Any]] = {
     "arank": lambda r: asyncio.run(r.arank(["a"], ["b"])),
     "encode": lambda r: r.encode([]),
     "aencode": lambda r: asyncio.run(r.aencode([])),
+    "refine": lambda r: r.refine(),
     "wait": lambda r: r.wait(),
     "forget": lambda r: r.forget("a"),
     "warmup": lambda r: r.warmup(),

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,14 @@ from linkedout_edge.store import Fingerprint, fingerprint
 from linkedout_edge.text import Tokenizer
 
 logger = logging.getLogger("linkedout_edge")
+T = TypeVar("T")
 
 BATCH = 4
 """On accelerators. On CPUs a batch gains nothing (25.6 ms a video alone, 26.6 in a batch of 4, for the default shape on
 two cores), and videos encoded one by one give the same tokens whatever their neighbours are."""
 MAX_WORKERS = 4
 MANY = 8
-"""Videos from which it pays to decode in processes of their own, which take half a second to start."""
+"""Videos from which it pays to set up for many: decoder processes take half a second to start, a session a tenth."""
 PROGRAMMING_ERRORS = (TypeError, AttributeError, NameError, AssertionError, ImportError)
 """No content of a file is to blame for these. They are raised, not reported as an unreadable video."""
 
@@ -97,6 +98,9 @@ class Encoder:
         limits: What a file may cost.
         pool: Decodes in processes of its own instead, where there are at least `pool_from` videos.
         pool_from: See there.
+        single: Makes a session that runs in the thread that calls it and in no other, for many videos at a time: each
+            of several threads then takes a video from its file to its tokens, whether decoding or the graph takes
+            longer. None where the graph runs on an accelerator.
     """
 
     config: ModelConfig
@@ -108,6 +112,8 @@ class Encoder:
     limits: Limits = field(default_factory=Limits)
     pool: DecoderPool | None = None
     pool_from: int = MANY
+    single: Callable[[], Session] | None = None
+    _single: Session | None = field(default=None, init=False)
 
     def run(
         self, jobs: Sequence[Job], timings: Timings | None = None
@@ -117,6 +123,9 @@ class Encoder:
         At most a few decoded videos are held at a time. Close the iterator to stop early.
         """
         timings = timings or Timings()
+        if self.single is not None and len(jobs) >= MANY and self._decoder_for(len(jobs))[1] > 1:
+            yield from self._each_in_its_thread(jobs, timings)
+            return
         batch: list[tuple[Job, _Inputs]] = []
         with closing(self._decoded(jobs)) as decoded:
             while True:
@@ -144,33 +153,52 @@ class Encoder:
         for count in {1, self.batch}:
             self._infer([blank] * count)
 
-    def _decoded(self, jobs: Sequence[Job]) -> Generator[tuple[Job, _Inputs | VideoError], None, None]:
-        decoder, workers = self.decoder, self.workers
-        if self.pool is not None and len(jobs) >= self.pool_from:
-            decoder, workers = self.pool, self.pool.processes
-        if len(jobs) <= 1 or workers == 1:
-            for job in jobs:
-                yield job, self._prepare(job, decoder)
-            return
-        todo = iter(jobs)
-        pool = ThreadPoolExecutor(min(workers, len(jobs)), "linkedout-decode")
-        try:
-            pending: deque[tuple[Job, Future[_Inputs | VideoError]]] = deque()
-            for job in islice(todo, workers + self.batch):
-                pending.append((job, submit(pool, self._prepare, job, decoder)))
-            while pending:
-                job, future = pending.popleft()
-                result = future.result()
-                for following in islice(todo, 1):
-                    pending.append((following, submit(pool, self._prepare, following, decoder)))
+    def _each_in_its_thread(
+        self, jobs: Sequence[Job], timings: Timings
+    ) -> Generator[tuple[Job, Encoded | VideoError], None, None]:
+        if self._single is None:
+            assert self.single is not None
+            self._single = self.single()
+        session = self._single
+        decoder, workers = self._decoder_for(len(jobs))
+
+        def whole(job: Job) -> tuple[Encoded | VideoError, float, float]:
+            start = time.perf_counter()
+            inputs = self._prepare(job, decoder)
+            decoded = time.perf_counter()
+            if isinstance(inputs, VideoError):
+                return inputs, decoded - start, 0.0
+            tokens, scales = self._infer([inputs], session)
+            return Encoded(tokens[0], scales[0], inputs.known_as), decoded - start, time.perf_counter() - decoded
+
+        with closing(_in_order(jobs, whole, workers, workers)) as results:
+            for job, (result, decode, encode) in results:
+                timings.decode += decode / workers
+                timings.encode += encode / workers
+                if isinstance(result, VideoError):
+                    logger.debug("cannot use %s: %s", job.id, result)
                 yield job, result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _decoded(self, jobs: Sequence[Job]) -> Generator[tuple[Job, _Inputs | VideoError], None, None]:
+        decoder, workers = self._decoder_for(len(jobs))
+        return _in_order(jobs, lambda job: self._prepare(job, decoder), workers, self.batch)
+
+    def _decoder_for(self, count: int) -> tuple[DecoderLike, int]:
+        """What decodes so many videos, and how many it decodes at a time."""
+        if self.pool is not None and count >= self.pool_from:
+            return self.pool, self.pool.processes
+        return self.decoder, self.workers
 
     def close(self) -> None:
-        """End the processes that decode."""
+        """End the processes that decode; a call that is under way fails the videos that it is at."""
         if self.pool is not None:
             self.pool.close()
+
+    def release(self) -> None:
+        """Release what many videos needed. Nothing may be encoding."""
+        if self._single is not None:
+            self._single.close()
+            self._single = None
 
     @native
     def _prepare(self, job: Job, decoder: DecoderLike) -> _Inputs | VideoError:
@@ -219,7 +247,9 @@ class Encoder:
         for i, (job, inputs) in enumerate(batch):
             yield job, Encoded(tokens[i], scales[i], inputs.known_as)
 
-    def _infer(self, batch: list[_Inputs]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    def _infer(
+        self, batch: list[_Inputs], session: Session | None = None
+    ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         c, b = self.config, len(batch)
         frames = np.zeros((b, c.frames, c.frame_size, c.frame_size, 3), np.uint8)
         frame_mask = np.zeros((b, c.frames), bool)
@@ -228,12 +258,36 @@ class Encoder:
             f, t = len(inputs.frames), len(inputs.title)
             frames[i, :f], frame_mask[i, :f] = inputs.frames, True
             title_ids[i, :t], title_mask[i, :t] = inputs.title, True
-        out = self.session.run(
+        out = (session or self.session).run(
             {"frames": frames, "frame_mask": frame_mask, "title_ids": title_ids, "title_mask": title_mask}
         )
         if not np.isfinite(out["scales"]).all():
             raise BackendError("the encoder gave scales that are no numbers: check the bundle with another backend")
         return out["tokens"], out["scales"]
+
+
+def _in_order(
+    jobs: Sequence[Job], work: Callable[[Job], T], workers: int, ahead: int
+) -> Generator[tuple[Job, T], None, None]:
+    """Work on jobs in so many threads; results in order, of which at most `workers` + `ahead` are held."""
+    if len(jobs) <= 1 or workers == 1:
+        for job in jobs:
+            yield job, work(job)
+        return
+    todo = iter(jobs)
+    pool = ThreadPoolExecutor(min(workers, len(jobs)), "linkedout-decode")
+    try:
+        pending: deque[tuple[Job, Future[T]]] = deque()
+        for job in islice(todo, workers + ahead):
+            pending.append((job, submit(pool, work, job)))
+        while pending:
+            job, future = pending.popleft()
+            result = future.result()
+            for following in islice(todo, 1):
+                pending.append((following, submit(pool, work, following)))
+            yield job, result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _without_name(error: VideoError, video: Video) -> VideoError:

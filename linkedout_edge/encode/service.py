@@ -158,7 +158,7 @@ class EncodeService(OneProcess):
         self._background.close()
         self.encoder.close()
         with self._encoding:
-            pass
+            self.encoder.release()
 
     def _check_open(self) -> None:
         self._check_process()
