@@ -727,6 +727,18 @@ class TokenStore(OneProcess):
             if last:
                 self.forgotten()
 
+    def copy(self, source: str, target: str, known_as: Fingerprint) -> bool:
+        """Store the tokens of one id under another, too; whether the first was there. Raises as `put` does."""
+        with self.lock:
+            row = self._ids.row(source)
+            if row < 0:
+                return False
+            tokens, scales = self._tokens[row].copy(), self._scales[row].copy()
+            if source in self._quick:
+                known_as = known_as.as_quick()
+        self.put(target, tokens, scales, known_as)
+        return True
+
     def quick(self) -> frozenset[str]:
         """Ids of which only a quick look was taken so far."""
         with self.lock:
