@@ -54,9 +54,10 @@ def stopped(decoders: DecoderPool) -> int:
 
 
 def is_there(process: int) -> bool:
-    """Whether it runs; not so a dead one for which its parent has not asked yet."""
+    """Whether any of its threads runs; not so a dead one for which its parent has not asked yet."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" or len(list(Path(f"/proc/{process}/task").iterdir())) > 1
     except FileNotFoundError:
         return False
 
@@ -96,6 +97,17 @@ def test_a_bad_file_is_what_it_is_without_a_process(decoders: DecoderPool, clips
     with pytest.raises(VideoTooLargeError, match="max_bytes"):
         decode(decoders, clips[0], Limits(max_bytes=10))
     assert decoders.process_ids() == before
+
+
+def test_paths_begin_where_the_app_is_now(
+    decoders: DecoderPool, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode(decoders, clips[0])
+    monkeypatch.chdir(clips[0].parent)
+    assert decode(decoders, Path(clips[0].name)).shape == (4, 32, 32, 3)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VideoNotFoundError, match=r"'clip0\.mp4'"):
+        decode(decoders, Path(clips[0].name))
 
 
 def test_a_process_that_is_killed_costs_the_file_it_is_at(decoders: DecoderPool, clips: list[Path]) -> None:

@@ -112,6 +112,7 @@ class DecoderPool(OneProcess):
     ) -> tuple[Frames, bool]:
         request = {
             "path": os.fspath(path),
+            "folder": _folder(),
             "count": count,
             "size": size,
             "limits": asdict(limits),
@@ -317,6 +318,14 @@ class _Process:
         status = self._process.wait()
         how = f"signal {-status}" if status < 0 else f"status {status}"
         return DecoderCrashedError(f"the process that decoded it ended ({how}): damaged, hostile, or too large")
+
+
+def _folder() -> str | None:
+    """Where relative paths begin now; None where that folder is gone."""
+    try:
+        return os.getcwd()  # noqa: PTH109 (a name of any bytes)
+    except OSError:
+        return None
 
 
 def _nameless_memory(size: int) -> int:

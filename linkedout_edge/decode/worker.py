@@ -52,6 +52,8 @@ def serve(decode: Any, request: dict[str, Any], shared: mmap.mmap) -> dict[str, 
     from linkedout_edge.decode.limits import Limits
 
     limit_cpu(request["cpu_seconds"])
+    if request["folder"] is not None:
+        os.chdir(request["folder"])  # the app may have gone elsewhere since it started us
     wanted = request["path"], request["count"], request["size"], Limits(**request["limits"])
     try:
         if request["quick"] and hasattr(decode, "quick"):
