@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from looks import Glancing
 
 from linkedout_edge import Recommender
 from linkedout_edge.decode import DEFAULT_LIMITS, Limits, get_decoder, pool
@@ -250,6 +251,18 @@ def test_where_no_process_can_be_started(clips: list[Path], monkeypatch: pytest.
     here = get_decoder("opencv")
     there = DecoderPool("opencv", 1, fallback=here)
     np.testing.assert_array_equal(decode(there, clips[0]), here(clips[0], 4, 32, Limits()))
+    assert there.quick(str(clips[0]), 4, 32, Limits())[1]  # OpenCV takes no quick looks
+    glancing = DecoderPool("opencv", 1, fallback=Glancing())
+    assert len(glancing.quick(str(clips[0]), 4, 32, Limits())[0]) == 1
+
+
+def test_without_processes_or_anything_else_the_call_fails_and_no_video(
+    tiny_bundle: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Recommender.load(tiny_bundle, precision="fp32", decoder="opencv", decoders=2) as rec:
+        monkeypatch.setattr(sys, "executable", "/no/such/python")
+        with pytest.raises(BackendError, match="decoders=0"):
+            rec.encode(clips)
 
 
 def test_after_close(clips: list[Path]) -> None:

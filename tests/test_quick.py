@@ -202,3 +202,21 @@ def test_pyav_gives_at_least_one_frame_of_whatever_can_be_decoded(tmp_path: Path
         assert 1 <= len(frames) <= 8
     with pytest.raises(VideoUnreadableError):
         decode.quick(__file__, 8, 64, Limits())
+
+
+def test_large_pictures_are_decoded_without_the_loop_filter_and_nearly_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av")
+    from media import write
+
+    from linkedout_edge.decode import pyav
+
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 40, 3), dtype=np.uint8)
+    images = [np.kron(n, np.ones((16, 16, 1), np.uint8)) for n in noise]  # 640 × 480, blocks with edges
+    path = write(tmp_path / "a.mp4", images, gop=20, options={"crf": "30"})
+    decode = get_decoder("pyav")
+    without = decode(path, 8, 64, Limits()).astype(int)
+    monkeypatch.setattr(pyav, "FINE", 10**9)
+    apart = np.abs(without - decode(path, 8, 64, Limits()))
+    assert 0 < apart.mean() < 3

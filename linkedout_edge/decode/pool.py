@@ -124,6 +124,9 @@ class DecoderPool(OneProcess):
             if self._fallback is None:
                 raise BackendError(f"no decoder process can be started ({e}): load with decoders=0") from e
             logger.warning("no decoder process can be started, so videos are decoded in this one: %s", e)
+            glance: Callable[..., tuple[Frames, bool]] | None = getattr(self._fallback, "quick", None)
+            if quick and glance is not None:
+                return glance(os.fspath(path), count, size, limits)
             return self._fallback(os.fspath(path), count, size, limits), True
         healthy = False
         try:

@@ -224,7 +224,7 @@ class _Run:
         self._pixels = max(1, context.width * context.height)
         check_pixels(context.width, context.height, limits, file.name)
         if self._pixels >= FINE * size * size:
-            context.options = {"skip_loop_filter": "all"}
+            context.options.update(skip_loop_filter="all")
         self._turn = _container_orientation(container, stream, file)
         self._first_packet = True
 

@@ -22,6 +22,7 @@ from linkedout_edge.decode.pool import DecoderPool
 from linkedout_edge.errors import (
     BackendError,
     InvalidFramesError,
+    LinkedOutError,
     VideoError,
     VideoTooLargeError,
     VideoUnreadableError,
@@ -215,7 +216,10 @@ class Encoder:
             return _without_name(e, video)
         except MemoryError:
             return VideoTooLargeError("decoding it needs more memory than there is")
-        except PROGRAMMING_ERRORS:
+        except (
+            LinkedOutError,
+            *PROGRAMMING_ERRORS,
+        ):  # closed meanwhile, no process to be had
             raise
         except Exception as e:  # an app's decoder, whose errors are its own
             return VideoUnreadableError(f"decoding failed with {type(e).__name__}: {e}")
