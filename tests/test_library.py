@@ -78,7 +78,9 @@ def test_what_is_known_is_skipped_and_what_changed_is_looked_at(rec: Recommender
 def test_auto_looks_at_all_quickly_and_then_closer(rec: Recommender, folder: Path) -> None:
     paths = find_videos(str(folder))
     library = Library(rec)
-    outcomes = list(library.look([*paths, str(folder / "gone.mp4")]))
+    told: list[tuple[str, int, int]] = []
+    outcomes = list(library.look([*paths, str(folder / "gone.mp4")], lambda *step: told.append(step)))
+    assert told == [*(("encoded", n, 7) for n in range(1, 8)), *(("refined", n, 6) for n in range(1, 7))]
     assert [o.status for o in outcomes] == ["encoded"] * 6 + ["failed"] + ["refined"] * 6
     assert [o.quick for o in outcomes] == [True] * 6 + [False] * 7
     assert outcomes[6].code == "not_found"

@@ -131,28 +131,19 @@ def _run(library: Library, paths: Sequence[str], *, as_json: bool) -> dict[str, 
     from linkedout_edge.cli.output import stages
 
     last: dict[str, Outcome] = {}
-    closer = to_refine = 0
-    begun = time.perf_counter()
+    begun: dict[str, float] = {}
     with stages(patience=2.0) as report:
-        report("Looking", 0, len(paths))
-        for outcome in library.look(paths):
+
+        def advance(what: str, done: int, total: int) -> None:
+            rate = done / max(1e-3, time.perf_counter() - begun.setdefault(what, time.perf_counter()))
+            report("Looking" if what == "encoded" else "Looking closer", done, total, f" · {rate:.3g} a second")
+
+        advance("encoded", 0, len(paths))
+        for outcome in library.look(paths, advance):
             if as_json:
                 click.echo(json.dumps(outcome._asdict()))
-            if outcome.id not in last:
-                last[outcome.id] = outcome
-                _tell(report, "Looking", len(last), len(paths), begun)
-                continue
-            if not closer:
-                to_refine, begun = sum(o.quick for o in last.values()), time.perf_counter()
-            closer += 1
             last[outcome.id] = outcome
-            _tell(report, "Looking closer", closer, to_refine, begun)
     return last
-
-
-def _tell(report: Any, what: str, done: int, total: int, begun: float) -> None:
-    rate = done / max(1e-9, time.perf_counter() - begun)
-    report(what, done, total, f" · {rate:.3g} a second")
 
 
 def _failures(outcomes: Iterable[Outcome]) -> Iterator[str]:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -27,6 +26,12 @@ HEAD = 4096
 """Bytes that tell a video from anything else; decoders look closer."""
 
 Status = Literal["encoded", "refined", "unchanged", "moved", "failed", "forgotten"]
+Advance = Callable[[Status, int, int], None]
+"""Called after each video with what its pass is for, ``encoded`` or ``refined``, how many are done, and of how many."""
+
+
+def _silent(what: Status, done: int, total: int) -> None:
+    pass
 
 
 class Outcome(NamedTuple):
@@ -84,8 +89,12 @@ class Library:
         self._forget_after = forget_after
         self._gone_since: dict[str, float] = {}
 
-    def look(self, paths: Sequence[str]) -> Iterator[Outcome]:
+    def look(self, paths: Sequence[str], advance: Advance = _silent) -> Iterator[Outcome]:
         """Look at files, in order, one outcome for each as soon as it is durable; with ``auto``, two for some.
+
+        Args:
+            paths: Absolute.
+            advance: Told of each video sooner than the outcomes, which come in groups.
 
         Raises:
             BackendError, StorageError, ClosedError: As `Recommender.encode`.
@@ -95,13 +104,13 @@ class Library:
             yield Outcome(new, "moved", new in self._rec.store.quick(), reason=old)
         first: Effort = "full" if self._effort == "full" else "quick"
         again: list[str] = []
-        for outcome in self._encode((p for p in paths if p not in moved), first, "encoded"):
+        for outcome in self._encode([p for p in paths if p not in moved], first, "encoded", advance):
             if outcome.quick:
                 again.append(outcome.id)
             yield outcome
         if self._effort == "auto":
             again += [p for p in moved if p in self._rec.store.quick()]
-            yield from (o for o in self._encode(again, "full", "refined") if o.status != "unchanged")
+            yield from (o for o in self._encode(again, "full", "refined", advance) if o.status != "unchanged")
 
     def forget_gone(self, folders: Iterable[str]) -> Iterator[Outcome]:
         """Forget stored videos of these folders whose files have been gone for long enough.
@@ -144,10 +153,15 @@ class Library:
                     store.remove(old)
                 yield path, old
 
-    def _encode(self, paths: Iterable[str], effort: Effort, status: Status) -> Iterator[Outcome]:
-        rest = iter(dict.fromkeys(paths))
-        while chunk := list(islice(rest, CHUNK)):
-            yield from _outcomes(chunk, self._rec.encode(chunk, effort=effort), status)
+    def _encode(self, paths: Sequence[str], effort: Effort, status: Status, advance: Advance) -> Iterator[Outcome]:
+        paths = list(dict.fromkeys(paths))
+        for start in range(0, len(paths), CHUNK):
+            chunk = paths[start : start + CHUNK]
+
+            def progress(done: int, total: int, before: int = start) -> None:
+                advance(status, before + done, len(paths))
+
+            yield from _outcomes(chunk, self._rec.encode(chunk, progress, effort=effort), status)
 
 
 def _outcomes(paths: Sequence[str], result: EncodeResult, status: Status) -> Iterator[Outcome]:
