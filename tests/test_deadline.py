@@ -284,6 +284,29 @@ def test_too_many_waiting_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPat
         b.submit([job("x")])
 
 
+def test_what_is_queued_behind_comes_last_and_in_order() -> None:
+    begun, go, done = threading.Event(), threading.Event(), []
+
+    def encode(jobs: Any, finished: Any) -> None:
+        begun.set()
+        assert go.wait(60)
+        for j in jobs:
+            done.append(j.id)
+            finished(j, None)
+
+    b = Background(encode)
+    b.submit([job("first")])
+    assert begun.wait(60)
+    b.submit([job("c"), job("d")], behind=True)
+    b.submit([job("a"), job("d")])  # who is waited for comes first
+    b.submit([job("a"), job("e")], behind=True)
+    go.set()
+    assert b.wait(60)
+    assert done == ["first", "a", "d", "c", "e"]
+    b.close()
+    assert b.submit([job("x")], behind=True) == []
+
+
 def test_an_error_of_the_library_does_not_kill_what_follows(caplog: pytest.LogCaptureFixture) -> None:
     def encode(jobs: Any, finished: Any) -> None:
         if any(j.id == "secret.mp4" for j in jobs):

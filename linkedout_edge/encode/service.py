@@ -259,13 +259,15 @@ class Background(OneProcess):
         One that waits or is being encoded is not queued twice.
 
         Raises:
-            ClosedError: After `close`.
+            ClosedError: After `close`; not for what is queued `behind`, for which nobody waits.
         """
         with self._changed:
             if self.stopping.is_set():
+                if behind:
+                    return []
                 raise _closed_error()
             tickets = []
-            for job in reversed(jobs):
+            for job in jobs if behind else reversed(jobs):
                 running = self._running.get(job.id)
                 if running is not None and not running.done and running.job[1:] == job[1:]:
                     tickets.append(running)
@@ -286,7 +288,7 @@ class Background(OneProcess):
             if self._waiting and self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="linkedout-encode", daemon=True)
                 self._thread.start()
-            return tickets[::-1]
+            return tickets if behind else tickets[::-1]
 
     def wait_for(self, tickets: Iterable[Ticket], until: float) -> None:
         """Return when all are done, or when ``time.monotonic()`` reaches `until`."""
