@@ -216,10 +216,7 @@ class Encoder:
             return _without_name(e, video)
         except MemoryError:
             return VideoTooLargeError("decoding it needs more memory than there is")
-        except (
-            LinkedOutError,
-            *PROGRAMMING_ERRORS,
-        ):  # closed meanwhile, no process to be had
+        except (LinkedOutError, *PROGRAMMING_ERRORS):  # such as ClosedError
             raise
         except Exception as e:  # an app's decoder, whose errors are its own
             return VideoUnreadableError(f"decoding failed with {type(e).__name__}: {e}")
