@@ -31,7 +31,7 @@ from clips import videos_of
 
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli import terminal
-from linkedout_edge.intake import Intake
+from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.store import Fingerprint
 from linkedout_edge.taste import TEMPER, TEMPER_EVENTS, of_events
 
@@ -92,7 +92,7 @@ def torch_contenders(
     except ImportError as error:
         print(f"without eager torch: {error}")
         return {}
-    past = rec._ranker.look_up(history, Intake(rec.store), rec._ranker.epoch)
+    past = rec._ranker.look_up(history, RequestPlan(rec.store), rec._ranker.epoch)
     space = past.user.space
     mean, size, prior = (torch.from_numpy(a).float() for a in (space.mean, space.size, space.prior))
     t, s = torch.from_numpy(tokens.copy()), torch.from_numpy(scales.copy())

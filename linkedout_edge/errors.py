@@ -126,6 +126,18 @@ class VideoTooLargeError(VideoError, ValueError):
     code = "too_large"
 
 
+class DecoderCrashedError(VideoError, RuntimeError):
+    """The decoder process ended while it decoded this file: damaged, hostile, or over a limit on memory or CPU time."""
+
+    code = "decoder_crashed"
+
+
+class DecoderTimeoutError(VideoError, TimeoutError):
+    """The decoder process hung on this file and was ended."""
+
+    code = "decoder_timeout"
+
+
 class InvalidFramesError(VideoError, ValueError):
     """A frame array has the wrong type, shape or dtype; ``uint8 [F, H, W, 3]`` RGB is expected."""
 

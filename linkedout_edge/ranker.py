@@ -28,9 +28,9 @@ from linkedout_edge import taste
 from linkedout_edge.coldstart import WINDOW as UNKNOWN_WINDOW
 from linkedout_edge.coldstart import arrange_unknown
 from linkedout_edge.config import ModelConfig
+from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.errors import ArgumentError, VideoNotFoundError
 from linkedout_edge.inputs import Event, Video
-from linkedout_edge.intake import Intake
 from linkedout_edge.interests import WINDOW as SHARED_WINDOW
 from linkedout_edge.interests import Events, find_interests, take_turns
 from linkedout_edge.listwise import arrange, unit_tokens
@@ -201,7 +201,7 @@ class Ranker:
         """The same history, if it was ranked with lately and nothing has changed since."""
         return self._pasts.find(given)
 
-    def look_up(self, events: list[Event], intake: Intake, epoch: int, given: list[Any] | None = None) -> Past:
+    def look_up(self, events: list[Event], intake: RequestPlan, epoch: int, given: list[Any] | None = None) -> Past:
         """Find a history's tokens, and fit the user.
 
         Args:
@@ -227,7 +227,13 @@ class Ranker:
         return past
 
     def rank(
-        self, past: Past, chosen: Sequence[str] | Selection, pending: list[str], wish: Wish, intake: Intake, epoch: int
+        self,
+        past: Past,
+        chosen: Sequence[str] | Selection,
+        pending: list[str],
+        wish: Wish,
+        intake: RequestPlan,
+        epoch: int,
     ) -> Scored:
         """Rank candidates.
 
@@ -257,7 +263,13 @@ class Ranker:
         return scored
 
     def _attempt(
-        self, past: Past, chosen: Sequence[str] | Selection, pending: list[str], wish: Wish, intake: Intake, epoch: int
+        self,
+        past: Past,
+        chosen: Sequence[str] | Selection,
+        pending: list[str],
+        wish: Wish,
+        intake: RequestPlan,
+        epoch: int,
     ) -> Scored | None:
         """One ranking; None if a row was written while it was read."""
         start = time.perf_counter()
@@ -421,7 +433,7 @@ def not_stored() -> VideoNotFoundError:
     return VideoNotFoundError("the id is not in the store: encode the video first, or pass its path or frames")
 
 
-def _usable(ids: Sequence[str], rows: Positions, role: Role, intake: Intake) -> list[int]:
+def _usable(ids: Sequence[str], rows: Positions, role: Role, intake: RequestPlan) -> list[int]:
     """Positions that can be scored; what another thread removed meanwhile is noted as failed."""
     for n in np.flatnonzero(rows < 0).tolist():
         if not intake.has_failed(ids[n], role):

@@ -197,8 +197,9 @@ class Ranked:
         layers: What each of the L layers contributes; they sum to the score, less what prior and ``explore`` added.
         source: ``content``: scored by what is in it (plus the prior, if one was given). ``cold_start``: nothing is
             known to be liked yet, so the list begins with videos that differ from each other and from what was skipped.
-            ``prior``: the same, but the prior alone decided. ``pending``: not encoded before the deadline; it stands
-            behind all others, its `layers` are 0 and its score is the prior's part alone.
+            ``prior``: the same, but the prior alone decided. ``quick``: as ``content``, by a quick look, which a full
+            one may still replace. ``pending``: not encoded before the deadline; it stands behind all others, its
+            `layers` are 0 and its score is the prior's part alone.
     """
 
     rank: int

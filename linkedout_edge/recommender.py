@@ -8,7 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,20 +17,21 @@ import numpy as np
 
 from linkedout_edge._version import __version__
 from linkedout_edge.backends.base import Backend, Providers, Session, create_backend
-from linkedout_edge.background import Background
 from linkedout_edge.bundle import Bundle, open_bundle
 from linkedout_edge.decode import get_decoder
-from linkedout_edge.encoder import BATCH, MAX_WORKERS, DecoderLike, Encoded, Encoder, Job, Spent
+from linkedout_edge.decode.pool import ISOLATED, DecoderPool, why_not
+from linkedout_edge.encode.encoder import BATCH, EFFORTS, MANY, MAX_WORKERS, DecoderLike, Effort, Encoder, Job, Timings
+from linkedout_edge.encode.request import RequestPlan
+from linkedout_edge.encode.service import EncodeService, Progress
 from linkedout_edge.errors import (
     ArgumentError,
     ArgumentTypeError,
     ClosedError,
     NotInTimeError,
-    VideoError,
+    unknown,
 )
 from linkedout_edge.history import History
 from linkedout_edge.inputs import EventLike, Video, VideoLike, as_events, as_video, as_videos, check_list
-from linkedout_edge.intake import Intake
 from linkedout_edge.lifetime import OneProcess
 from linkedout_edge.options import at_least_0, flag, fraction
 from linkedout_edge.options import positive as _positive
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger = logging.getLogger("linkedout_edge")
 
-Progress = Callable[[int, int], None]
+MAX_DECODERS = 8
+"""Processes that decode, where the caller gives no number: each takes about 90 MB."""
+MOST_DECODERS = 256
+
 PriorLike = Prior | Mapping[str, float] | Sequence[float] | np.ndarray
 
 
@@ -62,11 +66,13 @@ class EncodeResult:
         encoded: Ids that were encoded.
         unchanged: Ids that were in the store already.
         failed: What could not be used, and why.
+        quick: Of these ids, encoded now or before, only a quick look was taken so far.
     """
 
     encoded: tuple[str, ...]
     unchanged: tuple[str, ...]
     failed: tuple[Failed, ...]
+    quick: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,9 @@ class Recommender(OneProcess):
         tokenizer: Tokenizer,
         decoder: DecoderLike,
         database: Database | None = None,
+        pool: DecoderPool | None = None,
+        pool_from: int = MANY,
+        single: Callable[[], Session] | None = None,
     ) -> None:
         super().__init__()
         manifest = bundle.manifest
@@ -147,17 +156,26 @@ class Recommender(OneProcess):
             agreement=dict(manifest.precisions[bundle.precision].agreement),
         )
         workers, batch = min(MAX_WORKERS, backend.threads), 1 if session.device.startswith("CPU") else BATCH
-        self._encoder = Encoder(self._config, session, decoder, tokenizer, workers, batch)
-        self._encoding = threading.RLock()
+        encoder = Encoder(
+            self._config,
+            session,
+            decoder,
+            tokenizer,
+            workers,
+            batch,
+            pool=pool,
+            pool_from=pool_from,
+            single=single if backend.threads > 1 and session.device.startswith("CPU") else None,
+        )
         self._closed = False
         self._database = database
         self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
+        self._encoding = EncodeService(self.store, encoder)
         model = manifest.user_model
         space = Space.made(model.mean, model.size, model.layer_prior, model.score_scale)
         self._ranker = Ranker(self._config, self.store, space, self._scorer, self._layer_names)
-        self.history = History(self.store, self._ensure, database=database, forgotten=self._ranker.forget)
+        self.history = History(self.store, self._encoding.ensure, database=database, forgotten=self._ranker.forget)
         self.store.forgotten = self._ranker.forget
-        self._background = Background(self._encode_behind)
 
     @classmethod
     def load(
@@ -174,6 +192,7 @@ class Recommender(OneProcess):
         key: str | bytes | None = None,
         strict_device: bool = False,
         decoder: str | DecoderLike = "auto",
+        decoders: int | None = None,
     ) -> Recommender:
         """Load a bundle. Nothing opens a socket.
 
@@ -193,6 +212,10 @@ class Recommender(OneProcess):
             strict_device: A device that is not there is an error, not a warning.
             decoder: ``auto``, ``pyav``, ``opencv``, ``gstreamer``, or a callable ``(path, count, size, limits)`` that
                 gives uint8 ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
+            decoders: Processes that decode, beside the app, so that a file that crashes a decoder costs one video and
+                no more: 0 decodes in the app's own process, a number does all decoding in so many others. Left out,
+                calls that need 8 videos or more use other processes, where there can be any and the decoder is one of
+                ours.
 
         Raises:
             ArgumentError, ArgumentTypeError: Arguments that make no sense, alone or together.
@@ -215,9 +238,16 @@ class Recommender(OneProcess):
                 f"threads is {count}, and this machine has {most // 4} CPUs: leave it out, or give fewer"
             )
         decode = decoder if callable(decoder) else get_decoder(decoder)
+        pool = _decoder_pool(decoder, decode, decoders, count)
         library = create_backend(
             backend, device=device, providers=providers, threads=count, cache_dir=cache_dir, strict=strict_device
         )
+
+        def single() -> Session:
+            one = create_backend(backend, device="cpu", threads=1, cache_dir=cache_dir)
+            with open_bundle(bundle, precision) as opened:
+                return one.load(opened.encoder(), opened.manifest.config, opened.precision)
+
         with open_bundle(bundle, precision) as opened:
             config = opened.manifest.config
             full = opened.manifest.precisions[opened.precision].full_range_weights
@@ -229,7 +259,7 @@ class Recommender(OneProcess):
                     from linkedout_edge.storage import Database
 
                     database = Database(data_dir, key)
-                return cls(opened, library, session, tokenizer, decode, database)
+                return cls(opened, library, session, tokenizer, decode, database, pool, 1 if decoders else MANY, single)
             except BaseException:
                 if database is not None:
                     database.close()
@@ -261,10 +291,11 @@ class Recommender(OneProcess):
                 not watched.
             top_k: Give only so many.
             diversity: From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbours differ.
-            deadline_ms: Answer after about so many milliseconds. What could not be encoded by then follows behind the
-                rest, in order of `prior`, else of input, with the source ``pending``, and goes on being encoded in the
-                background (see `wait`). Watched videos come first; one that was not in time does not count and is in
-                ``failed`` with the code ``pending``.
+            deadline_ms: Answer after about so many milliseconds. New videos get a quick look first and are ranked by
+                it, with the source ``quick``; full looks follow in the background (see `wait`). What could not be
+                looked at by then follows behind the rest, in order of `prior`, else of input, with the source
+                ``pending``, and goes on being encoded in the background. Watched videos come first; one that was not in
+                time does not count and is in ``failed`` with the code ``pending``.
             exclude_watched: Leave out candidates that are in the history.
             fold_duplicates: Of near-identical videos give the best placed one only.
             prior: What you know besides content: a mapping from id to number, numbers aligned with `candidates`, or a
@@ -356,20 +387,21 @@ class Recommender(OneProcess):
         given: list[Any] = list(self.history if history is None else check_list(history, "history"))
         if candidates is not None and not isinstance(candidates, Selection):
             candidates = list(check_list(candidates, "candidates"))
-        intake = Intake(self.store)
+        looks_on = until is not None and not self.history.is_incognito  # there, nothing goes on in the background
+        plan = RequestPlan(self.store, effort="full" if until is None else "auto" if looks_on else "quick")
         known = self._ranker.lists.find(candidates) if isinstance(candidates, list) else None
         # Named by nothing but str, no candidate can contradict a watched video.
         only_ids = known is not None or not isinstance(candidates, list) or {str}.issuperset(map(type, candidates))
         past = self._ranker.recall(given) if only_ids else None
         every = past.events if past is not None else as_events(given)
         events = every if past is not None else every[-MAX_EVENTS:]
-        if past is None and not (only_ids and intake.needs_none([e.video for e in events])):
-            events = [e for e in events if intake.admit(e.video, "history")]
+        if past is None and not (only_ids and plan.needs_none([e.video for e in events])):
+            events = [e for e in events if plan.add(e.video, "history")]
         watched = {e.id for e in every} if exclude_watched or candidates is None else set()
-        chosen = self._candidates(candidates, watched, intake, wish.priors, known, only_ids, epoch)
+        chosen = self._candidates(candidates, watched, plan, wish.priors, known, only_ids, epoch)
 
-        spent = Spent()
-        jobs = intake.jobs()
+        timings = Timings()
+        jobs = plan.jobs()
         pending: list[str] = []
         with ExitStack() as while_encoding:
             if jobs:
@@ -377,15 +409,18 @@ class Recommender(OneProcess):
                     chosen = chosen.ids  # encoding takes a while, and what is given by name stays pinned meanwhile
                 held = [] if isinstance(chosen, Selection) else chosen
                 while_encoding.enter_context(
-                    self.store.pinned(dict.fromkeys([*intake.ids, *(e.id for e in events), *held]))
+                    self.store.pinned(dict.fromkeys([*plan.ids, *(e.id for e in events), *held]))
                 )
                 late: set[str] = set()
                 if until is None:
-                    self._encode(intake, spent, stop=stop)
+                    self._encoding.encode(plan, timings, stop=stop)
                 else:
-                    late = self._encode_until(until, jobs, {e.id for e in events}, wish.priors, intake, spent)
+                    first = _by_urgency(jobs, {e.id for e in events}, wish.priors)
+                    late = self._encoding.encode_until(until - self._ranker.seconds, first, plan, timings)
+                    if self.history.is_incognito:  # what is encoded later would be recorded
+                        self._encoding.cancel(late)
                 for i in {e.id for e in events} & late:
-                    intake.fail(
+                    plan.fail(
                         i, "history", NotInTimeError("it was not encoded before the deadline, so it did not count")
                     )
                 events = [e for e in events if e.id not in late]
@@ -395,19 +430,20 @@ class Recommender(OneProcess):
             looked_up = time.perf_counter()
             if past is None or jobs:
                 whole = given if len(events) == len(given) and not jobs else None
-                past = self._ranker.look_up(events, intake, epoch, whole)
+                past = self._ranker.look_up(events, plan, epoch, whole)
             user_seconds = time.perf_counter() - looked_up
-            scored = self._ranker.rank(past, chosen, pending, wish, intake, epoch)
-        timing = Timing(spent.decode, spent.encode, user_seconds, scored.seconds, time.perf_counter() - start)
+            quick = self.store.quick()
+            scored = self._ranker.rank(past, chosen, pending, wish, plan, epoch)
+        timing = Timing(timings.decode, timings.encode, user_seconds, scored.seconds, time.perf_counter() - start)
         return Ranking(
             scored.ids,
             scored.scores,
             scored.layers,
             scored.order,
-            intake.failed,
+            plan.failed,
             timing,
             scored.evidence,
-            scored.sources,
+            _with_quick(scored.sources, scored.ids, quick) if quick else scored.sources,
         )
 
     def taste(self, history: Iterable[EventLike] | None = None) -> TasteSummary:
@@ -427,14 +463,19 @@ class Recommender(OneProcess):
         past = self._ranker.recall(given)
         if past is None:
             events = [e for e in as_events(given) if e.id in self.store]
-            past = self._ranker.look_up(events[-MAX_EVENTS:], Intake(self.store), epoch)
+            past = self._ranker.look_up(events[-MAX_EVENTS:], RequestPlan(self.store), epoch)
         return self._ranker.summary(past)
 
-    def encode(self, videos: Iterable[VideoLike], progress: Progress | None = None) -> EncodeResult:
+    def encode(
+        self, videos: Iterable[VideoLike], progress: Progress | None = None, *, effort: Effort = "full"
+    ) -> EncodeResult:
         """Put videos into the store, so that ranking them costs next to nothing. Files that changed are encoded again.
 
         Args:
             videos: What to encode.
+            effort: ``full`` decodes eight frames spread over the video, ``quick`` its key frames and little more, which
+                is several times faster and ranks a little worse (docs/library.md); ``auto`` looks quickly now, and
+                fully in the background (see `wait`). ``full`` also looks again at what was only looked at quickly.
             progress: Called as ``(done, total)`` after each video. What it raises stops the work and is raised here;
                 what was encoded before stays, each video whole.
 
@@ -444,14 +485,16 @@ class Recommender(OneProcess):
             StorageError: `data_dir` cannot be written; what could not be kept there is in memory.
             ClosedError: After `close`.
         """
-        return self._encode_all(None, videos, progress)
+        return self._encode_all(None, videos, progress, effort)
 
-    async def aencode(self, videos: Iterable[VideoLike], progress: Progress | None = None) -> EncodeResult:
+    async def aencode(
+        self, videos: Iterable[VideoLike], progress: Progress | None = None, *, effort: Effort = "full"
+    ) -> EncodeResult:
         """`encode` for asyncio, in a thread, where `progress` is called too.
 
         Cancelled, it stops after the video that is being encoded, which is kept.
         """
-        return await _in_thread(lambda stop: self._encode_all(stop, videos, progress))
+        return await _in_thread(lambda stop: self._encode_all(stop, videos, progress, effort))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until nothing is being encoded in the background any more (see `rank`'s `deadline_ms`).
@@ -463,29 +506,50 @@ class Recommender(OneProcess):
             Whether that is so; False after `timeout`.
         """
         self._check_open()
-        return self._background.wait(None if timeout is None else at_least_0("timeout", timeout, "seconds"))
+        return self._encoding.wait(None if timeout is None else at_least_0("timeout", timeout, "seconds"))
 
-    def _encode_all(
-        self, stop: threading.Event | None, videos: Iterable[VideoLike], progress: Progress | None
-    ) -> EncodeResult:
+    def refine(self, progress: Progress | None = None) -> EncodeResult:
+        """Take a full look at every video of which only a quick one was taken, and whose id is its file's path.
+
+        Others, and files that are gone, stay as they are: hand them to `encode`.
+
+        Args:
+            progress: As of `encode`.
+
+        Raises:
+            BackendError, StorageError, ClosedError: As `encode`.
+        """
         self._check_open()
         self.store.refresh()
-        intake = Intake(self.store, look_at_files=True)
+        titles = {i: known.title for i in sorted(self.store.quick()) if (known := self.store.fingerprint(i))}
+        videos = [Video(i, title=title) for i, title in titles.items() if Path(i).is_file()]
+        return self._encode_all(None, videos, progress, "full")
+
+    def _encode_all(
+        self, stop: threading.Event | None, videos: Iterable[VideoLike], progress: Progress | None, effort: Effort
+    ) -> EncodeResult:
+        self._check_open()
+        if effort not in EFFORTS:
+            raise ArgumentError(unknown("effort", effort, EFFORTS))
+        self.store.refresh()
+        plan = RequestPlan(self.store, look_at_files=True, effort=effort)
         for video in as_videos(videos):
-            intake.admit(video, "video")
-        encoded = self._encode(intake, Spent(), progress, stop, durable=True)
-        failed = intake.failed
+            plan.add(video, "video")
+        encoded = self._encoding.encode(plan, Timings(), progress, stop, durable=True)
+        failed = plan.failed
         left = {*encoded, *(f.id for f in failed if f.code != "conflict")}
-        return EncodeResult(tuple(encoded), tuple(i for i in intake.ids if i not in left), tuple(failed))
+        unchanged = tuple(i for i in plan.ids if i not in left)
+        quick = self.store.quick()
+        return EncodeResult(
+            tuple(encoded), unchanged, tuple(failed), tuple(i for i in (*encoded, *unchanged) if i in quick)
+        )
 
     def forget(self, id: str) -> bool:
         """Remove a video from history and store; whether it was in one of them."""
         self._check_open()
         if not isinstance(id, str):
             raise ArgumentTypeError(f"id must be a str, not {type(id).__name__}")
-        self._background.cancel([id])
-        if self._background.encodes(id):  # else it would come back a moment later
-            self._background.wait_for_running(id)
+        self._encoding.cancel([id])  # else it would come back a moment later
         events = self.history.forget(id)
         return bool(self.store.remove(id)) or events > 0
 
@@ -498,8 +562,7 @@ class Recommender(OneProcess):
         logger.info("warming up: encoder on %s", self._session.device)
         seconds: dict[str, float] = {}
         start = time.perf_counter()
-        with self._encoding:
-            self._encoder.warm_up()
+        self._encoding.warm_up()
         seconds["encoder"] = time.perf_counter() - start
         start = time.perf_counter()
         self._ranker.warm_up()
@@ -522,15 +585,14 @@ class Recommender(OneProcess):
         if self._closed or self._forked:
             return
         self._closed = True
-        self._background.close()
-        with self._encoding:
-            self._ranker.forget()
-            self.history.close()
-            self.store.close()
-            if self._database is not None:
-                self._database.close()
-            self._scorer.close()
-            self._session.close()
+        self._encoding.close()
+        self._ranker.forget()
+        self.history.close()
+        self.store.close()
+        if self._database is not None:
+            self._database.close()
+        self._scorer.close()
+        self._session.close()
 
     def __enter__(self) -> Recommender:
         self._check_open()
@@ -555,7 +617,7 @@ class Recommender(OneProcess):
         self,
         candidates: Iterable[VideoLike] | Selection | None,
         watched: set[str],
-        intake: Intake,
+        plan: RequestPlan,
         priors: Priors | None,
         known: Selection | None,
         only_ids: bool,
@@ -575,7 +637,7 @@ class Recommender(OneProcess):
                     "the selection was made by another recommender's store: call rec.store.select again"
                 )
             for missing in candidates.missing:
-                intake.fail(missing, "candidate", not_stored())
+                plan.fail(missing, "candidate", not_stored())
             if priors:
                 priors.align(candidates.ids)
             return [i for i in candidates.ids if i not in watched] if watched else candidates
@@ -593,124 +655,27 @@ class Recommender(OneProcess):
                 if not watched:
                     self._ranker.keeper(epoch)(lambda: self._ranker.lists.keep(given, selection))
                 return selection
-            return [
-                i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or intake.admit(Video(i), "candidate")
-            ]
+            return [i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or plan.add(Video(i), "candidate")]
         videos = [as_video(c, f"candidates[{i}]") for i, c in enumerate(given)]
         if priors:
             priors.align([v.id for v in videos])
-        admitted = [v.id for v in videos if v.id not in watched and intake.admit(v, "candidate")]
+        admitted = [v.id for v in videos if v.id not in watched and plan.add(v, "candidate")]
         return list(dict.fromkeys(admitted))
 
-    def _encode(
-        self,
-        intake: Intake,
-        spent: Spent,
-        progress: Progress | None = None,
-        stop: threading.Event | None = None,
-        *,
-        durable: bool = False,
-    ) -> list[str]:
-        """Encode what an intake needs and the store lacks, until `stop` is set; ids that were encoded.
 
-        With `durable`, what cannot be kept in `data_dir` is an error; without, a ranking goes on from memory.
-        """
-        encoded: list[str] = []
-        # A video that two threads want is encoded once.
-        with self._encoding, self.store.batch(durable=durable):
-            self._check_open()
-            jobs = intake.jobs()
-            if jobs and durable:
-                self.store.check_writable()
-            total = len(intake.ids)
-            done = total - len(jobs)
-            if progress and (done or not jobs):
-                progress(done, total)
-            with closing(self._encoder.run(jobs, spent)) as results:
-                for job, result in results:
-                    self._check_open()
-                    if isinstance(result, Encoded):
-                        self.store.put(job.id, *result)
-                        encoded.append(job.id)
-                    else:
-                        intake.fail_everywhere(job.id, result)
-                    done += 1
-                    if progress:
-                        progress(done, total)
-                        self._check_process()  # it may have forked, and the threads that decode are not here
-                    if stop is not None and stop.is_set():
-                        break
-        return encoded
+def _with_quick(sources: str | Sequence[str], ids: Sequence[str], quick: frozenset[str]) -> list[str]:
+    """Sources by id, where what was ranked by content was ranked by a quick look."""
+    each = [sources] * len(ids) if isinstance(sources, str) else sources
+    return ["quick" if s == "content" and i in quick else s for i, s in zip(ids, each, strict=True)]
 
-    def _encode_until(
-        self,
-        until: float,
-        jobs: list[Job],
-        watched: set[str],
-        priors: Priors | None,
-        intake: Intake,
-        spent: Spent,
-    ) -> set[str]:
-        """Encode in the background, and return the ids that were not ready in time.
 
-        What was watched comes first, because it moves all scores; then what the prior likes best.
-        """
-        start = time.perf_counter()
-        first, rest = [j for j in jobs if j.id in watched], [j for j in jobs if j.id not in watched]
-        if priors and rest:
-            bonus = priors.bonus([j.id for j in rest])
-            rest = [rest[n] for n in np.argsort(-bonus, kind="stable")]
-        tickets = self._background.submit([*first, *rest])
-        self._background.wait_for(tickets, until - self._ranker.seconds)
-        late = set()
-        for t in tickets:
-            if t.error is not None:
-                intake.fail_everywhere(t.job.id, t.error)
-            elif t.dropped or not t.done:
-                late.add(t.job.id)
-        if self.history.is_incognito:  # what is encoded later would be recorded
-            self._background.cancel(late)
-            for i in late:
-                self._background.wait_for_running(i)
-        spent.encode += time.perf_counter() - start
-        return late
-
-    def _encode_behind(self, jobs: Sequence[Job], finished: Callable[[Job, VideoError | None], None]) -> None:
-        """Called by the background thread: encode a few, unless they are known by now."""
-        while not self._encoding.acquire(timeout=0.1):
-            if self._background.closed:
-                return
-        try:
-            needed = []
-            for job in jobs:
-                intake = Intake(self.store)
-                intake.admit(job.video, "candidate")
-                if intake.jobs():
-                    needed.append(job)
-                else:
-                    finished(job, None)
-            with self.store.batch(durable=False), closing(self._encoder.run(needed)) as results:
-                for job, result in results:
-                    if self._background.closed:
-                        return
-                    if isinstance(result, Encoded):
-                        self.store.put(job.id, *result)
-                        finished(job, None)
-                    else:
-                        finished(job, result)
-        finally:
-            self._encoding.release()
-
-    def _ensure(self, video: Video) -> None:
-        """Put one video into the store, or raise why it cannot be."""
-        intake = Intake(self.store)
-        intake.admit(video, "video")
-        with self._encoding:
-            self._check_open()
-            for job, result in self._encoder.run(intake.jobs()):
-                if isinstance(result, VideoError):
-                    raise type(result)(f"{job.id}: {result}")
-                self.store.put(job.id, *result)
+def _by_urgency(jobs: Sequence[Job], watched: set[str], priors: Priors | None) -> list[Job]:
+    """What was watched comes first, because it moves all scores; then what the prior likes best."""
+    first, rest = [j for j in jobs if j.id in watched], [j for j in jobs if j.id not in watched]
+    if priors and rest:
+        bonus = priors.bonus([j.id for j in rest])
+        rest = [rest[n] for n in np.argsort(-bonus, kind="stable")]
+    return [*first, *rest]
 
 
 async def _in_thread(work: Callable[[threading.Event], T]) -> T:
@@ -722,6 +687,30 @@ async def _in_thread(work: Callable[[threading.Event], T]) -> T:
         return await asyncio.to_thread(work, stop)
     finally:
         stop.set()
+
+
+def _decoder_pool(
+    asked: str | DecoderLike, decoder: DecoderLike, decoders: int | None, threads: int
+) -> DecoderPool | None:
+    """Processes to decode in; None where there are to be none."""
+    if decoders is None:
+        if isinstance(asked, str) and asked in (*ISOLATED, "auto") and why_not() is None:
+            return DecoderPool(str(getattr(decoder, "name", "")), min(threads, MAX_DECODERS), fallback=decoder)
+        return None
+    if isinstance(decoders, bool) or not isinstance(decoders, int):
+        raise ArgumentTypeError(f"decoders must be a whole number, not {type(decoders).__name__}")
+    if not 0 <= decoders <= MOST_DECODERS:
+        raise ArgumentError(f"decoders must be from 0 to {MOST_DECODERS}, not {decoders}")
+    if decoders == 0:
+        return None
+    if not (isinstance(asked, str) and asked in (*ISOLATED, "auto")):
+        raise ArgumentError(
+            f"decoders={decoders} needs a decoder that can run in a process of its own: decoder='auto', 'pyav' or "
+            "'opencv'; leave decoders out to call your own in this process"
+        )
+    if reason := why_not():
+        raise ArgumentError(f"{reason}: leave decoders out")
+    return DecoderPool(str(getattr(decoder, "name", "")), decoders)
 
 
 def _check_folder(name: str, value: object) -> None:

@@ -61,11 +61,15 @@ _NOTED_USES = 4096  # rows whose last use is written down when closing
 _EXACT = 4096  # rows of which a view knows the stamp of each
 
 
+QUICK = "quick:"
+
+
 class Fingerprint(NamedTuple):
     """What the tokens of an id were made from.
 
     Attributes:
-        content: Hash of the frames, or of a file's size, first and last 64 KiB and middle 64 KiB.
+        content: Hash of the frames, or of a file's size, first and last 64 KiB and middle 64 KiB. Where the tokens are
+            of a quick look, ``quick:`` stands before it, in databases and packs, too.
         title: The title that the model read, or None.
         size: Bytes of the file; None for frames.
         mtime_ns: Its modification time: with an equal size and time the file is not read again.
@@ -75,6 +79,20 @@ class Fingerprint(NamedTuple):
     title: str | None = None
     size: int | None = None
     mtime_ns: int | None = None
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the tokens are of a quick look."""
+        return self.content.startswith(QUICK)
+
+    @property
+    def digest(self) -> str:
+        """The hash alone."""
+        return self.content.removeprefix(QUICK)
+
+    def as_quick(self) -> Fingerprint:
+        """The same content, looked at quickly."""
+        return self._replace(content=QUICK + self.digest)
 
 
 def fingerprint(video: Video) -> Fingerprint:
@@ -304,6 +322,7 @@ class StoreStats:
         evicted: Videos that had to leave so far.
         unsaved: Videos that are only in memory, though there is a `data_dir`: it could not be written to.
         disk_bytes: Size of the database; 0 without one.
+        quick: Videos of which only a quick look was taken so far.
     """
 
     videos: int
@@ -314,6 +333,7 @@ class StoreStats:
     evicted: int
     unsaved: int = 0
     disk_bytes: int = 0
+    quick: int = 0
 
 
 @dataclass
@@ -386,6 +406,7 @@ class TokenStore(OneProcess):
 
     def _allocate(self) -> None:
         self._ids = IdTable()
+        self._quick: set[str] = set()
         self.sum = RunningSum(self._shape)
         self._tokens = np.zeros((0, *self._shape), np.int8)
         self._scales = np.zeros((0, *self._shape[:2]), np.float32)
@@ -514,6 +535,7 @@ class TokenStore(OneProcess):
                 self._evicted,
                 len(self._pending) + len(self._private) + len(self._unsaved),
                 disk,
+                len(self._quick),
             )
 
     # What the recommender uses.
@@ -705,6 +727,23 @@ class TokenStore(OneProcess):
             if last:
                 self.forgotten()
 
+    def copy(self, source: str, target: str, known_as: Fingerprint) -> bool:
+        """Store the tokens of one id under another, too; whether the first was there. Raises as `put` does."""
+        with self.lock:
+            row = self._ids.row(source)
+            if row < 0:
+                return False
+            tokens, scales = self._tokens[row].copy(), self._scales[row].copy()
+            if source in self._quick:
+                known_as = known_as.as_quick()
+        self.put(target, tokens, scales, known_as)
+        return True
+
+    def quick(self) -> frozenset[str]:
+        """Ids of which only a quick look was taken so far."""
+        with self.lock:
+            return frozenset(self._quick)
+
     def fingerprint(self, id: str) -> Fingerprint | None:
         """What the tokens of an id were made from; None for an unknown id."""
         known = self._fingerprints.get(id)
@@ -838,6 +877,7 @@ class TokenStore(OneProcess):
 
     def _know(self, row: int, id: str, known_as: Fingerprint) -> None:
         """Note what a row was made from."""
+        self._note_quick(id, known_as)
         if self._db is None and known_as.title is None and _DIGEST.fullmatch(known_as.content):
             self._fingerprints.pop(id, None)
             self._content[row] = np.frombuffer(bytes.fromhex(known_as.content), np.uint8)
@@ -845,6 +885,12 @@ class TokenStore(OneProcess):
                 self._file[row] = (0, 0) if known_as.size is None else (known_as.size + 1, known_as.mtime_ns or 0)
         else:
             self._fingerprints[id] = known_as
+
+    def _note_quick(self, id: str, known_as: Fingerprint) -> None:
+        if known_as.is_quick:
+            self._quick.add(id)
+        else:
+            self._quick.discard(id)
 
     def _packed(self, row: int) -> Fingerprint:
         size, mtime_ns = self._file[row].tolist()
@@ -890,6 +936,7 @@ class TokenStore(OneProcess):
 
     def _remove_row(self, id: str) -> None:
         row = self._ids.remove(id)
+        self._quick.discard(id)
         last = len(self._ids)
         self.sum.remove(self._tokens[row : row + 1], self._scales[row : row + 1])
         self._fingerprints.pop(id, None)
@@ -946,8 +993,10 @@ class TokenStore(OneProcess):
         self._clock = max(self._clock, int(self._used[part].max(initial=0)))
         self._came[part] = np.arange(self._arrivals + 1, self._arrivals + 1 + count)
         self._arrivals += count
-        for name in names:
+        for name, video in zip(names, videos, strict=True):
             self._ids.append(name)
+            if video.record.content.startswith(QUICK):
+                self._quick.add(name)
 
     def _follow(self, con: sqlite3.Connection) -> None:
         """Bring the arrays up to what is committed. The database's lock is held."""
@@ -999,6 +1048,7 @@ class TokenStore(OneProcess):
         self._unsaved.discard(identity)
         self._private.discard(identity)
         self._fingerprints[identity] = _fingerprint_of(video.record)
+        self._note_quick(identity, self._fingerprints[identity])
 
     def _reload(self) -> None:
         """Read everything again; more has changed than is written down."""
@@ -1019,6 +1069,7 @@ class TokenStore(OneProcess):
                 self._set(i, tokens, scales)
                 if known_as is not None:
                     self._fingerprints[i] = known_as
+                    self._note_quick(i, known_as)
 
     def _hold_on(self) -> None:
         """After the database was rebuilt: what it may have lost is still here, and is written again."""

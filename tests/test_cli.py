@@ -93,13 +93,18 @@ def test_watched_fraction_behind_an_at(tmp_path: Path):
 
 def test_rank_is_what_python_ranks(tiny_bundle: Path, clips: list[Path]):
     args = ("rank", "--bundle", tiny_bundle, "--history", *clips[:2], "--candidates", *clips[2:])
-    first, second = result(*args), result(*args)
+    first, second = result(*args, "--effort", "full"), result(*args, "--effort", "full")
     with Recommender.load(tiny_bundle) as rec:
         ranking = rec.rank([str(c) for c in clips[:2]], [str(c) for c in clips[2:]])
     assert [r["id"] for r in first["ranked"]] == ranking.ids
     assert first["ranked"] == second["ranked"] == ranking.to_dict()["ranked"]
     assert first["failed"] == []
     assert first["timing"]["total"] > 0
+    quick = result(*args)
+    with Recommender.load(tiny_bundle) as rec:
+        rec.encode(clips, effort="quick")
+        assert quick["ranked"] == rec.rank([str(c) for c in clips[:2]], [str(c) for c in clips[2:]]).to_dict()["ranked"]
+    assert {r["source"] for r in quick["ranked"]} <= {"quick", "content"}  # OpenCV takes no quick looks
 
 
 def test_rank_on_openvino_gives_the_same_order(tiny_bundle: Path, clips: list[Path]):
@@ -141,6 +146,7 @@ def test_rank_takes_the_options_of_the_api(tiny_bundle: Path, clips: list[Path],
     assert not any(r["explanation"]["explored"] for r in result(*given, "--explain")["ranked"])
     with Recommender.load(tiny_bundle) as rec:
         ids = [str(c) for c in [*clips[1:], copy]]
+        rec.encode([clips[0], *ids], effort="quick")
         assert [r["id"] for r in result(*given, "--diversity", 0.9)["ranked"]] == rec.rank(
             [str(clips[0])], ids, diversity=0.9
         ).ids

@@ -30,13 +30,18 @@ def result(command: click.Command, *args: object, code: int = 0) -> dict:
     return json.loads(run(command, *args, "--json", code=code).stdout)
 
 
+def encoded(*args: object, code: int = 0) -> dict:
+    """What the command says at its end."""
+    return json.loads(run(encode, *args, "--json", code=code).stdout.splitlines()[-1])["summary"]
+
+
 def test_a_life_of_a_history(tiny_bundle: Path, clips: list[Path], tmp_path: Path) -> None:
     where = ["--data-dir", tmp_path / "d"]
     model = ["--bundle", tiny_bundle, "--decoder", "opencv"]
-    done = result(encode, clips[0].parent, tmp_path / "gone.mp4", *where, *model)
-    assert (len(done["encoded"]), len(done["failed"]), done["stored"]) == (6, 1, 6)
-    assert len(result(encode, *clips, *where, *model)["unchanged"]) == 6
-    assert result(encode, tmp_path / "gone.mp4", *where, *model, code=1)["encoded"] == []
+    done = encoded(clips[0].parent, tmp_path / "gone.mp4", *where, *model)
+    assert (done["counts"], done["stored"]) == ({"encoded": 6, "failed": 1}, 6)
+    assert encoded(*clips, *where, *model)["counts"] == {"unchanged": 6}
+    assert encoded(tmp_path / "gone.mp4", *where, *model, code=1)["counts"] == {"failed": 1}
 
     done = result(history, "add", f"{clips[0]}@10%", clips[1], "--liked", *where, *model)
     assert (done["added"], done["events"]) == ([str(clips[0]), str(clips[1])], 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import pytest
 from clocks import each_look_takes
 
 from linkedout_edge import Recommender, Video
-from linkedout_edge import background as background_module
-from linkedout_edge.background import Background
 from linkedout_edge.decode import Limits
-from linkedout_edge.encoder import Job
+from linkedout_edge.encode import service
+from linkedout_edge.encode.encoder import Job
+from linkedout_edge.encode.service import Background
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, ClosedError, VideoError, VideoUnreadableError
 
 
@@ -260,10 +259,11 @@ def job(name: str) -> Job:
 
 
 def test_too_many_waiting_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background_module, "MAX_WAITING", 3)
-    go, done = threading.Event(), []
+    monkeypatch.setattr(service, "MAX_WAITING", 3)
+    begun, go, done = threading.Event(), threading.Event(), []
 
     def encode(jobs: Any, finished: Any) -> None:
+        begun.set()
         assert go.wait(60)
         for j in jobs:
             done.append(j.id)
@@ -271,8 +271,7 @@ def test_too_many_waiting_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPat
 
     b = Background(encode)
     (first,) = b.submit([job("first")])
-    while not b.encodes("first"):
-        time.sleep(0.001)
+    assert begun.wait(60)
     tickets = b.submit([job(f"old{n}") for n in range(3)]) + b.submit([job("new0"), job("new1")])
     assert [t.dropped for t in tickets] == [False, True, True, False, False]
     go.set()
@@ -283,6 +282,29 @@ def test_too_many_waiting_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPat
     b.close()
     with pytest.raises(ClosedError):
         b.submit([job("x")])
+
+
+def test_what_is_queued_behind_comes_last_and_in_order() -> None:
+    begun, go, done = threading.Event(), threading.Event(), []
+
+    def encode(jobs: Any, finished: Any) -> None:
+        begun.set()
+        assert go.wait(60)
+        for j in jobs:
+            done.append(j.id)
+            finished(j, None)
+
+    b = Background(encode)
+    b.submit([job("first")])
+    assert begun.wait(60)
+    b.submit([job("c"), job("d")], behind=True)
+    b.submit([job("a"), job("d")])  # who is waited for comes first
+    b.submit([job("a"), job("e")], behind=True)
+    go.set()
+    assert b.wait(60)
+    assert done == ["first", "a", "d", "c", "e"]
+    b.close()
+    assert b.submit([job("x")], behind=True) == []
 
 
 def test_an_error_of_the_library_does_not_kill_what_follows(caplog: pytest.LogCaptureFixture) -> None:

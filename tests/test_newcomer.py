@@ -301,8 +301,8 @@ def test_in_a_pipe_progress_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
         report("ranking", 0, 1)
     assert [line.strip() for line in err.getvalue().splitlines()] == [
         "[   0 s] encoding: 0 of 25",
-        "[  10 s] encoding: 10 of 25",
-        "[  20 s] encoding: 20 of 25",
+        "[  10 s] encoding: 10 of 25, about 15 s left",
+        "[  20 s] encoding: 20 of 25, about 5 s left",
         "[  24 s] ranking",
     ]
 

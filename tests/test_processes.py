@@ -91,6 +91,7 @@ RECOMMENDER: dict[str, Callable[[Recommender], Any]] = {
     "arank": lambda r: asyncio.run(r.arank(["a"], ["b"])),
     "encode": lambda r: r.encode([]),
     "aencode": lambda r: asyncio.run(r.aencode([])),
+    "refine": lambda r: r.refine(),
     "wait": lambda r: r.wait(),
     "forget": lambda r: r.forget("a"),
     "warmup": lambda r: r.warmup(),
@@ -171,7 +172,7 @@ def _hold(rec: Recommender, started: threading.Event, go_on: threading.Event) ->
     with (
         inner(rec.store).lock,
         rec.history._lock,
-        rec._background._changed,
+        rec._encoding._background._changed,
         rec._session.__dict__.get("_lock", threading.Lock()),
     ):
         go_on.wait(30)

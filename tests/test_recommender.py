@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stored import fill, limit_store
+from stored import fill, limit_store, tokens_of
 
 from linkedout_edge import Event, Failed, Recommender, Video
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode import Limits
-from linkedout_edge.encoder import Encoded, Job
+from linkedout_edge.encode.encoder import Encoded, Job
 from linkedout_edge.errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -405,9 +405,9 @@ def test_a_decoder_that_misbehaves_fails_its_video(
 
 def test_batches_give_the_same_in_the_same_order(rec: Recommender, clips: list[Path]) -> None:
     jobs = [Job(f"v{n}", Video(c)) for n, c in enumerate([*clips, "missing", *clips[:3]])]
-    alone = list(rec._encoder.run(jobs))
-    rec._encoder.batch = 4
-    batched = dict(rec._encoder.run(jobs))
+    alone = list(rec._encoding.encoder.run(jobs))
+    rec._encoding.encoder.batch = 4
+    batched = dict(rec._encoding.encoder.run(jobs))
     assert len(batched) == len(alone) == len(jobs)
     for job, one in alone:
         other = batched[job]
@@ -594,3 +594,18 @@ def test_nothing_about_the_user_is_logged_above_debug(
     rec.encode(["third-secret"])
     said = [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG]
     assert not [m for m in said if "secret" in m or str(clips[0]) in m]
+
+
+def test_many_videos_encoded_side_by_side_give_the_same_in_order(tiny_bundle: Path, tmp_path: Path) -> None:
+    paths = files(tmp_path, 12)
+    with (
+        load(tiny_bundle, decoder=CountingDecoder(), threads=1) as one,
+        load(tiny_bundle, decoder=CountingDecoder(), threads=3) as several,
+    ):
+        seen: list[int] = []
+        assert several.encode([*paths, "missing"], lambda done, total: seen.append(done)).encoded == tuple(paths)
+        assert seen == list(range(1, 14))
+        one.encode(paths)
+        a, b = (tokens_of(r.store, paths) for r in (one, several))
+        assert np.abs(a[0].astype(int) - b[0]).max() <= 1
+        np.testing.assert_allclose(a[1], b[1], rtol=1e-4)

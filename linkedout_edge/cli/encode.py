@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkedout_edge import install
 from linkedout_edge.cli.data import absolute, data_arguments, data_options
 from linkedout_edge.cli.options import expand_videos, model_options
+from linkedout_edge.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from linkedout_edge.encode.library import Library, Outcome
+
+SHOWN = 3
+"""Failures of a kind that are shown by name."""
+SETTLED_MS = 2000
+"""Milliseconds for which changes of a watched folder are gathered before they are looked at."""
+LOOK_EVERY_MS = 5_000
+"""Milliseconds without a change after which it is looked whether something has been gone for long enough."""
 
 
 @click.command()
@@ -18,8 +32,25 @@ from linkedout_edge.cli.options import expand_videos, model_options
 @data_options
 @model_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
+@click.option("--decoders", type=click.IntRange(min=0), help="Processes that decode; 0: none. [default: by need]")
+@click.option(
+    "--effort",
+    type=click.Choice(["auto", "quick", "full"]),
+    default="auto",
+    show_default=True,
+    help="quick: key frames alone. full: all frames that count. auto: all videos quickly, then all fully.",
+)
+@click.option("--watch", is_flag=True, help="Go on, and keep the store in step with the folders.")
+@click.option(
+    "--forget-after",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="With --watch: when a file that is gone is forgotten.",
+)
 @click.option("--export-pack", metavar="FILE", help="Write these videos' tokens into a file for other devices.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON a video as it goes, and one at the end.")
 @click.pass_context
 def encode(
     ctx: click.Context,
@@ -28,52 +59,136 @@ def encode(
     key_file: Path | None,
     model: dict[str, Any],
     decoder: str,
+    decoders: int | None,
+    effort: Any,
+    watch: bool,
+    forget_after: float,
     export_pack: str | None,
     as_json: bool,
 ) -> None:
     """Encode VIDEOS once, so that ranking them costs next to nothing.
 
-    Takes files, folders and patterns. What is known and has not changed is not encoded again. It can be interrupted:
-    what was encoded stays.
+    Takes files, folders and patterns. In a folder and the folders in it, videos are found by what is in the files. What
+    is known and has not changed is not encoded again; a file that was moved is recognised. It can be interrupted: what
+    was encoded stays, and the same command goes on from there.
+
+    With --watch it goes on: new and changed files are looked at, and what is gone is forgotten after a while.
 
     Exit code: 0 if something is stored, 1 if every video failed, 2 for a mistake in the call.
     """
     from linkedout_edge import Recommender
-    from linkedout_edge.cli.output import console, duration, plain, print_json, progress
+    from linkedout_edge.cli.output import console, duration, note, plain
+    from linkedout_edge.encode.library import Library, find_videos
 
-    paths = absolute(expand_videos(videos))
+    watched = [v for v in videos if Path(v).is_dir()]
+    changes = _changes(watched) if watch else None
+    paths = absolute(_found(videos, find_videos))
+    if not paths and not watch:
+        note(f"There is no video in {', '.join(videos)}.")
     start = time.perf_counter()
-    with Recommender.load(
-        **model,
-        **data_arguments(data_dir, key_file),
-        decoder=decoder,
-    ) as rec:
-        with progress("Encoding", len(paths)) as advance:
-            done = rec.encode(paths, advance)
-        stored = [*done.encoded, *done.unchanged]
+    with Recommender.load(**model, **data_arguments(data_dir, key_file), decoder=decoder, decoders=decoders) as rec:
+        library = Library(rec, effort, forget_after * 60)
+        last = _run(library, paths, as_json=as_json)
+        stored = [i for i in last if i in rec.store]
         if export_pack:
             rec.store.export_pack(export_pack, stored)
         stats = rec.store.stats()
-    took = time.perf_counter() - start
-    if as_json:
-        print_json(
-            {
-                "encoded": list(done.encoded),
-                "unchanged": list(done.unchanged),
-                "failed": [asdict(f) for f in done.failed],
-                "stored": stats.videos,
-                "seconds": took,
-            }
-        )
-    else:
-        out = console()
-        for f in done.failed:
-            out.print(plain(f"{f.id}: {f.reason} [{f.code}]", "yellow"))
-        out.print(
-            plain(
-                f"{len(done.encoded)} encoded, {len(done.unchanged)} known already, {len(done.failed)} failed · "
-                f"{stats.videos} in the store · {duration(took)}"
+        took = time.perf_counter() - start
+        counts = Counter(o.status for o in last.values())
+        if as_json:
+            summary = {"counts": counts, "stored": stats.videos, "quick": stats.quick, "seconds": took}
+            click.echo(json.dumps({"summary": summary}))
+        else:
+            out = console()
+            for line in _failures(last.values()):
+                out.print(plain(line, "yellow"))
+            known = counts["unchanged"] + counts["moved"]
+            out.print(
+                plain(
+                    f"{counts['encoded'] + counts['refined']} encoded, {known} known already, "
+                    f"{counts['failed']} failed · {stats.videos} in the store"
+                    + (f", {stats.quick} of them by a quick look" if stats.quick else "")
+                    + f" · {duration(took)}"
+                )
             )
-        )
+        if changes is not None:
+            note("Watching; Ctrl-C ends it.")
+            _follow(library, watched, changes, as_json=as_json)
     if not stored:
         ctx.exit(1)
+
+
+def _found(values: Sequence[str], find: Callable[[str], list[str]]) -> list[str]:
+    """Folders become the videos in them; files and patterns as everywhere."""
+    found: list[str] = []
+    for value in values:
+        found += find(value) if Path(value).is_dir() else expand_videos([value])
+    return list(dict.fromkeys(found))
+
+
+def _run(library: Library, paths: Sequence[str], *, as_json: bool) -> dict[str, Outcome]:
+    """Look at all, with progress; id → what became of it in the end."""
+    from linkedout_edge.cli.output import stages
+
+    last: dict[str, Outcome] = {}
+    begun: dict[str, float] = {}
+    with stages(patience=2.0) as report:
+
+        def advance(what: str, done: int, total: int) -> None:
+            rate = done / max(1e-3, time.perf_counter() - begun.setdefault(what, time.perf_counter()))
+            report("Looking" if what == "encoded" else "Looking closer", done, total, f" · {rate:.3g} a second")
+
+        advance("encoded", 0, len(paths))
+        for outcome in library.look(paths, advance):
+            if as_json:
+                click.echo(json.dumps(outcome._asdict()))
+            last[outcome.id] = outcome
+    return last
+
+
+def _failures(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Failures by code, the commonest first, a few of each by name."""
+    by_code: dict[str, list[Outcome]] = {}
+    for o in outcomes:
+        if o.status == "failed":
+            by_code.setdefault(o.code, []).append(o)
+    for code, group in sorted(by_code.items(), key=lambda item: -len(item[1])):
+        if len(group) > SHOWN:
+            yield f"{len(group)} videos [{code}], such as:"
+        for o in group[:SHOWN]:
+            yield f"{o.id}: {o.reason} [{code}]"
+
+
+def _changes(folders: Sequence[str]) -> Iterator[set[str]]:
+    """Paths that changed, in groups; an empty group where nothing did for a while."""
+    if not folders:
+        raise click.UsageError("--watch needs a folder")
+    try:
+        import watchfiles
+    except ImportError as error:
+        raise MissingDependencyError(f"--watch needs watchfiles: {install.library('watchfiles')}") from error
+    return (
+        {path for _, path in group}
+        for group in watchfiles.watch(
+            *folders, debounce=SETTLED_MS, step=SETTLED_MS // 4, rust_timeout=LOOK_EVERY_MS, yield_on_timeout=True
+        )
+    )
+
+
+def _follow(library: Library, folders: Sequence[str], changes: Iterator[set[str]], *, as_json: bool) -> None:
+    """Look at what changes, until Ctrl-C."""
+    from linkedout_edge.cli.output import note
+    from linkedout_edge.encode.library import find_videos, is_video
+
+    changed: set[str] = set(folders)  # once all: of what changed before the watching began nothing is said
+    for group in changes:
+        changed |= group
+        found = [find_videos(p) if Path(p).is_dir() else [p] * is_video(p) for p in sorted(changed)]
+        changed = set()
+        paths = absolute(p for part in found for p in part if not Path(p).name.startswith("."))
+        for outcome in (*library.look(paths), *library.forget_gone(folders)):
+            if as_json:
+                click.echo(json.dumps(outcome._asdict()))
+            elif outcome.status != "unchanged":
+                why = f" ({outcome.reason})" if outcome.reason else ""
+                note(f"{outcome.status}: {outcome.id}{why}")

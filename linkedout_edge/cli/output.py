@@ -136,15 +136,17 @@ class _Lines:
 
     def __init__(self, patience: float) -> None:
         self._patience, self._start = patience, time.monotonic()
-        self._what, self._due = "", 0.0
+        self._what, self._began, self._due = "", 0.0, 0.0
 
     def __call__(self, what: str, done: int, total: int, detail: str = "") -> None:
         now = time.monotonic()
         if what != self._what:
-            self._what, self._due = what, now + self._patience
+            self._what, self._began, self._due = what, now, now + self._patience
         if now >= self._due:
             self._due = now + _LINE_EVERY
             counted = f": {done} of {total}" if total > 1 else ""
+            if 0 < done < total and now > self._began:
+                counted += f", about {roughly((now - self._began) / done * (total - done))} left"
             note(f"[{now - self._start:4.0f} s] {what}{counted}{detail}")
 
 
@@ -180,6 +182,17 @@ def short_names(ids: Sequence[str]) -> dict[str, str]:
 def duration(seconds: float) -> str:
     """``12 ms`` or ``3.4 s``."""
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+def roughly(seconds: float) -> str:
+    """``40 s``, ``7 min`` or ``3.5 h``."""
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def size(count: int) -> str:

@@ -15,6 +15,7 @@ from linkedout_edge.cli.options import SeveralValues, expand_videos, model_optio
 
 if TYPE_CHECKING:
     from linkedout_edge import Event, Failed, Ranking, Recommender
+    from linkedout_edge.encode.encoder import Effort
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ class Outcome:
 @model_options
 @data_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
+@click.option("--decoders", type=click.IntRange(min=0), help="Processes that decode; 0: none. [default: by need]")
+@click.option(
+    "--effort",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="How closely to look at what is not known yet: quick is key frames alone.",
+)
 @click.option("--top-k", type=click.IntRange(min=1), help="Show only so many.")
 @click.option("--include-watched", is_flag=True, help="Rank what was watched, too; else it is left out.")
 @click.option(
@@ -65,6 +74,8 @@ def rank(
     candidates: tuple[str, ...],
     model: dict[str, Any],
     decoder: str,
+    decoders: int | None,
+    effort: Any,
     top_k: int | None,
     include_watched: bool,
     diversity: float,
@@ -84,7 +95,8 @@ def rank(
     Without --history, what `linkedout-edge history` has recorded counts, and what was looked at is kept there. With it,
     nothing is read or written but the videos, unless --data-dir names a folder.
 
-    With --deadline, what could not be looked at in time is listed last, as pending.
+    New videos get a quick look, at their key frames: see --effort. With --deadline, what could not be looked at in
+    time is listed last, as pending.
 
     Exit code: 0 if something was ranked, 1 if all candidates or all watched videos failed, 2 for a mistake in the call.
     """
@@ -99,7 +111,7 @@ def rank(
     # The same names as `encode` and `history` give and keep, whether or not anything is kept here.
     videos = absolute(videos)
     events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
-    with Recommender.load(**model, **kept, decoder=decoder) as rec:
+    with Recommender.load(**model, **kept, decoder=decoder, decoders=decoders) as rec:
         if not history:
             events = list(rec.history)
         outcome = prepare_and_rank(
@@ -112,6 +124,7 @@ def rank(
             explore=explore,
             fold_duplicates=fold_duplicates,
             deadline_ms=deadline,
+            effort=effort,
         )
         lost = {f.id for f in outcome.failed if f.role == "history" and f.code != "pending"}
         nothing_watched = bool(events) and lost >= {e.id for e in events}
@@ -144,6 +157,7 @@ def prepare_and_rank(
     candidates: Sequence[str],
     *,
     deadline_ms: float | None = None,
+    effort: Effort = "full",
     **options: Any,
 ) -> Outcome:
     """Encode with progress, then rank what could be encoded; each failure keeps the role in which it was named.
@@ -161,7 +175,7 @@ def prepare_and_rank(
     watched = [e.id for e in events if e.id not in rec.store]
     distinct = list(dict.fromkeys([*watched, *candidates]))
     with progress("Looking at videos", len(distinct)) as advance:
-        failed = {f.id: f for f in rec.encode(distinct, advance).failed}
+        failed = {f.id: f for f in rec.encode(distinct, advance, effort=effort).failed}
     prepare = time.perf_counter() - start
     ranking = rec.rank([e for e in events if e.id not in failed], [c for c in candidates if c not in failed], **options)
     roles = [("history", list(dict.fromkeys(e.id for e in events))), ("candidate", list(candidates))]
@@ -199,13 +213,16 @@ def show_ranking(
             name = plain(names[r.id], "bold" if r.rank == 1 else "")
             if explain:
                 name.append("\n").append_text(plain(r.explain().sentence, "dim"))
-            score = f"{r.score:+.3f}" if r.source in ("content", "prior") else r.source.replace("_", " ")
+            score = f"{r.score:+.3f}" if r.source in ("content", "prior", "quick") else r.source.replace("_", " ")
             rows.add_row(str(r.rank), name, score, layer_bars(r.layers, scale))
         out.print(rows)
     if outcome.failed:
         out.print(plain(f"{len(outcome.failed)} could not be used:", "yellow"))
         for f in outcome.failed:
             out.print(plain(f"  {f.id} ({f.role}): {f.reason} [{f.code}]"))
+    quick = sum(r.source == "quick" for r in ranking)
+    if quick:
+        out.print(plain(f"{quick} by a quick look: --effort full, or encode, looks closer.", "dim"))
     took = f"looked at in {duration(outcome.prepare)}, ranked in {duration(ranking.timing.total)}"
     where = f"{info.bundle} {info.precision} on {info.backend} ({', '.join(dict.fromkeys(info.devices.values()))})"
     out.print(plain(f"{len(ranking)} ranked by {events} watched · {took} · {where}", "dim"))

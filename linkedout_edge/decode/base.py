@@ -14,6 +14,7 @@ __all__ = [
     "Frames",
     "Limits",
     "Picker",
+    "QuickDecoder",
     "Reservoir",
     "prepare",
     "prepare_frames",
@@ -45,5 +46,18 @@ class Decoder(Protocol):
 
         Raises:
             VideoError: the file is missing, unreadable or over a limit. Nothing else for any content of the file.
+        """
+        ...
+
+
+@runtime_checkable
+class QuickDecoder(Decoder, Protocol):
+    """A decoder that can also take a quick look; without one, every look is full."""
+
+    def quick(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits) -> tuple[Frames, bool]:
+        """As a call, many times faster, and often of fewer frames (at least one).
+
+        Returns:
+            The frames, and whether a full look would give the same.
         """
         ...

@@ -4,6 +4,8 @@
 2. If every slot has one, decode just those.
 3. Else decode from the key frame before each slot's centre, within a budget of pixels.
 4. Streams that cannot be sought in, and those whose header promises more than there is, are decoded from start to end.
+
+A quick look takes key frames alone, and what little more a budget of pixels allows.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ import numpy as np
 from linkedout_edge import install
 from linkedout_edge.decode.colour import needs_mapping, to_sdr
 from linkedout_edge.decode.files import BARE, STILLS, MediaFile, check_file
-from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centres
+from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centres, spread
 from linkedout_edge.decode.headers import Colours, display_orientation
 from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_request, check_seconds
 from linkedout_edge.decode.orientation import UPRIGHT, Orientation
 from linkedout_edge.decode.stills import decode_still
 from linkedout_edge.decode.tracks import video_tracks
-from linkedout_edge.errors import ArgumentError, MissingDependencyError, VideoUnreadableError
+from linkedout_edge.errors import ArgumentError, MissingDependencyError, VideoTooLargeError, VideoUnreadableError
 
 FORWARD_PIXELS = 3_000_000_000
 """Pixels that the forward pass decodes at most, give or take a target's share: 1,450 frames of 1080p."""
@@ -39,6 +41,16 @@ PROBE_PACKETS = 300
 
 SPACING_PACKETS = 12
 """Packets at a place of which the probe notes the times, to learn how far frames are apart."""
+
+QUICK_PIXELS = 12 * 1280 * 720
+"""Pixels that a quick look decodes at most; one frame at least, however large."""
+
+QUICK_PACKETS = 2000
+"""How far a quick look reads for key frames where the file gives no times to seek by."""
+
+FINE = 16
+"""Source pixels for each pixel of the small square from which the loop filter, which smooths the edges of blocks, is
+left out: that takes a tenth to a quarter of the time, and squashing averages over the edges anyway."""
 
 DENSE = 8
 """Frames per slot from which it pays to skip those that no other refers to."""
@@ -81,23 +93,34 @@ class PyAVDecoder:
 
     def __call__(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits) -> Frames:
         """See `Decoder.__call__`."""
+        return self._look(path, count, size, limits, quick=False)[0]
+
+    def quick(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits) -> tuple[Frames, bool]:
+        """See `QuickDecoder.quick`."""
+        return self._look(path, count, size, limits, quick=True)
+
+    def _look(
+        self, path: str | os.PathLike[str], count: int, size: int, limits: Limits, *, quick: bool
+    ) -> tuple[Frames, bool]:
         check_request(count, size)
         av = _import_av()
         file = check_file(path, limits)
         if file.kind in STILLS:
-            return decode_still(file, size, limits)
+            return decode_still(file, size, limits), True
         deadline = Deadline(limits, file.name)
         options = {**_OPTIONS, "max_pixels": str(limits.max_pixels)}
 
         def opened() -> Any:
             return av.open(f"file:{file.path}", format=_DEMUXERS[file.kind], options=options, metadata_errors="replace")
 
-        def run(container: Any, index: int) -> _Run:
+        def run(container: Any, index: int, *, quick: bool = False) -> _Run:
             stream = container.streams[index]
-            if self.threads:
+            if quick:
+                stream.codec_context.thread_count = 1  # threads pay from the second frame of a row on
+            elif self.threads:
                 stream.codec_context.thread_count = self.threads
             stream.thread_type = "AUTO"
-            return _Run(container, stream, size, limits, deadline, file)
+            return _Run(container, stream, size, limits, deadline, file, quick=quick)
 
         try:
             with ExitStack() as files:
@@ -105,18 +128,24 @@ class PyAVDecoder:
                 index, read = _video_stream(container, file.name, deadline)
                 if read:
                     container = files.enter_context(opened())
-                frames = run(container, index).by_time(count, self.min_key_frames)
+                frames, whole = run(container, index, quick=True).key_frames(count) if quick else (None, False)
+                if not frames:
+                    if quick:  # without even one key frame
+                        container = files.enter_context(opened())
+                    frames, whole = run(container, index).by_time(count, self.min_key_frames), True
             if frames is None:
                 # Opened again, as what cannot be sought in cannot be wound back either.
                 with opened() as container:
                     frames = run(container, index).one_pass(count)
         except av.error.FFmpegError as error:  # of its own; a TypeError would be ours
+            if isinstance(error, MemoryError):
+                raise VideoTooLargeError(f"decoding {file.name!r} takes more memory than there is") from error
             raise VideoUnreadableError(f"{file.name!r} cannot be decoded: {error}") from error
         if not frames:
             raise VideoUnreadableError(
                 f"{file.name!r} has a video stream, but not one frame of it decodes (truncated?)"
             )
-        return np.stack(frames)
+        return np.stack(frames), whole
 
 
 def _import_av() -> Any:
@@ -169,7 +198,15 @@ class _Run:
     """One file, open."""
 
     def __init__(
-        self, container: Any, stream: Any, size: int, limits: Limits, deadline: Deadline, file: MediaFile
+        self,
+        container: Any,
+        stream: Any,
+        size: int,
+        limits: Limits,
+        deadline: Deadline,
+        file: MediaFile,
+        *,
+        quick: bool = False,
     ) -> None:
         self._container = container
         self._stream = stream
@@ -177,6 +214,7 @@ class _Run:
         self._limits = limits
         self._deadline = deadline
         self._name = file.name
+        self._quick = quick
         self._errors = _import_av().error.FFmpegError
         self._base = 0.0 if file.kind in BARE else float(stream.time_base or 0)
         self._start = float(stream.start_time or 0) * self._base
@@ -185,23 +223,17 @@ class _Run:
         context = stream.codec_context
         self._pixels = max(1, context.width * context.height)
         check_pixels(context.width, context.height, limits, file.name)
+        if self._pixels >= FINE * size * size:
+            context.options.update(skip_loop_filter="all")
         self._turn = _container_orientation(container, stream, file)
         self._first_packet = True
 
     def by_time(self, count: int, min_key_frames: int | None) -> list[Frames] | None:
         """At most `count` prepared frames in order of time, None where only one pass over everything will do."""
-        seconds = self._seconds()
-        if not seconds or not self._base:
-            check_seconds(seconds, self._limits, self._name)
+        found = self._survey(count)
+        if found is None:
             return None
-        keys, seeks = self._probe(count, seconds)
-        if seeks:
-            stated, seconds = seconds, self._end(seconds)
-            if seconds <= 0:  # times that make no sense
-                return None
-            if abs(seconds - stated) > self._spacing:  # the header is wrong: look again, by what is there
-                keys, seeks = self._probe(count, seconds)
-        check_seconds(seconds, self._limits, self._name)
+        keys, seeks, seconds = found
         chosen = self._one_per_slot(keys, count, seconds)
         enough = count if min_key_frames is None else min(min_key_frames, count)
         total = seconds / self._spacing
@@ -218,6 +250,59 @@ class _Run:
         # The header promised more than there is: the file is cut off or damaged. Spread over what can be decoded,
         # unless that takes too long.
         return frames if frames and not affordable else None
+
+    def key_frames(self, count: int) -> tuple[list[Frames], bool]:
+        """A quick look: at most `count` prepared frames in order of time, none where no key frame decodes.
+
+        And whether a full look would give the same.
+        """
+        affordable = max(1, QUICK_PIXELS // self._pixels)
+        surveyed = self._survey(count)
+        if surveyed is None:
+            keys = [packet for packet in itertools.islice(self._packets(), QUICK_PACKETS) if packet.is_keyframe]
+            return self._only([keys[i] for i in spread(len(keys), min(count, affordable))]), False
+        found, seeks, seconds = surveyed
+        chosen = self._one_per_slot(found, count, seconds)
+        if len(chosen) == count:  # all that a full look would take
+            self._quick = False
+            frames = self._only(chosen)
+            return frames, len(frames) == count
+        chosen = [chosen[i] for i in spread(len(chosen), min(count, affordable))]
+        frames = self._only(chosen)
+        if len(chosen) == 1 < min(count, affordable) and seeks:  # a second frame, from as far on as we may go
+            frames += self._ahead(chosen[0], affordable - 1)
+        return frames, False
+
+    def _ahead(self, key: Any, packets: int) -> list[Frames]:
+        """The last frame that so many packets from a key frame on give, unless there is none but the key frame."""
+        if not self._seek(self._time(key) or 0.0):
+            return []
+        context = self._stream.codec_context
+        context.flush_buffers()
+        context.skip_frame = "NONREF"
+        last, decoded = None, 0
+        for packet in self._packets():
+            for frame in self._decode(packet):
+                last, decoded = frame, decoded + 1
+            if decoded >= packets:
+                break
+        return [self._prepare(last)] if decoded > 1 else []
+
+    def _survey(self, count: int) -> tuple[list[tuple[float, Any]], bool, float] | None:
+        """What `_probe` tells, and the length; None where times are missing or make no sense."""
+        seconds = self._seconds()
+        if not seconds or not self._base:
+            check_seconds(seconds, self._limits, self._name)
+            return None
+        keys, seeks = self._probe(count, seconds)
+        if seeks:
+            stated, seconds = seconds, self._end(seconds)
+            if seconds <= 0:
+                return None
+            if abs(seconds - stated) > self._spacing:  # the header is wrong: look again, by what is there
+                keys, seeks = self._probe(count, seconds)
+        check_seconds(seconds, self._limits, self._name)
+        return keys, seeks, seconds
 
     def _seconds(self) -> float:
         """Length as the file states it, 0 where it does not."""
@@ -440,7 +525,11 @@ class _Run:
         mapped = needs_mapping(colours)
         # Said outright, because what FFmpeg does by itself differs by version.
         matrix = "ITU601" if mapped else "ITU709" if colours.matrix == _BT709 else None
-        image: Frames = prepare(frame.to_ndarray(format="rgb24", src_colorspace=matrix), self._size)
+        if self._quick:  # FFmpeg squashes before it converts: a fifth of the time, a grey level or two apart
+            side = {"width": self._size, "height": self._size, "interpolation": "AREA"}
+            image: Frames = frame.to_ndarray(format="rgb24", src_colorspace=matrix, **side)
+        else:
+            image = prepare(frame.to_ndarray(format="rgb24", src_colorspace=matrix), self._size)
         if mapped:
             image = to_sdr(image, colours)
         turn = self._turn

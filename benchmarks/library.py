@@ -1,0 +1,363 @@
+"""Looking at a library of many clips: quick and full looks, one core and all, beside what one would write by hand.
+
+    python benchmarks/library.py make PHOTOS FOLDER      # 48 clips of photos, with ffmpeg (some minutes)
+    python benchmarks/library.py new FOLDER              # one new clip: a quick and a full look, all in
+    python benchmarks/library.py scale FOLDER --videos 96  # one core and all; beside cv2 and a session by hand
+    python benchmarks/library.py memory FOLDER --videos 10000
+    python benchmarks/library.py faults FOLDER --videos 400  # a decoder killed or stopped at every 50th file
+    python benchmarks/library.py quality PHOTOS.csv      # what quick looks cost in NDCG@10
+
+Clips are H.264, HEVC, AV1 and VP9, 240p to 1080p, 5 to 9 seconds, with key frames every 1, 2 and 8 seconds, of moving
+crops of photos. A library of more videos than clips holds each clip several times, under names of its own. Prints a
+line a measurement, and ends with one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from linkedout_edge import Recommender, Video
+from linkedout_edge.threads import available_cpus
+
+CODECS = {
+    "h264": ["-c:v", "libx264", "-preset", "veryfast", "-crf", "26"],
+    "hevc": ["-c:v", "libx265", "-preset", "ultrafast", "-crf", "28", "-x265-params", "log-level=error:pools=2"],
+    "av1": ["-c:v", "libsvtav1", "-preset", "12", "-crf", "40"],
+    "vp9": ["-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "1M", "-row-mt", "1"],
+}
+HEIGHTS = {"240p": (426, 240), "480p": (854, 480), "720p": (1280, 720), "1080p": (1920, 1080)}
+KEYS = (1, 2, 8)
+"""Seconds between key frames."""
+FPS = 30
+
+
+def make(photos: list[Path], folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, (codec, height, key) in enumerate(itertools.product(CODECS, HEIGHTS, KEYS)):
+        path = folder / f"{codec}_{height}_{key}s.{'webm' if codec == 'vp9' else 'mp4'}"
+        if path.exists():
+            continue
+        width, tall = HEIGHTS[height]
+        command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{width}x{tall}"]
+        command += ["-r", str(FPS), "-i", "-", *CODECS[codec], "-g", str(key * FPS), "-pix_fmt", "yuv420p"]
+        unfinished = path.with_suffix(".part" + path.suffix)
+        with subprocess.Popen([*command, str(unfinished)], stdin=subprocess.PIPE) as ffmpeg:
+            assert ffmpeg.stdin is not None
+            for shot in rng.choice(len(photos), 3, replace=False):
+                for frame in moving_crop(cv2.imread(str(photos[shot])), (width, tall), 45 + n % 3 * 20, rng):
+                    ffmpeg.stdin.write(frame.tobytes())
+        unfinished.rename(path)
+
+
+def moving_crop(photo: np.ndarray, size: tuple[int, int], count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """A window that slides and zooms over a photo: `count` frames uint8 [H, W, 3]."""
+    high, wide = photo.shape[:2]
+    share = size[0] / size[1]
+    full = min(wide, high * share)
+    ends = []
+    for _ in range(2):
+        w = full * rng.uniform(0.6, 0.95)
+        ends.append((rng.uniform(0, wide - w), rng.uniform(0, high - w / share), w))
+    frames = []
+    for t in np.linspace(0, 1, count):
+        x, y, w = ((1 - t) * a + t * b for a, b in zip(*ends, strict=True))
+        move = np.array([[size[0] / w, 0, -x * size[0] / w], [0, size[0] / w, -y * size[0] / w]])
+        frames.append(cv2.warpAffine(photo, move, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))
+    return frames
+
+
+def clips_in(folder: Path) -> list[str]:
+    return [str(p) for p in sorted(folder.iterdir()) if p.is_file() and ".part" not in p.name]
+
+
+@contextmanager
+def library(folder: Path, count: int) -> Iterator[list[str]]:
+    """So many names of the clips in a folder, mixed."""
+    clips = clips_in(folder)
+    order = np.random.default_rng(0).permutation(count)
+    with tempfile.TemporaryDirectory(prefix="linkedout-library-") as temporary:
+        names = [Path(temporary) / f"{n:05}{Path(clips[i % len(clips)]).suffix}" for n, i in enumerate(order)]
+        for name, i in zip(names, order, strict=True):
+            name.symlink_to(Path(clips[i % len(clips)]).absolute())
+        yield [str(n) for n in names]
+
+
+# -- one new clip --------------------------------------------------------------------------------------------------
+
+
+def new(folder: Path, runs: int) -> dict[str, Any]:
+    """From a file that was never seen to a ranking, in ms."""
+    found: dict[str, Any] = {}
+    print(f"{'clip':28} {'quick':>8} {'full':>8}  median ms of {runs}, best in brackets")
+    with Recommender.load("int8") as rec:
+        clips = clips_in(folder)
+        rec.encode(clips[:1])
+        for clip in clips:
+            times: dict[str, list[float]] = {"quick": [], "full": []}
+            for _ in range(runs):
+                for effort, took in times.items():
+                    rec.forget(clip)
+                    start = time.perf_counter()
+                    rec.encode([clip], effort=effort)  # type: ignore[arg-type]
+                    rec.rank(clips[:1], [clip])
+                    took.append((time.perf_counter() - start) * 1e3)
+            rec.encode(clips[:1])
+            row = {k: [statistics.median(v), min(v)] for k, v in times.items()}
+            found[Path(clip).name] = row
+            print(f"{Path(clip).name:28}" + "".join(f" {m:6.0f} ({b:.0f})" for m, b in row.values()), flush=True)
+    return found
+
+
+# -- many ----------------------------------------------------------------------------------------------------------
+
+
+def by_hand(paths: list[str]) -> None:
+    """What one would write: seek with cv2, squash, run the graph."""
+    import onnxruntime
+
+    from linkedout_edge.bundle import open_bundle
+
+    with open_bundle("int8", None) as bundle:
+        config, graph = bundle.manifest.config, bundle.encoder()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    side, wanted = config.frame_size, config.frames
+    for path in paths:
+        capture = cv2.VideoCapture(path)
+        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        frames = np.zeros((1, wanted, side, side, 3), np.uint8)
+        mask = np.zeros((1, wanted), bool)
+        for n in range(wanted):
+            capture.set(cv2.CAP_PROP_POS_FRAMES, (2 * n + 1) * total // (2 * wanted))
+            ok, picture = capture.read()
+            if ok:
+                frames[0, n], mask[0, n] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)[..., ::-1], 1
+        capture.release()
+        title = np.zeros((1, config.title_tokens), np.int32)
+        session.run(None, {"frames": frames, "frame_mask": mask, "title_ids": title, "title_mask": title.astype(bool)})
+
+
+def ours(effort: Any, decoders: int | None) -> Callable[[list[str]], None]:
+    def encode(paths: list[str]) -> None:
+        with Recommender.load("int8", decoders=decoders) as rec:
+            done = rec.encode(paths, effort=effort)
+            assert len(done.encoded) == len(paths), done.failed[:3]
+
+    return encode
+
+
+WAYS: dict[str, Callable[[list[str]], None]] = {
+    "quick": ours("quick", None),
+    "full": ours("full", None),
+    "full, in the app's process": ours("full", 0),
+    "by hand: cv2, session": by_hand,
+}
+
+
+def scale(folder: Path, count: int, runs: int) -> dict[str, Any]:
+    """Videos a second and CPU seconds a video, in a process of its own each, taking turns."""
+    cores = sorted(os.sched_getaffinity(0))
+    found: dict[str, Any] = {}
+    with library(folder, count) as paths:
+        cases = [(way, cpus) for way in WAYS for cpus in dict.fromkeys((1, len(cores)))]
+        times: dict[tuple[str, int], list[tuple[float, float]]] = {case: [] for case in cases}
+        for _, case in itertools.product(range(runs), cases):
+            command = [sys.executable, __file__, "once", case[0], str(case[1])]
+            done = subprocess.run(command, input=json.dumps(paths), capture_output=True, text=True, check=True)
+            times[case].append(tuple(json.loads(done.stdout)))
+    print(
+        f"{'way':28} {'cores':>5} {'videos/s':>9} {'CPU s/video':>12}  medians of {runs}; load {os.getloadavg()[0]:.1f}"
+    )
+    for (way, cpus), took in times.items():
+        rate, cpu = (statistics.median(t[k] for t in took) for k in (0, 1))
+        found[f"{way}, {cpus}"] = [rate, cpu]
+        print(f"{way:28} {cpus:>5} {rate:9.2f} {cpu:12.3f}", flush=True)
+    return found
+
+
+def once(way: str, cores: int) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    paths = json.load(sys.stdin)
+    start = time.perf_counter()
+    WAYS[way](paths)
+    took = time.perf_counter() - start
+    cpu = sum(
+        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+    print(json.dumps([len(paths) / took, cpu / len(paths)]))
+
+
+# -- memory and faults ---------------------------------------------------------------------------------------------
+
+
+def rss() -> float:
+    """MB that this process takes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def memory(folder: Path, count: int, decoders: int) -> dict[str, Any]:
+    """RSS of the app while it decodes (the graph is left out: it would take ten times as long)."""
+    from linkedout_edge.decode import DEFAULT_LIMITS, get_decoder
+    from linkedout_edge.decode.pool import DecoderPool
+
+    pool = DecoderPool("pyav", decoders) if decoders else None
+    decode: Any = (pool or get_decoder("pyav")).quick
+    clips = clips_in(folder)
+    seen = []
+    for n in range(count):
+        decode(clips[n % len(clips)], 8, 128, DEFAULT_LIMITS)
+        if n == 100 or (n + 1) % max(1, count // 10) == 0:
+            seen.append(round(rss(), 1))
+            print(f"{n + 1:6} decoded, {seen[-1]:.1f} MB", flush=True)
+    if pool is not None:
+        pool.close()
+    return {"mb": seen, "decoders": decoders}
+
+
+def faults(folder: Path, count: int) -> dict[str, Any]:
+    """At every 50th file a decoder process is killed, or stopped for ever, in turns."""
+    with library(folder, count) as paths, Recommender.load("int8", decoders=available_cpus()) as rec:
+        pool = rec._encoding.encoder.pool
+        assert pool is not None
+        rec._encoding.encoder.limits = type(rec._encoding.encoder.limits)(max_decode_seconds=5)
+
+        def hurt(done: int, total: int) -> None:
+            if done % 50 == 0 and done < total and pool.process_ids():
+                how = signal.SIGKILL if done % 100 else signal.SIGSTOP
+                os.kill(pool.process_ids()[0], how)
+
+        start = time.perf_counter()
+        done = rec.encode(paths, hurt, effort="quick")
+        took = time.perf_counter() - start
+        again = rec.encode(paths, effort="quick")
+    found = {
+        "encoded": len(done.encoded),
+        "failed": dict(Counter(f.code for f in done.failed)),
+        "the same again": len(again.encoded),
+        "seconds": round(took, 1),
+    }
+    print(found)
+    return found
+
+
+# -- quality -------------------------------------------------------------------------------------------------------
+
+LOOKS: dict[str, list[int]] = {
+    "8 frames (a full look)": [1, 4, 7, 10, 13, 16, 19, 22],
+    "6 key frames": [0, 4, 8, 12, 16, 20],
+    "4 key frames": [0, 6, 12, 18],
+    "3, one a shot": [0, 8, 16],
+    "2 key frames": [0, 12],
+    "1, and a second a sixth further on": [0, 4],
+    "1 key frame": [0],
+}
+"""Frames of a clip of 24 that are looked at."""
+
+
+def quality(index: Path, users: int) -> dict[str, Any]:
+    """NDCG@10 of people with a taste for one kind; clips are three shots of a photo: one wide, two close.
+
+    `index` has the columns image and imagenet_index (docs/data.md).
+    """
+    from linkedout_quant.evaluation.imagenet_kinds import IMAGENET_KINDS
+    from linkedout_quant.evaluation.tastes import Kinds, one_taste
+    from linkedout_quant.evaluation.yardstick import by_api, judge
+
+    rng = np.random.default_rng(0)
+    clips, labels = [], []
+    with index.open(newline="") as file:
+        for row in csv.DictReader(file):
+            kind = next((k for k, numbers in IMAGENET_KINDS.items() if int(row["imagenet_index"]) in numbers), None)
+            photo = cv2.imread(str(index.parent / index.stem / row["image"]))
+            if kind is None or photo is None:
+                continue
+            shots = [shot(photo, share, rng) for share in (0.95, 0.6, 0.45)]
+            clips.append(np.concatenate([shots[i] for i in rng.permutation(3)]))
+            labels.append(kind)
+    drawn = list(one_taste(Kinds.of(labels), users, 0))
+    found: dict[str, Any] = {}
+    baseline: np.ndarray | None = None
+    print(f"{len(clips)} clips, {users} users; watched and candidates looked at alike")
+    for name, frames in LOOKS.items():
+        with Recommender.load("int8") as rec:
+            ids = [f"clip{i}" for i in range(len(clips))]
+            rec.encode([Video(frames=c[frames], id=i) for c, i in zip(clips, ids, strict=True)])
+            ranker = by_api(rec, ids)
+            values = np.array([judge(user, ranker)["ndcg@10"] for user in drawn])
+        baseline = values if baseline is None else baseline
+        apart = values - baseline
+        error = 1.96 * float(apart.std()) / len(apart) ** 0.5
+        found[name] = [float(values.mean()), float(apart.mean()), error]
+        print(f"{name:36} {values.mean():.3f}  {apart.mean():+.3f} ± {error:.3f}", flush=True)
+    return found
+
+
+def shot(photo: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Eight frames uint8 [8, 128, 128, 3] RGB of a window that slides over a photo."""
+    high, wide = photo.shape[:2]
+    side = int(min(high, wide) * share)
+    (x, right), (y, bottom) = rng.uniform(0, wide - side, 2), rng.uniform(0, high - side, 2)
+    frames = []
+    for t in np.linspace(0, 1, 8):
+        a, b = int(x + t * (right - x)), int(y + t * (bottom - y))
+        window = photo[b : b + side, a : a + side]
+        frames.append(cv2.resize(window, (128, 128), interpolation=cv2.INTER_AREA)[..., ::-1])
+    return np.stack(frames)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    actions = parser.add_subparsers(dest="action", required=True)
+    making = actions.add_parser("make")
+    making.add_argument("photos", type=Path)
+    making.add_argument("folder", type=Path)
+    for name, count in (("new", 0), ("scale", 96), ("memory", 10_000), ("faults", 400)):
+        action = actions.add_parser(name)
+        action.add_argument("folder", type=Path)
+        action.add_argument("--videos", type=int, default=count)
+        action.add_argument("--runs", type=int, default=3)
+        action.add_argument("--decoders", type=int, default=2, help="of memory; 0 decodes in the app's process")
+    judging = actions.add_parser("quality")
+    judging.add_argument("index", type=Path)
+    judging.add_argument("--users", type=int, default=400)
+    one = actions.add_parser("once")
+    one.add_argument("way")
+    one.add_argument("cores", type=int)
+    args = parser.parse_args()
+    if args.action == "make":
+        make(sorted(args.photos.glob("*.jpg")), args.folder)
+        return
+    if args.action == "once":
+        once(args.way, args.cores)
+        return
+    found = {
+        "new": lambda: new(args.folder, args.runs),
+        "scale": lambda: scale(args.folder, args.videos, args.runs),
+        "memory": lambda: memory(args.folder, args.videos, args.decoders),
+        "faults": lambda: faults(args.folder, args.videos),
+        "quality": lambda: quality(args.index, args.users),
+    }[args.action]()
+    print(json.dumps({args.action: found}))
+
+
+if __name__ == "__main__":
+    main()
