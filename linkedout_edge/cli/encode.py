@@ -19,6 +19,15 @@ from linkedout_edge.cli.options import expand_videos, model_options
 @model_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
 @click.option("--export-pack", metavar="FILE", help="Write these videos' tokens into a file for other devices.")
+@click.option("--packs", metavar="FOLDER", help="Write packs into a folder in place of the store (docs/scale.md).")
+@click.option("--shards", type=click.IntRange(min=1), help="With --packs: how many. [default: 256 videos each]")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="With --packs: this process, or the workers of a Ray cluster.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def encode(
@@ -29,6 +38,9 @@ def encode(
     model: dict[str, Any],
     decoder: str,
     export_pack: str | None,
+    packs: str | None,
+    shards: int | None,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Encode VIDEOS once, so that ranking them costs next to nothing.
@@ -38,6 +50,15 @@ def encode(
 
     Exit code: 0 if something is stored, 1 if every video failed, 2 for a mistake in the call.
     """
+    if packs is not None:
+        if data_dir or key_file or export_pack:
+            raise click.UsageError("--packs leaves the store alone: leave out --data-dir, --key-file and --export-pack")
+        from linkedout_edge.scale.cli import encode_command
+
+        encode_command(ctx, videos, packs, engine, shards, model, decoder, as_json)
+        return
+    if engine != "local" or shards:
+        raise click.UsageError("--engine and --shards need --packs FOLDER: where the packs are to be written")
     from linkedout_edge import Recommender
     from linkedout_edge.cli.output import console, duration, plain, print_json, progress
 

@@ -82,7 +82,7 @@ def run_on_ray(
         return
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        start()
     try:
         cpus = ray.cluster_resources().get("CPU", 0.0)
         count, share = _pool(cpus, len(tasks), workers)
@@ -92,6 +92,11 @@ def run_on_ray(
             ray.shutdown()
         for p in folder.glob(f"{_PULSE}*"):
             p.unlink(missing_ok=True)
+
+
+def start(**options: Any) -> None:
+    """Start Ray, or join the cluster that ``RAY_ADDRESS`` names: no dashboard, nothing sent, nothing printed."""
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
 
 
 def _pool(cpus: float, tasks: int, workers: int | None) -> tuple[int, float]:

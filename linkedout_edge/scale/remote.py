@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from linkedout_edge import install
-from linkedout_edge.cli.data import absolute
-from linkedout_edge.cli.options import VIDEO_SUFFIXES, expand_videos
+from linkedout_edge.cli.options import VIDEO_SUFFIXES
 from linkedout_edge.decode.limits import DEFAULT_LIMITS
 from linkedout_edge.errors import MissingDependencyError, VideoError, VideoNotFoundError, VideoTooLargeError
 from linkedout_edge.store import content_hash
@@ -32,27 +31,12 @@ def is_remote(path: str) -> bool:
     return _URL.match(path) is not None
 
 
-def expand(values: Iterable[str]) -> list[str]:
-    """Folders and patterns, here or by URL, become the videos in them; paths become absolute.
-
-    A folder by URL is one that ends in ``/``.
+def listed(url: str) -> list[str]:
+    """The files that a pattern by URL matches, or the videos in a folder by URL, which ends in ``/``; sorted.
 
     Raises:
-        FetchError: A folder or pattern by URL cannot be listed.
-        MissingDependencyError: There is a URL, and no fsspec.
+        FetchError: It cannot be listed.
     """
-    found: list[str] = []
-    for value in values:
-        if not is_remote(value):
-            found += absolute(expand_videos([value]))
-        elif value.endswith("/") or any(c in value for c in "*[") or ("?" in value and not value.startswith("http")):
-            found += _listed(value)
-        else:
-            found.append(value)
-    return list(dict.fromkeys(found))
-
-
-def _listed(url: str) -> list[str]:
     fs, path = _open_fs(url)
     try:
         if url.endswith("/"):
@@ -61,7 +45,7 @@ def _listed(url: str) -> list[str]:
             names = list(fs.glob(path))
     except Exception as e:  # each protocol has errors of its own
         raise FetchError(f"{url} cannot be listed: {type(e).__name__}: {e}") from e
-    return sorted(fs.unstrip_protocol(n) for n in names) or [url]
+    return sorted(fs.unstrip_protocol(n) for n in names)
 
 
 def content(url: str) -> str | None:

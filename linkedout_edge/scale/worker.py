@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,8 @@ class Worker:
                 if begun.deaths(i) >= DEATHS:
                     done.failed.append([i, "worker_died", f"{DEATHS} workers died while they looked at it"])
                 else:
-                    begun.begin(i)
-                    self._encode(i, done)
-                    begun.end(i)
+                    with begun.looking_at(i):
+                        self._encode(i, done)
                 self._video_done()
             if done.encoded:
                 store.export_pack(pack, sorted(store))
@@ -154,7 +154,7 @@ class _Begun:
     """
 
     def __init__(self, pack: Path) -> None:
-        self._file = pack.with_name(f".{pack.name}.begun")
+        self._file = pack.with_name(f".begun-{pack.stem}.json")
         self._counts: dict[str, int] = {}
         try:
             found = json.loads(self._file.read_text("ascii"))
@@ -165,15 +165,21 @@ class _Begun:
     def deaths(self, id: str) -> int:
         return self._counts.get(id, 0)
 
-    def begin(self, id: str) -> None:
+    @contextmanager
+    def looking_at(self, id: str) -> Iterator[None]:
+        """Note that a video was begun, until the next one is; what Python raises, such as Ctrl-C, is no death."""
         self._counts[id] = self.deaths(id) + 1
         self._write()
-
-    def end(self, id: str) -> None:
-        """Not written at once: the next `begin` does."""
+        try:
+            yield
+        except BaseException:
+            del self._counts[id]
+            self._write()
+            raise
         del self._counts[id]
 
     def close(self) -> None:
+        """The shard is done: nothing is held against a video any more."""
         self._file.unlink(missing_ok=True)
 
     def _write(self) -> None:
