@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from typing import Any
 
@@ -30,7 +32,8 @@ def encode_command(
     workers = model.pop("threads")
     found = expand(videos)
     start = time.perf_counter()
-    with progress("Encoding", len(found)) as advance:
+    # Ray prints what became of its workers; the result stands alone on stdout.
+    with progress("Encoding", len(found)) as advance, redirect_stdout(sys.stderr):
         result = encode_to_packs(
             found, folder, engine=engine, workers=workers, shards=shards, model=model, decoder=decoder, progress=advance
         )

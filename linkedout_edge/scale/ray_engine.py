@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import platform
 import queue
+import shutil
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,8 +25,9 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when Ray is imported, and wh
 
 from linkedout_edge import errors, install
 from linkedout_edge.encoder import DecoderLike
-from linkedout_edge.errors import ArgumentError, LinkedOutError, MissingDependencyError
+from linkedout_edge.errors import ArgumentError, LinkedOutError, MissingDependencyError, StorageError
 from linkedout_edge.scale.run import StalledError
+from linkedout_edge.scale.shards import PULSES
 from linkedout_edge.scale.worker import Done, Task, Worker
 
 try:
@@ -35,32 +39,41 @@ except ImportError as e:
 BLOCKS = 4096
 """Tasks that Ray is given at most: it keeps books of each."""
 _LOOK_SECONDS = 1.0
-_PULSE = ".pulse-"
 _PULSE_SECONDS = 1.0
 
 
 class _Actor:
-    """A `Worker` whose rows and errors are JSON: an id may hold half a character, which Arrow refuses."""
+    """A `Worker` whose rows and errors are JSON: an id may hold half a character, which Arrow refuses.
 
-    def __init__(self, folder: str, model: dict[str, Any], decoder: str | DecoderLike) -> None:
-        self._pulse, self._beaten = Path(folder) / f"{_PULSE}{os.getpid()}-{time.time_ns()}", 0.0
+    Args:
+        folder: The folder of packs.
+        pulses: A folder in it. In a file there each worker shows that it works. When the folder is gone, so is the
+            run: what Ray has still in store is refused.
+        model, decoder: As of `Worker`.
+    """
+
+    def __init__(self, folder: str, pulses: str, model: dict[str, Any], decoder: str | DecoderLike) -> None:
+        self._pulse, self._beaten = Path(pulses) / f"{platform.node()}-{os.getpid()}", 0.0
         self._worker = Worker(folder, model, decoder, self._beat)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         found = []
         for text in batch["task"]:
             try:
+                self._beat()
                 found.append(json.dumps({"done": asdict(self._worker.run(Task(**json.loads(str(text)))))}))
             except LinkedOutError as e:  # of the whole run: the driver raises it
                 found.append(json.dumps({"error": [type(e).__name__, str(e)]}))
         return {"result": found}
 
     def _beat(self) -> None:
-        """Say that something is being done, in the one place that every machine sees."""
         now = time.monotonic()
         if now - self._beaten >= _PULSE_SECONDS:
             self._beaten = now
-            self._pulse.touch()
+            try:
+                self._pulse.touch()
+            except OSError as e:
+                raise StorageError(f"the run has ended, or {self._pulse.parent} is not seen here: {e.strerror}") from e
 
 
 def run_on_ray(
@@ -83,15 +96,16 @@ def run_on_ray(
     started = not ray.is_initialized()
     if started:
         start()
+    pulses = folder / f"{PULSES}{uuid.uuid4().hex}"
     try:
         cpus = ray.cluster_resources().get("CPU", 0.0)
         count, share = _pool(cpus, len(tasks), workers)
-        yield from _results(tasks, folder, (str(folder), model, decoder), count, share, stall_seconds)
+        pulses.mkdir()
+        yield from _results(tasks, pulses, (str(folder), str(pulses), model, decoder), count, share, stall_seconds)
     finally:
+        shutil.rmtree(pulses, ignore_errors=True)
         if started:
             ray.shutdown()
-        for p in folder.glob(f"{_PULSE}*"):
-            p.unlink(missing_ok=True)
 
 
 def start(**options: Any) -> None:
@@ -109,7 +123,7 @@ def _pool(cpus: float, tasks: int, workers: int | None) -> tuple[int, float]:
 
 
 def _results(
-    tasks: list[Task], folder: Path, arguments: tuple[Any, ...], count: int, share: float, stall_seconds: float
+    tasks: list[Task], pulses: Path, arguments: tuple[Any, ...], count: int, share: float, stall_seconds: float
 ) -> Iterator[Done]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -135,7 +149,7 @@ def _results(
 
     # A daemon: where Ray hangs, so does this thread, until the process ends.
     threading.Thread(target=consume, name="linkedout-ray", daemon=True).start()
-    for item in _watched(arrived, folder, stall_seconds):
+    for item in _watched(arrived, pulses, stall_seconds):
         result = json.loads(item)
         if "error" in result:
             name, message = result["error"]
@@ -172,10 +186,4 @@ def _watched(
 
 def _pulses(folder: Path) -> dict[str, int]:
     """When each worker last showed that it works; the times are compared with each other and with no clock here."""
-    found = {}
-    for p in folder.glob(f"{_PULSE}*"):
-        try:
-            found[p.name] = p.stat().st_mtime_ns
-        except OSError:  # removed meanwhile
-            continue
-    return found
+    return {p.name: p.stat().st_mtime_ns for p in folder.iterdir()}

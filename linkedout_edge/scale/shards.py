@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from linkedout_edge.errors import ArgumentError
 SHARD_VIDEOS = 256
 """Videos a pack, where nothing is said: what is done again when a worker dies, a few minutes of one core."""
 MAX_SHARDS = 1_000_000
+PULSES = ".run-"
+"""Folders in which the workers of a run show that they work."""
 
 _NAME = re.compile(r"videos-(\d{6})-of-(\d{6})\.safetensors")
 
@@ -77,6 +80,8 @@ def by_shard(ids: Iterable[str], shards: int) -> dict[int, list[str]]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the halves of packs that a killed run left; only one run at a time may write to a folder."""
+    """Remove what a killed run left; only one run at a time may write to a folder."""
     for p in folder.glob(".videos-*-of-*.safetensors.*"):
         p.unlink(missing_ok=True)
+    for p in folder.glob(f"{PULSES}*"):
+        shutil.rmtree(p, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,7 +91,7 @@ class Worker:
         """
         if not self._folder.is_dir():
             raise StorageError(
-                f"{os.uname().nodename if hasattr(os, 'uname') else 'this machine'} sees no folder {self._folder}: put "
+                f"{platform.node()} sees no folder {self._folder}: put "
                 "the packs where every machine of the cluster sees them under the same path"
             )
         store = self._rec.store

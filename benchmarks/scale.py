@@ -1,0 +1,136 @@
+"""A store of a million videos and a folder of packs, measured on made-up tokens; and what encoding a real clip costs.
+
+    python benchmarks/scale.py [--videos 100000 1000000] [--pack 256 4096] [--clips FOLDER]
+
+Each row is a process of its own: random tokens of the bundle's shape are written as packs, taken over into a store that
+has room for them, and ranked by a handle with a history of 100. With --clips, the files of that folder are encoded into
+packs by the local engine (one process, one thread). The last line is one JSON document; docs/scale.md quotes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from linkedout_edge import Event, Recommender, recommender, token_file
+from linkedout_edge.packs import FORMAT
+from linkedout_edge.scale import encode_to_packs
+from linkedout_edge.scale.shards import pack_name
+from linkedout_edge.store import Fingerprint, TokenStore
+from linkedout_edge.token_file import Videos
+
+HISTORY = 100
+TOP = 50
+RUNS = 15
+
+
+def write_packs(folder: Path, store: TokenStore, videos: int, per_pack: int) -> dict[str, float]:
+    """Write made-up packs; seconds and bytes a video."""
+    rng = np.random.default_rng(0)
+    layers, m, d = store.shape
+    shards = -(-videos // per_pack)
+    spent = 0.0
+    for shard in range(shards):
+        count = min(per_pack, videos - shard * per_pack)
+        made = Videos(
+            [f"/library/{shard:06d}/{n:06d}.mp4" for n in range(count)],
+            [Fingerprint(bytes(row).hex()) for row in rng.integers(0, 256, (count, 16), np.uint8)],
+            rng.integers(-127, 128, (count, layers, m, d), np.int8),
+            rng.uniform(0.01, 0.02, (count, layers, m)).astype(np.float32),
+        )
+        start = time.perf_counter()
+        token_file.write(folder / pack_name(shard, shards), FORMAT, store.token_space, made, "the pack")
+        spent += time.perf_counter() - start
+    size = sum(p.stat().st_size for p in folder.iterdir())
+    return {"packs": shards, "write_s": spent, "pack_bytes_per_video": size / videos}
+
+
+def of_a_store(videos: int, per_pack: int, threads: int | None) -> dict[str, Any]:
+    """Write packs, take them over, rank."""
+    room = partial(TokenStore, max_videos=videos)
+    recommender.TokenStore = room  # type: ignore[assignment, misc]
+    process = psutil.Process()
+    with tempfile.TemporaryDirectory(prefix="linkedout-scale-") as folder, Recommender.load(threads=threads) as rec:
+        row: dict[str, Any] = {"videos": videos, "per_pack": per_pack}
+        row |= write_packs(Path(folder), rec.store, videos, per_pack)
+        packs = sorted(Path(folder).iterdir())
+        before = process.memory_info().rss
+        start = time.perf_counter()
+        for p in packs:
+            rec.store.import_pack(p)
+        row["import_s"] = time.perf_counter() - start
+        row["rss_bytes_per_video"] = (process.memory_info().rss - before) / videos
+        start = time.perf_counter()
+        everything = rec.store.select()
+        row["select_ms"] = 1e3 * (time.perf_counter() - start)
+        assert len(everything) == videos
+        step = videos // HISTORY
+        history = [Event(everything.ids[n * step], 1.0 if n % 2 else 0.1) for n in range(HISTORY)]
+        times = []
+        for _ in range(RUNS):
+            start = time.perf_counter()
+            ranking = rec.rank(history, everything, top_k=TOP)
+            times.append(1e3 * (time.perf_counter() - start))
+            assert len(ranking) == TOP
+        row["rank_first_ms"], row["rank_ms"] = times[0], statistics.median(times[1:])
+        row["rss_mb_at_end"] = process.memory_info().rss / 1e6
+        row["scorer_threads"] = rec.info().threads
+    return row
+
+
+def of_clips(clips: Path) -> dict[str, Any]:
+    """Encode real clips into packs: seconds of wall and of CPU for each, decoding and all."""
+    files = sorted(p for p in clips.iterdir() if p.is_file())
+    with tempfile.TemporaryDirectory(prefix="linkedout-scale-") as folder:
+        encode_to_packs(files[:1], Path(folder) / "warm")
+        start, cpu = time.perf_counter(), time.process_time()
+        result = encode_to_packs(files, Path(folder) / "packs")
+        wall, used = time.perf_counter() - start, time.process_time() - cpu
+        again = time.perf_counter()
+        encode_to_packs(files, Path(folder) / "packs")
+        known = time.perf_counter() - again
+    return {
+        "clips": result.encoded,
+        "failed": result.failed,
+        "bytes_per_clip": sum(f.stat().st_size for f in files) / len(files),
+        "wall_s_per_clip": wall / len(files),
+        "cpu_s_per_clip": used / len(files),
+        "known_s_per_clip": known / len(files),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, nargs="*", default=[100_000, 1_000_000])
+    parser.add_argument("--pack", type=int, nargs="*", default=[256, 4096], help="videos a pack")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--clips", type=Path, help="a folder of real videos")
+    args = parser.parse_args()
+
+    found: dict[str, Any] = {"stores": []}
+    for videos in args.videos:
+        for per_pack in args.pack:
+            # A process for each row: memory that was freed stays with the process that had it.
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                row = pool.submit(of_a_store, videos, per_pack, args.threads).result()
+            found["stores"].append(row)
+            print(" · ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+    if args.clips:
+        found["clips"] = of_clips(args.clips)
+        print(" · ".join(f"{k} {v:.4g}" for k, v in found["clips"].items()))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
