@@ -2,8 +2,7 @@
 
     python benchmarks/scale.py [--videos 100000 1000000] [--pack 256 4096] [--clips FOLDER]
 
-Each row is a process of its own: random tokens of the bundle's shape are written as packs, taken over into a store that
-has room for them, and ranked by a handle with a history of 100. With --clips, the files of that folder are encoded into
+Random tokens of the bundle's shape are written as packs, taken over into a store that has room for them, and ranked by a handle with a history of 100. With --clips, the files of that folder are encoded into
 packs by the local engine (one process, one thread). The last line is one JSON document; docs/scale.md quotes it.
 """
 
@@ -14,6 +13,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -35,10 +35,11 @@ TOP = 50
 RUNS = 15
 
 
-def write_packs(folder: Path, store: TokenStore, videos: int, per_pack: int) -> dict[str, float]:
+def write_packs(folder: Path, videos: int, per_pack: int) -> dict[str, Any]:
     """Write made-up packs; seconds and bytes a video."""
     rng = np.random.default_rng(0)
-    layers, m, d = store.shape
+    with Recommender.load() as rec:
+        (layers, m, d), space = rec.store.shape, rec.store.token_space
     shards = -(-videos // per_pack)
     spent = 0.0
     for shard in range(shards):
@@ -50,21 +51,19 @@ def write_packs(folder: Path, store: TokenStore, videos: int, per_pack: int) -> 
             rng.uniform(0.01, 0.02, (count, layers, m)).astype(np.float32),
         )
         start = time.perf_counter()
-        token_file.write(folder / pack_name(shard, shards), FORMAT, store.token_space, made, "the pack")
+        token_file.write(folder / pack_name(shard, shards), FORMAT, space, made, "the pack")
         spent += time.perf_counter() - start
     size = sum(p.stat().st_size for p in folder.iterdir())
-    return {"packs": shards, "write_s": spent, "pack_bytes_per_video": size / videos}
+    return {"videos": videos, "per_pack": per_pack, "packs": shards, "write_s": spent, "pack_bytes_per_video": size / videos}
 
 
-def of_a_store(videos: int, per_pack: int, threads: int | None) -> dict[str, Any]:
-    """Write packs, take them over, rank."""
-    room = partial(TokenStore, max_videos=videos)
-    recommender.TokenStore = room  # type: ignore[assignment, misc]
+def of_a_store(folder: Path, videos: int, threads: int | None) -> dict[str, Any]:
+    """Take packs over into a store that has room for them, and rank."""
+    recommender.TokenStore = partial(TokenStore, max_videos=videos)  # type: ignore[assignment, misc]
     process = psutil.Process()
-    with tempfile.TemporaryDirectory(prefix="linkedout-scale-") as folder, Recommender.load(threads=threads) as rec:
-        row: dict[str, Any] = {"videos": videos, "per_pack": per_pack}
-        row |= write_packs(Path(folder), rec.store, videos, per_pack)
-        packs = sorted(Path(folder).iterdir())
+    row: dict[str, Any] = {}
+    with Recommender.load(threads=threads) as rec:
+        packs = sorted(folder.iterdir())
         before = process.memory_info().rss
         start = time.perf_counter()
         for p in packs:
@@ -110,6 +109,12 @@ def of_clips(clips: Path) -> dict[str, Any]:
     }
 
 
+def apart(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What `work` finds in a process of its own: memory that was freed stays with the process that had it."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, nargs="*", default=[100_000, 1_000_000])
@@ -121,9 +126,9 @@ def main() -> None:
     found: dict[str, Any] = {"stores": []}
     for videos in args.videos:
         for per_pack in args.pack:
-            # A process for each row: memory that was freed stays with the process that had it.
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                row = pool.submit(of_a_store, videos, per_pack, args.threads).result()
+            with tempfile.TemporaryDirectory(prefix="linkedout-scale-") as folder:
+                row = apart(write_packs, Path(folder), videos, per_pack)
+                row |= apart(of_a_store, Path(folder), videos, args.threads)
             found["stores"].append(row)
             print(" · ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
     if args.clips:
