@@ -2,8 +2,9 @@
 
     python benchmarks/scale.py [--videos 100000 1000000] [--pack 256 4096] [--clips FOLDER]
 
-Random tokens of the bundle's shape are written as packs, taken over into a store that has room for them, and ranked by a handle with a history of 100. With --clips, the files of that folder are encoded into
-packs by the local engine (one process, one thread). The last line is one JSON document; docs/scale.md quotes it.
+Random tokens of the bundle's shape are written as packs, taken over into a store that has room for them, and ranked by
+a handle with a history of 100. With --clips, the files of that folder are encoded into packs by the local engine (one
+process, one thread). The last line is one JSON document; docs/scale.md quotes it.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ import psutil
 from linkedout_edge import Event, Recommender, recommender, token_file
 from linkedout_edge.packs import FORMAT
 from linkedout_edge.scale import encode_to_packs
-from linkedout_edge.scale.shards import pack_name
+from linkedout_edge.scale.shards import SHARD_VIDEOS, by_shard, pack_name
 from linkedout_edge.store import Fingerprint, TokenStore
 from linkedout_edge.token_file import Videos
 
 HISTORY = 100
 TOP = 50
 RUNS = 15
+COPIES = 4
 
 
 def write_packs(folder: Path, videos: int, per_pack: int) -> dict[str, Any]:
@@ -54,7 +56,13 @@ def write_packs(folder: Path, videos: int, per_pack: int) -> dict[str, Any]:
         token_file.write(folder / pack_name(shard, shards), FORMAT, space, made, "the pack")
         spent += time.perf_counter() - start
     size = sum(p.stat().st_size for p in folder.iterdir())
-    return {"videos": videos, "per_pack": per_pack, "packs": shards, "write_s": spent, "pack_bytes_per_video": size / videos}
+    return {
+        "videos": videos,
+        "per_pack": per_pack,
+        "packs": shards,
+        "write_s": spent,
+        "pack_bytes_per_video": size / videos,
+    }
 
 
 def of_a_store(folder: Path, videos: int, threads: int | None) -> dict[str, Any]:
@@ -89,23 +97,44 @@ def of_a_store(folder: Path, videos: int, threads: int | None) -> dict[str, Any]
 
 
 def of_clips(clips: Path) -> dict[str, Any]:
-    """Encode real clips into packs: seconds of wall and of CPU for each, decoding and all."""
+    """Encode real clips into packs: seconds of wall and of CPU for each, decoding and all; then find them unchanged."""
     files = sorted(p for p in clips.iterdir() if p.is_file())
     with tempfile.TemporaryDirectory(prefix="linkedout-scale-") as folder:
+        links = [Path(folder) / f"{n}-{f.name}" for n in range(COPIES) for f in files]
+        for n, link in enumerate(links):
+            link.symlink_to(files[n % len(files)].absolute())
+        packs = Path(folder) / "packs"
         encode_to_packs(files[:1], Path(folder) / "warm")
         start, cpu = time.perf_counter(), time.process_time()
-        result = encode_to_packs(files, Path(folder) / "packs")
+        result = encode_to_packs(links, packs)
         wall, used = time.perf_counter() - start, time.process_time() - cpu
-        again = time.perf_counter()
-        encode_to_packs(files, Path(folder) / "packs")
-        known = time.perf_counter() - again
+        again = time.process_time()
+        assert encode_to_packs(links, packs).unchanged == result.encoded
+        known = time.process_time() - again
     return {
         "clips": result.encoded,
         "failed": result.failed,
         "bytes_per_clip": sum(f.stat().st_size for f in files) / len(files),
-        "wall_s_per_clip": wall / len(files),
-        "cpu_s_per_clip": used / len(files),
-        "known_s_per_clip": known / len(files),
+        "wall_s_per_clip": wall / len(links),
+        "cpu_s_per_clip": used / len(links),
+        "known_cpu_s_per_clip": known / len(links),
+    }
+
+
+def of_a_driver(videos: int) -> dict[str, Any]:
+    """What the list of a run weighs where it is cut into shards, apart from Ray."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    start = time.perf_counter()
+    ids = [f"s3://bucket/library/{n % 1000:03d}/{n:032x}.mp4" for n in range(videos)]
+    shards = by_shard(ids, -(-videos // SHARD_VIDEOS))
+    rows = [json.dumps({"shard": s, "ids": mine}) for s, mine in shards.items()]
+    return {
+        "videos": videos,
+        "shards": len(rows),
+        "cut_s": time.perf_counter() - start,
+        "rss_bytes_per_video": (process.memory_info().rss - before) / videos,
+        "id_characters": len(ids[0]),
     }
 
 
@@ -131,6 +160,8 @@ def main() -> None:
                 row |= apart(of_a_store, Path(folder), videos, args.threads)
             found["stores"].append(row)
             print(" · ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+    found["driver"] = apart(of_a_driver, 1_000_000)
+    print(" · ".join(f"{k} {v:.4g}" for k, v in found["driver"].items()))
     if args.clips:
         found["clips"] = of_clips(args.clips)
         print(" · ".join(f"{k} {v:.4g}" for k, v in found["clips"].items()))

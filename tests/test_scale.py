@@ -176,8 +176,8 @@ def other_space(folder: Path, ids: list[Path]) -> None:
 
     folder.mkdir(exist_ok=True)
     store = TokenStore(ModelConfig.tiny(), token_space="another")
-    l, m, d = store.shape
-    store.put(str(ids[0]), np.ones((l, m, d), np.int8), np.ones((l, m), np.float32), Fingerprint("00" * 16))
+    tokens, scales = np.ones(store.shape, np.int8), np.ones(store.shape[:2], np.float32)
+    store.put(str(ids[0]), tokens, scales, Fingerprint("00" * 16))
     store.export_pack(folder / "videos-000000-of-000001.safetensors")
     store.close()
 
@@ -323,6 +323,7 @@ def test_commands_refuse_what_makes_no_sense(library: list[Path], tmp_path: Path
     assert "need --packs" in run("encode", library[0], "--engine", "ray").stderr
     refused = run("encode", library[0], "--packs", tmp_path / "packs", "--data-dir", tmp_path / "data")
     assert (refused.exit_code, "leaves the store alone" in refused.stderr) == (2, True)
+    assert "--threads counts" in run("encode", library[0], "--packs", tmp_path / "packs", "--threads", 2).stderr
     (tmp_path / "empty").mkdir()
     assert "there is no pack in" in run("store", "import", tmp_path / "empty", "--data-dir", tmp_path / "data").stderr
 

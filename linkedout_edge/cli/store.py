@@ -32,9 +32,9 @@ def import_(
 ) -> None:
     """Take over feature packs: files, or folders of them.
 
-    What is stored under a pack's ids is replaced. Each pack is taken over whole or not at all, and the first that cannot
-    be read ends the command; doing it again does no harm. The store has room for 100,000 videos: beyond that, the least
-    recently used leave, and the last line says how many.
+    What is stored under a pack's ids is replaced. Each pack is taken over whole or not at all, and the first that
+    cannot be read ends the command; doing it again does no harm. The store has room for 100,000
+    videos: beyond that, the least recently used leave, and the command says how many.
     """
     from linkedout_edge import Recommender
     from linkedout_edge.cli.output import console, duration, plain, print_json, progress
@@ -58,9 +58,7 @@ def import_(
     out = console()
     if stats.evicted:
         out.print(plain(f"{stats.evicted} had to leave: the store has room for {stats.max_videos} videos", "yellow"))
-    out.print(
-        plain(f"{imported} taken over from {len(files)} packs · {stats.videos} in the store · {duration(took)}")
-    )
+    out.print(plain(f"{imported} taken over from {len(files)} packs · {stats.videos} in the store · {duration(took)}"))
 
 
 def _files(values: tuple[str, ...]) -> list[Path]:

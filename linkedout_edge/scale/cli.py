@@ -30,6 +30,8 @@ def encode_command(
     """Encode into a folder of packs, and print what was done. ``--threads`` counts the workers."""
     model = dict(model)
     workers = model.pop("threads")
+    if engine == "local" and workers is not None:
+        raise click.UsageError("--threads counts the workers of --engine ray; local is one process of one thread")
     found = expand(videos)
     start = time.perf_counter()
     # Ray prints what became of its workers; the result stands alone on stdout.

@@ -1,8 +1,8 @@
 """Shards on Ray Data: a pool of actors, each of which loads the model once.
 
-What Ray does badly is kept away from it. Errors come back as rows, because an exception in a function ends the run. What
-is written is keyed by id and done again without harm, because Ray runs a task again when its actor dies. Actors never ask
-for all CPUs, and a watchdog looks at progress, because Ray waits for ever where it cannot place an actor.
+What Ray does badly is kept away from it. Errors come back as rows, because an exception in a function ends the run.
+What is written is keyed by id and done again without harm, because Ray runs a task again when its actor dies. Actors
+never ask for all CPUs, and a watchdog looks at progress, because Ray waits for ever where it cannot place an actor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from typing import Any
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when Ray is imported, and when it starts its processes
 
 from linkedout_edge import errors, install
-from linkedout_edge.encoder import DecoderLike
 from linkedout_edge.errors import ArgumentError, LinkedOutError, MissingDependencyError, StorageError
+from linkedout_edge.recommender import DecoderLike
 from linkedout_edge.scale.run import StalledError
 from linkedout_edge.scale.shards import PULSES
 from linkedout_edge.scale.worker import Done, Task, Worker
@@ -57,14 +57,14 @@ class _Actor:
         self._worker = Worker(folder, model, decoder, self._beat)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        found = []
-        for text in batch["task"]:
-            try:
-                self._beat()
-                found.append(json.dumps({"done": asdict(self._worker.run(Task(**json.loads(str(text)))))}))
-            except LinkedOutError as e:  # of the whole run: the driver raises it
-                found.append(json.dumps({"error": [type(e).__name__, str(e)]}))
-        return {"result": found}
+        return {"result": [json.dumps(self._result(Task(**json.loads(str(text))))) for text in batch["task"]]}
+
+    def _result(self, task: Task) -> dict[str, Any]:
+        try:
+            self._beat()
+            return {"done": asdict(self._worker.run(task))}
+        except LinkedOutError as e:  # of the whole run: the driver raises it
+            return {"error": [type(e).__name__, str(e)]}
 
     def _beat(self) -> None:
         now = time.monotonic()
@@ -83,7 +83,7 @@ def run_on_ray(
     decoder: str | DecoderLike,
     workers: int | None,
     stall_seconds: float,
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     """Do shards on a cluster, in any order. Close the iterator to stop early.
 
     Raises:
@@ -157,9 +157,7 @@ def _results(
         yield Done(**result["done"])
 
 
-def _watched(
-    arrived: queue.Queue[str | BaseException | None], folder: Path, stall_seconds: float
-) -> Iterator[str]:
+def _watched(arrived: queue.Queue[str | BaseException | None], folder: Path, stall_seconds: float) -> Iterator[str]:
     """What arrives, as long as something does or a worker shows that it works."""
     last, pulses = time.monotonic(), _pulses(folder)
     while True:

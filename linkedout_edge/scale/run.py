@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from linkedout_edge.encoder import DecoderLike
 from linkedout_edge.errors import ArgumentError, LinkedOutError, StorageError, unknown
+from linkedout_edge.recommender import DecoderLike
 from linkedout_edge.scale import remote
 from linkedout_edge.scale.shards import by_shard, number_of_shards, pack_name, packs_in, remove_leftovers
 from linkedout_edge.scale.worker import Done, Task, Worker
@@ -89,14 +89,14 @@ def encode_to_packs(
     if engine not in ("local", "ray"):
         raise ArgumentError(unknown("engine", engine, ("local", "ray")))
     if engine == "local" and workers not in (None, 1):
-        raise ArgumentError("the engine local is one process with one thread: leave workers out, or take the engine ray")
+        raise ArgumentError("the engine local is one process of one thread: leave workers out, or take ray")
     if workers is not None and workers < 1:
         raise ArgumentError(f"workers must be at least 1, not {workers}")
     if not stall_seconds > 0:
         raise ArgumentError(f"stall_seconds must be above 0, not {stall_seconds}")
     if kept := sorted({"threads", "data_dir", "key"} & set(model or ())):
         raise ArgumentError(f"model must not have {', '.join(kept)}: workers have one thread and keep nothing")
-    ids = [p if remote.is_remote(p) else os.path.abspath(p) for p in map(os.fspath, videos)]  # noqa: PTH100 (links stay)
+    ids = [_absolute(os.fspath(v)) for v in videos]
     packs = Path(folder).absolute()
     try:
         packs.mkdir(parents=True, exist_ok=True)
@@ -114,6 +114,10 @@ def encode_to_packs(
 
     with closing(run_on_ray(tasks, packs, model or {}, decoder, workers, stall_seconds)) as found:
         return _collect(found, tasks, packs, progress)
+
+
+def _absolute(path: str) -> str:
+    return path if remote.is_remote(path) else os.path.abspath(path)  # noqa: PTH100 (links stay as they are)
 
 
 def _collect(
@@ -150,9 +154,11 @@ def _collect(
 
 
 def _write_failures(path: Path, failed: list[list[str]]) -> None:
-    """The failures of this run, one line of JSON each, as a whole: what failed before and does not any more is gone."""
+    """A line of JSON for each failure of this run; the file is replaced as a whole."""
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="ascii", dir=path.parent, prefix=".failures.", delete=False) as f:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="ascii", dir=path.parent, prefix=".failures.", delete=False
+        ) as f:
             for i, code, reason in failed:
                 f.write(json.dumps({"id": i, "code": code, "reason": reason}) + "\n")
         Path(f.name).chmod(0o644)

@@ -57,8 +57,8 @@ def number_of_shards(folder: Path, videos: int, asked: int | None) -> int:
     begun = {int(m[2]) for p in folder.iterdir() if (m := _NAME.fullmatch(p.name))}
     if len(begun) > 1:
         raise ArgumentError(
-            f"the folder of packs was begun with {' and with '.join(map(str, sorted(begun)))} shards: keep those of one "
-            "number, and move the others to a folder of their own"
+            f"the folder of packs was begun with {' and with '.join(map(str, sorted(begun)))} shards: keep those of "
+            "one number, and move the others to a folder of their own"
         )
     if begun:
         (count,) = begun
