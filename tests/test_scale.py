@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -338,7 +339,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from linkedout_edge.scale import ray_engine
 
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
-    with FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"):
+    token = tmp_path_factory.mktemp("ray") / "token"
+    token.write_text(secrets.token_hex())
+    with FileLock(tmp_path_factory.getbasetemp().parent / "ray.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))  # or Ray writes one into the home folder
+        patch.delenv("RAY_ADDRESS", raising=False)
         ray_engine.start(num_cpus=2)
         yield ray
         ray.shutdown()
@@ -370,6 +375,22 @@ def test_on_ray_the_packs_are_the_same_whoever_dies(
     assert contents(on_ray) == contents(here)
     assert not [p for p in on_ray.iterdir() if p.is_dir()]
     assert cluster.is_initialized()  # who started it stops it
+
+
+def test_a_cluster_that_is_not_there(library: list[Path], tmp_path: Path, model: dict[str, Any]) -> None:
+    pytest.importorskip("ray", reason="the extra scale is not installed: make test-scale")
+    code = (
+        "import sys, json\nfrom linkedout_edge.scale import encode_to_packs\nfrom linkedout_edge.errors import *\n"
+        "try:\n    encode_to_packs(sys.argv[3:], sys.argv[1], engine='ray', model=json.loads(sys.argv[2]))\n"
+        "except LinkedOutError as e:\n    print(type(e).__name__, e)"
+    )
+    arguments = [str(tmp_path / "packs"), json.dumps(model), str(library[0])]
+    environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "RAY_gcs_rpc_server_connect_timeout_s": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.startswith("ClusterError Ray cannot be started or joined")
+    assert "RAY_ADDRESS is 127.0.0.1:1;" in done.stdout
 
 
 def test_on_ray_errors_of_the_run_are_themselves(

@@ -42,6 +42,10 @@ _LOOK_SECONDS = 1.0
 _PULSE_SECONDS = 1.0
 
 
+class ClusterError(LinkedOutError, ConnectionError):
+    """Ray cannot be started, or the cluster cannot be joined."""
+
+
 class _Actor:
     """A `Worker` whose rows and errors are JSON: an id may hold half a character, which Arrow refuses.
 
@@ -109,8 +113,18 @@ def run_on_ray(
 
 
 def start(**options: Any) -> None:
-    """Start Ray, or join the cluster that ``RAY_ADDRESS`` names: no dashboard, nothing sent, nothing printed."""
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
+    """Start Ray, or join the cluster that ``RAY_ADDRESS`` names: no dashboard, nothing sent, nothing printed.
+
+    Raises:
+        ClusterError: It cannot be started or joined.
+    """
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
+    except (OSError, RuntimeError, ValueError) as e:
+        raise ClusterError(
+            f"Ray cannot be started or joined: {e}. RAY_ADDRESS is {os.environ.get('RAY_ADDRESS', 'not set')}; a cluster "
+            "that asks for a token needs RAY_AUTH_MODE=token here, and the token where Ray looks for it"
+        ) from e
 
 
 def _pool(cpus: float, tasks: int, workers: int | None) -> tuple[int, float]:
