@@ -387,7 +387,12 @@ def test_a_cluster_that_is_not_there(library: list[Path], tmp_path: Path, model:
     arguments = [str(tmp_path / "packs"), json.dumps(model), str(library[0])]
     environment = {**os.environ, "RAY_ADDRESS": "127.0.0.1:1", "RAY_gcs_rpc_server_connect_timeout_s": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     assert done.stdout.startswith("ClusterError Ray cannot be started or joined")
     assert "RAY_ADDRESS is 127.0.0.1:1;" in done.stdout

@@ -122,8 +122,8 @@ def start(**options: Any) -> None:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError) as e:
         raise ClusterError(
-            f"Ray cannot be started or joined: {e}. RAY_ADDRESS is {os.environ.get('RAY_ADDRESS', 'not set')}; a cluster "
-            "that asks for a token needs RAY_AUTH_MODE=token here, and the token where Ray looks for it"
+            f"Ray cannot be started or joined: {e}. RAY_ADDRESS is {os.environ.get('RAY_ADDRESS', 'not set')}; a "
+            "cluster that asks for a token needs RAY_AUTH_MODE=token here, and the token where Ray looks for it"
         ) from e
 
 
