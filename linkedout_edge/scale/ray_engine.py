@@ -113,16 +113,19 @@ def run_on_ray(
 
 
 def start(**options: Any) -> None:
-    """Start Ray, or join the cluster that ``RAY_ADDRESS`` names: no dashboard, nothing sent, nothing printed.
+    """Join the cluster that ``RAY_ADDRESS`` names, else start one here: no dashboard, nothing sent, nothing printed.
+
+    Left alone, Ray would join whatever cluster was last started on this machine.
 
     Raises:
         ClusterError: It cannot be started or joined.
     """
+    address = os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (OSError, RuntimeError, ValueError) as e:
         raise ClusterError(
-            f"Ray cannot be started or joined: {e}. RAY_ADDRESS is {os.environ.get('RAY_ADDRESS', 'not set')}; a "
+            f"Ray cannot be started or joined: {e}. The address was {address}; a "
             "cluster that asks for a token needs RAY_AUTH_MODE=token here, and the token where Ray looks for it"
         ) from e
 
