@@ -22,7 +22,7 @@ from filelock import FileLock
 from linkedout_edge import Recommender
 from linkedout_edge.cli.main import cli
 from linkedout_edge.decode import get_decoder
-from linkedout_edge.errors import ArgumentError, LinkedOutError, StorageError, TokenSpaceError
+from linkedout_edge.errors import ArgumentError, LinkedOutError, MissingDependencyError, StorageError, TokenSpaceError
 from linkedout_edge.scale import PacksResult, encode_to_packs
 from linkedout_edge.scale.shards import by_shard, shard_of
 
@@ -283,6 +283,14 @@ def test_a_url_of_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.M
     with fetched((tmp_path / "large.mp4").as_uri(), 1000) as path:
         assert Path(path).read_bytes() == bytes(1000)
     assert [p.name for p in tmp_path.iterdir()] == ["large.mp4"]
+
+
+def test_without_fsspec_a_url_ends_the_run(
+    model: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install '.\[scale\]'"):
+        encode_to_packs(["memory://clip.mp4"], tmp_path / "packs", model=model)
 
 
 def test_folders_and_patterns_by_url(library: list[Path]) -> None:

@@ -13,7 +13,13 @@ from typing import Any
 from linkedout_edge import install
 from linkedout_edge.cli.options import VIDEO_SUFFIXES
 from linkedout_edge.decode.limits import DEFAULT_LIMITS
-from linkedout_edge.errors import MissingDependencyError, VideoError, VideoNotFoundError, VideoTooLargeError
+from linkedout_edge.errors import (
+    LinkedOutError,
+    MissingDependencyError,
+    VideoError,
+    VideoNotFoundError,
+    VideoTooLargeError,
+)
 from linkedout_edge.store import content_hash
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+(::|://)")  # of two letters at least: C:\ is a drive
@@ -76,13 +82,14 @@ def fetched(url: str, max_bytes: int = DEFAULT_LIMITS.max_bytes) -> Iterator[str
         VideoNotFoundError: There is no such file.
         VideoTooLargeError: It is larger than `max_bytes`.
         FetchError: Anything else.
+        MissingDependencyError: fsspec is not installed, or what it needs for this protocol.
     """
     handle, name = tempfile.mkstemp(prefix="linkedout-fetch-", suffix=PurePosixPath(url).suffix[:8])
     try:
         with os.fdopen(handle, "wb") as target:
             try:
                 _copy(url, target, max_bytes)
-            except VideoError:
+            except LinkedOutError:
                 raise
             except FileNotFoundError as e:
                 raise VideoNotFoundError("there is no such file") from e
