@@ -6,7 +6,7 @@ PYTHON ?= python3
 DATA ?= $(wildcard ../shared/data)
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all test-floors fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
+.PHONY: demo test test-all test-floors test-scale fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
 	exam bench table readme-table aarch64 haswell kernel-check clean help
 
 help:  ## this list
@@ -56,6 +56,10 @@ test-all: .venv/installed  ## the same and the long rounds
 
 test-floors: .venv/installed  ## the runtime's tests with the oldest and each later version of its libraries (half an hour)
 	.venv/bin/python tests/floors.py $(ROWS)
+
+test-scale: .venv/installed  ## folders of packs, on Ray too (installs it: 617 MB; a minute)
+	@$(PIP) .venv/bin/pip install --quiet -c constraints.txt -e '.[scale]'
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_scale.py $(ARGS)
 
 fuzz: .venv/installed  ## a million broken files for what reads files (half an hour; INPUTS=... for more)
 	@$(PIP) .venv/bin/pip install --quiet atheris

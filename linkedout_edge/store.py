@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,15 +116,21 @@ def fingerprint(video: Video) -> Fingerprint:
             )
         with path.open("rb") as f:
             info = path.stat()
-            digest = hashlib.blake2b(str(info.st_size).encode(), digest_size=16)
-            for offset in sorted({0, max(0, info.st_size // 2 - _SAMPLE // 2), max(0, info.st_size - _SAMPLE)}):
-                f.seek(offset)
-                digest.update(f.read(_SAMPLE))
+            content = content_hash(f, info.st_size)
     except (OSError, ValueError) as e:
         if isinstance(e, VideoNotFoundError | VideoUnreadableError):
             raise
         raise VideoUnreadableError(f"the file cannot be read: {getattr(e, 'strerror', None) or e}") from e
-    return Fingerprint(digest.hexdigest(), video.title, info.st_size, info.st_mtime_ns)
+    return Fingerprint(content, video.title, info.st_size, info.st_mtime_ns)
+
+
+def content_hash(file: IO[bytes], size: int) -> str:
+    """Hash of a file's size, its first and last 64 KiB and 64 KiB of its middle, as 32 hex digits."""
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    for offset in sorted({0, max(0, size // 2 - _SAMPLE // 2), max(0, size - _SAMPLE)}):
+        file.seek(offset)
+        digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
 
 
 def file_is_unchanged(video: Video, known: Fingerprint) -> bool:

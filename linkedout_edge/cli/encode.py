@@ -50,6 +50,15 @@ LOOK_EVERY_MS = 5_000
     help="With --watch: when a file that is gone is forgotten.",
 )
 @click.option("--export-pack", metavar="FILE", help="Write these videos' tokens into a file for other devices.")
+@click.option("--packs", metavar="FOLDER", help="Write packs into a folder in place of the store (docs/scale.md).")
+@click.option("--shards", type=click.IntRange(min=1), help="With --packs: how many. [default: 256 videos each]")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="With --packs: this process, or the workers of a Ray cluster.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON a video as it goes, and one at the end.")
 @click.pass_context
 def encode(
@@ -64,6 +73,9 @@ def encode(
     watch: bool,
     forget_after: float,
     export_pack: str | None,
+    packs: str | None,
+    shards: int | None,
+    engine: str,
     as_json: bool,
 ) -> None:
     """Encode VIDEOS once, so that ranking them costs next to nothing.
@@ -76,6 +88,17 @@ def encode(
 
     Exit code: 0 if something is stored, 1 if every video failed, 2 for a mistake in the call.
     """
+    if packs is not None:
+        if data_dir or key_file or export_pack:
+            raise click.UsageError("--packs leaves the store alone: leave out --data-dir, --key-file and --export-pack")
+        if watch or decoders is not None or effort == "quick":
+            raise click.UsageError("--packs takes full looks, once: leave out --watch, --decoders and --effort")
+        from linkedout_edge.scale.cli import encode_command
+
+        encode_command(ctx, videos, packs, engine, shards, model, decoder, as_json)
+        return
+    if engine != "local" or shards:
+        raise click.UsageError("--engine and --shards need --packs FOLDER: where the packs are to be written")
     from linkedout_edge import Recommender
     from linkedout_edge.cli.output import console, duration, note, plain
     from linkedout_edge.encode.library import Library, find_videos

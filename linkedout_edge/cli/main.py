@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "Rank 24 little videos by six that were watched, and write a page about it.",
     "rank": "Rank videos by what was watched.",
     "encode": "Look at videos once, so that ranking them later costs next to nothing.",
+    "store": "What is stored: take over feature packs that were made elsewhere.",
     "history": "What was watched: list, add, forget, clear, export.",
     "bench": "Measure precision × backend × device: size, time, memory, agreement.",
     "inspect": "Show what is in a bundle, or what the model sees of a video.",

@@ -1,0 +1,72 @@
+"""`linkedout-edge store`: take over feature packs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from linkedout_edge.cli.data import data_arguments, data_options
+from linkedout_edge.cli.options import model_options
+from linkedout_edge.errors import PackError, PackNotFoundError
+
+
+@click.group()
+def store() -> None:
+    """What is stored: take over feature packs that were made elsewhere."""
+
+
+@store.command("import")
+@click.argument("packs", nargs=-1, required=True)
+@data_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def import_(
+    packs: tuple[str, ...],
+    data_dir: Path | None,
+    key_file: Path | None,
+    model: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Take over feature packs: files, or folders of them.
+
+    What is stored under a pack's ids is replaced. Each pack is taken over whole or not at all, and the first that
+    cannot be read ends the command; doing it again does no harm. The store has room for 100,000
+    videos: beyond that, the least recently used leave, and the command says how many.
+    """
+    from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import console, duration, plain, print_json, progress
+
+    files = _files(packs)
+    start = time.perf_counter()
+    with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
+        imported = 0
+        with progress("Taking over", len(files)) as advance:
+            for n, file in enumerate(files, 1):
+                try:
+                    imported += len(rec.store.import_pack(file))
+                except PackError as e:
+                    raise type(e)(f"{file}: {e}") from e
+                advance(n, len(files))
+        stats = rec.store.stats()
+    took = time.perf_counter() - start
+    if as_json:
+        print_json({"imported": imported, "stored": stats.videos, "evicted": stats.evicted, "seconds": took})
+        return
+    out = console()
+    if stats.evicted:
+        out.print(plain(f"{stats.evicted} had to leave: the store has room for {stats.max_videos} videos", "yellow"))
+    out.print(plain(f"{imported} taken over from {len(files)} packs · {stats.videos} in the store · {duration(took)}"))
+
+
+def _files(values: tuple[str, ...]) -> list[Path]:
+    """Folders become the packs in them, sorted."""
+    files: list[Path] = []
+    for value in map(Path, values):
+        inside = sorted(value.glob("[!.]*.safetensors")) if value.is_dir() else [value]
+        if not inside:
+            raise PackNotFoundError(f"there is no pack in {value}: name a folder that encode --packs wrote")
+        files += inside
+    return files
