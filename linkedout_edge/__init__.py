@@ -12,6 +12,7 @@ Example::
             print("not ranked:", f.id, f.reason)
 """
 
+import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -20,21 +21,27 @@ from linkedout_edge._version import __version__
 from linkedout_edge.inputs import Event, Video
 from linkedout_edge.prior import Prior
 from linkedout_edge.profile import Interest, TasteSummary
-from linkedout_edge.ranking import Explanation, Failed, Ranked, Ranking
+from linkedout_edge.ranking import Explanation, Failed, Ranked, Ranking, Timing
 
 if TYPE_CHECKING:
-    from linkedout_edge.recommender import Recommender
+    from linkedout_edge.recommender import EncodeResult, Info, Recommender
+    from linkedout_edge.store import Selection, StoreStats
 
 __all__ = [
+    "EncodeResult",
     "Event",
     "Explanation",
     "Failed",
+    "Info",
     "Interest",
     "Prior",
     "Ranked",
     "Ranking",
     "Recommender",
+    "Selection",
+    "StoreStats",
     "TasteSummary",
+    "Timing",
     "Video",
     "__version__",
     "errors",
@@ -43,10 +50,17 @@ __all__ = [
 logging.getLogger("linkedout_edge").addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> Any:
-    # Late, because it loads OpenCV: without a working one, `linkedout-edge doctor` must still start and say so.
-    if name == "Recommender":
-        from linkedout_edge.recommender import Recommender
+# Late, because they load OpenCV or the store: without a working OpenCV, `linkedout-edge doctor` must still start.
+_LATE = {
+    "EncodeResult": "linkedout_edge.recommender",
+    "Info": "linkedout_edge.recommender",
+    "Recommender": "linkedout_edge.recommender",
+    "Selection": "linkedout_edge.store",
+    "StoreStats": "linkedout_edge.store",
+}
 
-        return Recommender
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(importlib.import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
