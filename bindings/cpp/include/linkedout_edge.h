@@ -240,13 +240,13 @@ enum { LINKEDOUT_LIKED_UNKNOWN = -1, LINKEDOUT_DISLIKED = 0, LINKEDOUT_LIKED = 1
 /* One watched video. */
 typedef struct {
     size_t struct_size;
-    linkedout_video video; /* features NULL: those that the history has of the id already, or LINKEDOUT_NOT_FOUND */
-    double watched;        /* fraction, 0 to 1; a low one is a skip */
-    int32_t liked;         /* LINKEDOUT_LIKED_UNKNOWN, LINKEDOUT_DISLIKED or LINKEDOUT_LIKED */
-    int32_t has_at;        /* 0: of unknown age */
-    double at;             /* Unix seconds; in the future counts as now */
+    const linkedout_video *video; /* features NULL: those that the history has of the id, or LINKEDOUT_NOT_FOUND */
+    double watched;               /* fraction, 0 to 1; a low one is a skip */
+    int32_t liked;                /* LINKEDOUT_LIKED_UNKNOWN, LINKEDOUT_DISLIKED or LINKEDOUT_LIKED */
+    int32_t has_at;               /* 0: of unknown age */
+    double at;                    /* Unix seconds; in the future counts as now */
 } linkedout_event;
-#define LINKEDOUT_EVENT_INIT {sizeof(linkedout_event), LINKEDOUT_VIDEO_INIT, 1.0, LINKEDOUT_LIKED_UNKNOWN, 0, 0.0}
+#define LINKEDOUT_EVENT_INIT {sizeof(linkedout_event), NULL, 1.0, LINKEDOUT_LIKED_UNKNOWN, 0, 0.0}
 
 LINKEDOUT_API linkedout_status linkedout_history_create(const linkedout_recommender *recommender,
                                                         linkedout_history **history);
@@ -265,7 +265,7 @@ LINKEDOUT_API linkedout_status linkedout_history_clear(linkedout_history *histor
 
 LINKEDOUT_API linkedout_status linkedout_history_count(const linkedout_history *history, size_t *events);
 
-/* Watched, liked and at of an event, 0 being the oldest. Texts and features are not filled in: see the next two. */
+/* Watched, liked and at of an event, 0 being the oldest; `video` becomes NULL: the next two have its texts and features. */
 LINKEDOUT_API linkedout_status linkedout_history_event(const linkedout_history *history, size_t position,
                                                        linkedout_event *event);
 LINKEDOUT_API linkedout_status linkedout_history_text(const linkedout_history *history, size_t position, int32_t which,
