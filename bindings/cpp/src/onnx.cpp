@@ -11,12 +11,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <map>
 #include <mutex>
-#include <sstream>
 #include <thread>
 
 #include "onnxruntime_c_api.h"
@@ -103,6 +102,15 @@ bool overflows() {
 #endif
 }
 
+#if defined(__linux__)
+// The beginning of a small file; "" if it cannot be read.
+std::string contents(const std::string &path) {
+    const std::unique_ptr<std::FILE, int (*)(std::FILE *)> file(std::fopen(path.c_str(), "re"), std::fclose);
+    char text[4096];
+    return file ? std::string(text, std::fread(text, 1, sizeof(text), file.get())) : std::string();
+}
+#endif
+
 struct Wanted {
     const char *name;
     ONNXTensorElementDataType type;
@@ -117,14 +125,13 @@ int available_cpus() {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof(set), &set) == 0) count = std::max(1, CPU_COUNT(&set));
     // Version 2 of cgroups; in a container its own is the root.
-    std::string path;
-    std::ifstream own("/proc/self/cgroup");
-    for (std::string line; std::getline(own, line);)
-        if (line.rfind("0::", 0) == 0) path = line.substr(3);
+    std::string path = contents("/proc/self/cgroup");
+    path.erase(0, path.rfind("0::", 0) == 0 ? 3 : path.size());
+    path.erase(std::min(path.find('\n'), path.size()));
     for (;;) {
-        std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
         double quota = 0, period = 0;
-        if (file >> quota >> period && quota > 0 && period > 0)
+        const std::string limit = contents("/sys/fs/cgroup" + path + "/cpu.max");
+        if (std::sscanf(limit.c_str(), "%lf %lf", &quota, &period) == 2 && quota > 0 && period > 0)
             count = std::max(1, std::min(count, static_cast<int>(std::ceil(quota / period))));
         if (path.empty()) break;
         path.erase(std::min(path.rfind('/'), path.size()));
