@@ -174,23 +174,18 @@ void History::add(Record record, std::optional<Features> features, double watche
                                     [&](const HistoryEvent &e) { return e.video->record.id == record.id; });
     if (!features && known == events_.rend())
         fail(LINKEDOUT_NOT_FOUND, "the history has no features of that video yet: hand them in with the event");
-    std::shared_ptr<const Watched> video;
-    if (!features && !record.title && record.content.empty()) {
-        video = known->video;
-    } else {
-        if (!features) {  // another title
-            record.content = record.content.empty() ? known->video->record.content : record.content;
-            if (!record.title) record.title = known->video->record.title;
-            video = std::make_shared<const Watched>(Watched{std::move(record), known->video->tokens, known->video->scales});
-        } else {
-            video = std::make_shared<const Watched>(
-                Watched{std::move(record), std::move(features->tokens), std::move(features->scales)});
-        }
+    if (known != events_.rend()) {  // what is not said anew stays
+        const Watched &before = *known->video;
+        if (!record.title) record.title = before.record.title;
+        if (!features && record.content.empty()) record.content = before.record.content;
+        if (!features) features = Features{before.tokens, before.scales};
     }
+    const auto video = std::make_shared<const Watched>(
+        Watched{std::move(record), std::move(features->tokens), std::move(features->scales)});
     std::vector<HistoryEvent> next = events_;
     for (HistoryEvent &e : next)
         if (e.video->record.id == video->record.id) e.video = video;  // an id has one record and one set of features
-    next.push_back({std::move(video), watched, liked, at, now});
+    next.push_back({video, watched, liked, at, now});
     if (next.size() > LINKEDOUT_MAX_EVENTS) next.erase(next.begin());
     events_ = std::move(next);
     changed();

@@ -46,6 +46,8 @@ private:
 // Features, checked and copied: LINKEDOUT_ARGUMENT if they are of another size or hold what is no number.
 struct Features {
     Features(const Shape &shape, const void *data, size_t size);
+    Features(std::vector<int8_t> checked_tokens, std::vector<float> checked_scales)
+        : tokens(std::move(checked_tokens)), scales(std::move(checked_scales)) {}
 
     std::vector<int8_t> tokens;
     std::vector<float> scales;
