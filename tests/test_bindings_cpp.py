@@ -1,8 +1,8 @@
 """The C++ core: its own tests, and that it gives what Python gives.
 
 They run where cmake, a compiler and the headers are (`bindings/cpp/tools/fetch.sh build/bindings/dependencies`).
-`make test-bindings` fetches them, runs the sanitized, emulated and oldest ones too, and sets LINKEDOUT_BINDINGS=all: what is not at
-hand fails then.
+`make test-bindings` fetches them, runs the sanitized, emulated and oldest ones too, and sets LINKEDOUT_BINDINGS=all:
+what is not at hand fails then.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def test_rankings_are_those_of_python(core: Core, rec: Recommender, history: tup
     if options.pop("prior", False):
         prior = [float("nan") if n % 7 == 3 else float(n * n % 31) for n in range(len(candidates))]
         theirs = rec.rank(events, candidates, prior=Prior(prior, options.pop("weight", 1.0)), **options)
-        ours = core.rank(candidates, prior=prior, **wish | {"prior": prior})
+        ours = core.rank(candidates, **(wish | {"prior": prior}))
     else:
         theirs, ours = rec.rank(events, candidates, **options), core.rank(candidates, **wish)
     assert ours.failed == ["nobody"]
@@ -242,20 +242,28 @@ def test_errors_say_what_is_wrong(core: Core) -> None:
 
 
 NAMED = {
-    "ArgumentError": "LINKEDOUT_ARGUMENT", "ClosedError": "LINKEDOUT_CLOSED", "BundleNotFoundError": "LINKEDOUT_BUNDLE_NOT_FOUND",
-    "BundleCorruptError": "LINKEDOUT_BUNDLE_CORRUPT", "BundleVersionError": "LINKEDOUT_BUNDLE_VERSION",
-    "BackendError": "LINKEDOUT_BACKEND", "DeviceError": "LINKEDOUT_DEVICE", "MissingDependencyError": "LINKEDOUT_MISSING_DEPENDENCY",
-    "PackError": "LINKEDOUT_PACK", "TokenSpaceError": "LINKEDOUT_TOKEN_SPACE", "VideoNotFoundError": "LINKEDOUT_NOT_FOUND",
-    "InvalidFramesError": "LINKEDOUT_INVALID_FRAMES",
-}  # fmt: skip
+    "ArgumentError": "ARGUMENT",
+    "ClosedError": "CLOSED",
+    "BundleNotFoundError": "BUNDLE_NOT_FOUND",
+    "BundleCorruptError": "BUNDLE_CORRUPT",
+    "BundleVersionError": "BUNDLE_VERSION",
+    "BackendError": "BACKEND",
+    "DeviceError": "DEVICE",
+    "MissingDependencyError": "MISSING_DEPENDENCY",
+    "PackError": "PACK",
+    "TokenSpaceError": "TOKEN_SPACE",
+    "VideoNotFoundError": "NOT_FOUND",
+    "InvalidFramesError": "INVALID_FRAMES",
+}
+"""Error of Python → status, of those that can occur."""
 
 
 def test_each_error_of_python_that_can_occur_has_a_status() -> None:
     page = (ROOT / "docs" / "bindings-cpp.md").read_text()
     for python, status in NAMED.items():
         assert issubclass(getattr(errors, python), errors.LinkedOutError)
-        assert f"{status} =" in HEADER.read_text()
-        assert f"| `{python}` | `{status}` |" in page
+        assert f"    LINKEDOUT_{status} =" in HEADER.read_text()
+        assert f"| `{python}` | `LINKEDOUT_{status}` |" in page
 
 
 def test_the_library_shows_nothing_but_its_interface_and_is_small(library: Path, tmp_path: Path) -> None:
@@ -300,15 +308,17 @@ def test_an_app_finds_it_installed(build: Path, tmp_path: Path) -> None:
         assert "-llinkedout_edge" in flags
 
 
+SANITIZED = (
+    "-DLINKEDOUT_SANITIZE=address,undefined",
+    "-DCMAKE_BUILD_TYPE=Debug",
+    "-DCMAKE_C_FLAGS_DEBUG=-O1 -g1",
+    "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1",
+)
+
+
 @only_all
 def test_sanitized() -> None:
-    build = built(
-        "cpp-sanitized",
-        "-DLINKEDOUT_SANITIZE=address,undefined",
-        "-DCMAKE_BUILD_TYPE=Debug",
-        "-DCMAKE_C_FLAGS_DEBUG=-O1 -g1",
-        "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1",
-    )
+    build = built("cpp-sanitized", *SANITIZED)
     run("ctest", "--test-dir", build, "--output-on-failure")
 
 

@@ -10,6 +10,7 @@ SPACE, LAYERS, TOKENS, WIDTH = "0" * 64, 2, 1, 4  # as in fuzz.cpp
 
 
 def safetensors(tensors: dict[str, tuple[str, list[int], bytes]], kind: str) -> bytes:
+    """A safetensors file of the names, types, shapes and bytes given."""
     header: dict[str, Any] = {"__metadata__": {"format": kind, "version": "1", "token_space": SPACE}}
     at = 0
     for name, (dtype, shape, data) in tensors.items():
@@ -20,6 +21,7 @@ def safetensors(tensors: dict[str, tuple[str, list[int], bytes]], kind: str) -> 
 
 
 def videos(count: int) -> dict[str, tuple[str, list[int], bytes]]:
+    """Tensors of that many videos."""
     records = json.dumps([[f"v{n}", None if n else "Tit\u00eal", "ab"] for n in range(count)]).encode()
     return {
         "scales": ("F32", [count, LAYERS, TOKENS], struct.pack("<f", 0.5) * (count * LAYERS * TOKENS)),
@@ -29,6 +31,7 @@ def videos(count: int) -> dict[str, tuple[str, list[int], bytes]]:
 
 
 def manifest() -> dict[str, Any]:
+    """The least that a manifest holds, and what may be left out."""
     file = {"path": "a/b", "sha256": "a" * 64, "bytes": 3}
     return {
         "format_version": 2,
@@ -43,6 +46,7 @@ def manifest() -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
+    """Write them."""
     events = struct.pack("<8d", 0, 1, -1, float("nan"), 1, 0.5, 1, 1.7e9)
     tokenizer = json.dumps({"vocab": {"a": 0, "b": 1, "ab": 2, "\u0120": 3}, "merges": [["a", "b"]]})
     seeds = {
