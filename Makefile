@@ -69,12 +69,13 @@ DEPENDENCIES = build/bindings/dependencies
 CPP_PACKAGES = cmake g++ ninja-build g++-aarch64-linux-gnu qemu-user-static pkg-config
 APT = $(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -q
 
-$(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h $(DEPENDENCIES)/include/stb/stb_image.h &: bindings/cpp/tools/fetch.sh
+$(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h: bindings/cpp/tools/fetch.sh
 	bindings/cpp/tools/fetch.sh $(DEPENDENCIES)
 	@touch $@
 
 test-bindings-cpp: .venv/installed $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h
-	@for tool in cmake g++ ninja aarch64-linux-gnu-g++ qemu-aarch64-static; do command -v $$tool >/dev/null; done || $(APT) $(CPP_PACKAGES)
+	@for tool in cmake g++ ninja aarch64-linux-gnu-g++ qemu-aarch64-static; do \
+		command -v $$tool >/dev/null || { $(APT) $(CPP_PACKAGES); break; }; done
 	LINKEDOUT_BINDINGS=all OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_bindings_cpp.py
 
 fuzz-bindings: $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h  ## broken files for the C++ core's readers (needs clang; INPUTS=... for each)

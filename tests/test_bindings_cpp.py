@@ -386,4 +386,7 @@ def test_on_emulated_aarch64(tmp_path: Path) -> None:
     emulated = [qemu, "-cpu", "neoverse-n1", "-L", system]
     said = conformance(*emulated, build / "tests" / "conformance", library=library)
     assert "from tokens, NEON-dotprod kernel" in said
+    here = conformance(built("cpp") / "tests" / "conformance", library=onnxruntime_library())
+    (bits,) = re.findall(r"bits (\w+)", here)
+    assert f"bits {bits}" in said, "scores from the same tokens differ in some bit"
     assert "from frames, onnxruntime" in said

@@ -120,6 +120,15 @@ void put_all(Store &store, const std::map<std::string, Bytes> &features, const J
     }
 }
 
+// A hash of all scores' bits from given tokens (FNV-1a): the same on every machine.
+std::uint64_t bits = 0xcbf29ce484222325;
+
+void note(float score) {
+    std::uint32_t word = 0;
+    std::memcpy(&word, &score, sizeof(word));
+    for (int n = 0; n < 4; n++) bits = (bits ^ (word >> 8 * n & 0xFF)) * 0x100000001b3;
+}
+
 // Cases from given features; how far scores were off at most.
 double check_cases(const Recommender &rec, const std::map<std::string, Bytes> &features, double limit, bool exact_order) {
     double worst = 0;
@@ -151,6 +160,7 @@ double check_cases(const Recommender &rec, const std::map<std::string, Bytes> &f
             CHECK_SAYING(one["candidates"][std::size_t(r.position)] == r.id, name);
             CHECK_SAYING((r.source == LINKEDOUT_SOURCE_COLD_START) == (name.rfind("cold start", 0) == 0), name);
             if (!exact_order) continue;
+            note(r.score);
             const double other = scores[order[r.rank - 1]].get<double>();
             CHECK_SAYING(std::fabs(wanted - other) <= limit, name + ": the order differs by more than the tolerance");
             const auto layers = one["contributions"][r.id].get<std::vector<double>>();
@@ -328,7 +338,8 @@ int main() {
     check_errors(rec, features);
     const double worst = check_cases(rec, features, golden["tolerance"]["score"].get<double>(), true);
     std::cout << "from tokens, " << rec.text(LINKEDOUT_INFO_SCORER) << ": " << golden["cases"].size()
-              << " cases, scores within " << worst << " (they are given to six digits)\n";
+              << " cases, scores within " << worst << " (they are given to six digits); bits " << std::hex
+              << bits << std::dec << "\n";
 
     options.onnxruntime = setting("LINKEDOUT_ONNXRUNTIME");
     if (options.onnxruntime.empty()) {
