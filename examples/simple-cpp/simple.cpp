@@ -2,8 +2,8 @@
 //
 //     simple BUNDLE ONNXRUNTIME FRAMES...
 //
-// BUNDLE is a folder such as linkedout_edge/bundles/base, ONNXRUNTIME the path of libonnxruntime.so. Each of FRAMES is a
-// file of raw RGB frames of 128 x 128, such as
+// BUNDLE is a folder such as linkedout_edge/bundles/base, ONNXRUNTIME the path of libonnxruntime.so. Each of FRAMES is
+// a file of raw RGB frames of 128 x 128, such as
 //
 //     ffmpeg -i cats.mp4 -vf fps=8/SECONDS,scale=128:128 -pix_fmt rgb24 -f rawvideo cats.rgb
 //
@@ -32,12 +32,15 @@ int main(int count, char **arguments) {
             const auto frames = static_cast<std::int64_t>(rgb.size() / (128 * 128 * 3));
             const linkedout::Bytes features =
                 rec.encode({reinterpret_cast<const std::uint8_t *>(rgb.data()), frames, 128, 128});
-            if (n == 3) history.add({arguments[n], features});
-            else store.put({arguments[n], features});
+            if (n == 3)
+                history.add({arguments[n], features});
+            else
+                store.put({arguments[n], features});
         }
         const linkedout::Ranking ranking = rec.rank(store, history);
         for (const linkedout::Ranked &r : ranking.all())
-            std::cout << r.rank << "  " << r.score << "  " << r.id << "  " << ranking.explain(r.rank - 1).sentence << "\n";
+            std::cout << r.rank << "  " << r.score << "  " << r.id << "  " << ranking.explain(r.rank - 1).sentence
+                      << "\n";
     } catch (const linkedout::Error &e) {
         std::cerr << linkedout_status_name(e.status) << ": " << e.what() << "\n";
         return 1;

@@ -1,5 +1,5 @@
-// Any bytes for what reads files and texts: an error of ours, or something that keeps what it promises. One program a reader;
-// `make fuzz-bindings` builds them with AddressSanitizer and UBSan and runs them.
+// Any bytes for what reads files and texts: an error of ours, or something that keeps what it promises. One program a
+// reader; `make fuzz-bindings` builds them with AddressSanitizer and UBSan and runs them.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -32,7 +32,8 @@ void promise(bool kept) {
     const size_t end = std::min(data.find('\0'), data.size());
     const std::string_view title = data.substr(std::min(end + 1, data.size()));
     static const Tokenizer plain(R"({"vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3, "Ġab": 4, "?": 5, "abab": 6},
-        "merges": [["a", "b"], ["Ġ", "ab"], ["ab", "ab"]]})", 7);
+        "merges": [["a", "b"], ["Ġ", "ab"], ["ab", "ab"]]})",
+                                 7);
     for (const int32_t id : plain.encode(data, SIZE_MAX)) promise(id >= 0 && id < 7);
     promise(ill_formed_at(well_formed(data)) == std::string_view::npos);
     const Tokenizer own(data.substr(0, end), 4096);

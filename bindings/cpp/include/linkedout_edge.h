@@ -16,12 +16,12 @@
  *   handle or one of another kind is an error. Closing one that another thread is using lets that call finish first.
  *   Each handle is closed by itself, in any order; those made from it go on working.
  * - Structs begin with `struct_size`: set them from their _INIT macro and change what you need.
- * - Text is UTF-8. Text that is given back is copied into your buffer: pass NULL and 0 to learn its length first (without
- *   the final NUL, which is written where there is room for it); too small a buffer is LINKEDOUT_BUFFER_TOO_SMALL, and
- *   `*length` is set then too. No text is longer than 65,536 characters.
- * - Features are what is kept of a video: `linkedout_info.features_size` bytes (816 with the built-in bundle), int8 tokens
- *   [L][M][D], then float scales [L][M], little endian. Keep them where you like; they are interchangeable within one
- *   token space, between machines, languages and precisions.
+ * - Text is UTF-8. Text that is given back is copied into your buffer: pass NULL and 0 to learn its length first
+ *   (without the final NUL, which is written where there is room for it); too small a buffer is
+ *   LINKEDOUT_BUFFER_TOO_SMALL, and `*length` is set then too. An id, title or content has at most 65,536 characters.
+ * - Features are what is kept of a video: `linkedout_info.features_size` bytes (816 with the built-in bundle), int8
+ *   tokens [L][M][D], then float scales [L][M], little endian. Keep them where you like; they are interchangeable
+ *   within one token space, between machines, languages and precisions.
  */
 #ifndef LINKEDOUT_EDGE_H
 #define LINKEDOUT_EDGE_H
@@ -29,15 +29,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#if defined(LINKEDOUT_BUILDING)
-#define LINKEDOUT_API __declspec(dllexport)
-#else
-#define LINKEDOUT_API __declspec(dllimport)
-#endif
-#else
 #define LINKEDOUT_API __attribute__((visibility("default")))
-#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -50,7 +42,7 @@ enum {
     LINKEDOUT_OK = 0,
     LINKEDOUT_ARGUMENT = 1,           /* a value that makes no sense; NULL where something is needed */
     LINKEDOUT_CLOSED = 2,             /* the handle was closed, or is of another kind */
-    LINKEDOUT_BUNDLE_NOT_FOUND = 3,
+    LINKEDOUT_BUNDLE_NOT_FOUND = 3,   /* there is no folder of that name */
     LINKEDOUT_BUNDLE_CORRUPT = 4,     /* its files are not what its manifest says */
     LINKEDOUT_BUNDLE_VERSION = 5,     /* of a format that this version does not read */
     LINKEDOUT_BACKEND = 6,            /* the inference library failed, or scores are no numbers */
@@ -60,12 +52,12 @@ enum {
     LINKEDOUT_TOKEN_SPACE = 10,       /* made by another model: its features mean something else */
     LINKEDOUT_NOT_FOUND = 11,         /* no video of that id */
     LINKEDOUT_INVALID_FRAMES = 12,    /* not uint8 [F, H, W, 3] RGB */
-    LINKEDOUT_BUFFER_TOO_SMALL = 13,
-    LINKEDOUT_OUT_OF_MEMORY = 14,
+    LINKEDOUT_BUFFER_TOO_SMALL = 13,  /* nothing was written, but the size that is needed */
+    LINKEDOUT_OUT_OF_MEMORY = 14,     /* nothing has changed */
     LINKEDOUT_INTERNAL = 15           /* a bug of ours: please report it */
 };
 
-/* What was wrong with this thread's latest call that failed; "" before the first. Valid until this thread's next call. */
+/* What was wrong with this thread's latest call that failed; "" before the first. Valid until its next call fails. */
 LINKEDOUT_API const char *linkedout_last_error(void);
 
 /* "ok", "argument", "not_found", …: stable, for programs; "unknown" for any other number. */
@@ -114,7 +106,8 @@ typedef struct {
 
 /* Open and check a bundle: sizes, SHA-256 and paths of its files, and the graph's inputs and outputs. Sets
  * ORT_DISABLE_TELEMETRY=1 in the environment before ONNX Runtime is loaded, so that it sends nothing. */
-LINKEDOUT_API linkedout_status linkedout_load(const linkedout_load_options *options, linkedout_recommender **recommender);
+LINKEDOUT_API linkedout_status linkedout_load(const linkedout_load_options *options,
+                                              linkedout_recommender **recommender);
 LINKEDOUT_API linkedout_status linkedout_recommender_close(linkedout_recommender *recommender);
 
 typedef struct {
@@ -131,16 +124,17 @@ typedef struct {
 } linkedout_info;
 #define LINKEDOUT_INFO_INIT {sizeof(linkedout_info), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-LINKEDOUT_API linkedout_status linkedout_recommender_info(const linkedout_recommender *recommender, linkedout_info *info);
+LINKEDOUT_API linkedout_status linkedout_recommender_info(const linkedout_recommender *recommender,
+                                                          linkedout_info *info);
 
 enum {
     LINKEDOUT_INFO_BUNDLE = 0,      /* name of the bundle */
-    LINKEDOUT_INFO_PRECISION = 1,
+    LINKEDOUT_INFO_PRECISION = 1,   /* which of its precisions */
     LINKEDOUT_INFO_TOKEN_SPACE = 2, /* features are interchangeable within one */
     LINKEDOUT_INFO_BACKEND = 3,     /* "onnxruntime 1.32.0"; "" without the encoder */
     LINKEDOUT_INFO_SCORER = 4,      /* what computes scores, such as "AVX2 kernel" */
     LINKEDOUT_INFO_LAYER_NAME = 5,  /* of layer `index` */
-    LINKEDOUT_INFO_LICENSE = 6,
+    LINKEDOUT_INFO_LICENSE = 6,     /* of the weights */
     LINKEDOUT_INFO_PROVENANCE = 7   /* what the weights were trained on */
 };
 
@@ -162,8 +156,8 @@ typedef struct {
 } linkedout_frames;
 #define LINKEDOUT_FRAMES_INIT {sizeof(linkedout_frames), NULL, 0, 0, 0, 0, 3}
 
-/* Which of `total` frames the encoder takes: rising indices, min(total, F) of them, also in `*count`. An app that decodes
- * only these may hand in only these. `indices` has room for `capacity`; NULL and 0: only the count. */
+/* Which of `total` frames the encoder takes: rising indices, min(total, F) of them, also in `*count`. An app that
+ * decodes only these may hand in only these. `indices` has room for `capacity`; NULL and 0: only the count. */
 LINKEDOUT_API linkedout_status linkedout_choose_frames(const linkedout_recommender *recommender, int64_t total,
                                                        int64_t *indices, size_t capacity, size_t *count);
 
@@ -177,8 +171,9 @@ LINKEDOUT_API linkedout_status linkedout_tokenize(const linkedout_recommender *r
                                                   int32_t *ids, size_t capacity, size_t *count);
 
 /* Encode a video: features_size bytes into `features`. `size` has to be features_size. */
-LINKEDOUT_API linkedout_status linkedout_encode(const linkedout_recommender *recommender, const linkedout_frames *frames,
-                                                linkedout_text title, void *features, size_t size);
+LINKEDOUT_API linkedout_status linkedout_encode(const linkedout_recommender *recommender,
+                                                const linkedout_frames *frames, linkedout_text title, void *features,
+                                                size_t size);
 
 /* ---- The store: videos that can be ranked, in memory ------------------------------------------------------------ */
 
@@ -198,7 +193,8 @@ typedef struct {
 enum { LINKEDOUT_TEXT_ID = 0, LINKEDOUT_TEXT_TITLE = 1, LINKEDOUT_TEXT_CONTENT = 2 };
 
 /* An empty store. The average video, which scores 0, follows what stores hold (and what a history holds). */
-LINKEDOUT_API linkedout_status linkedout_store_create(const linkedout_recommender *recommender, linkedout_store **store);
+LINKEDOUT_API linkedout_status linkedout_store_create(const linkedout_recommender *recommender,
+                                                      linkedout_store **store);
 LINKEDOUT_API linkedout_status linkedout_store_close(linkedout_store *store);
 
 /* Add a video, or replace the one of the same id where it stands. */
@@ -258,14 +254,15 @@ LINKEDOUT_API linkedout_status linkedout_history_add(linkedout_history *history,
 /* Remove the events of a video, and what is kept of it. `*removed`, if not NULL: how many events. */
 LINKEDOUT_API linkedout_status linkedout_history_forget(linkedout_history *history, linkedout_text id, size_t *removed);
 
-/* Remove all events since a moment (Unix seconds). Of unknown age: those added after one that goes, or since then here. */
+/* Remove all events since a moment (Unix seconds). Of those of unknown age: what was added after one that goes, or to
+ * this handle since then. */
 LINKEDOUT_API linkedout_status linkedout_history_forget_since(linkedout_history *history, double at, size_t *removed);
 
 LINKEDOUT_API linkedout_status linkedout_history_clear(linkedout_history *history, size_t *removed);
 
 LINKEDOUT_API linkedout_status linkedout_history_count(const linkedout_history *history, size_t *events);
 
-/* Watched, liked and at of an event, 0 being the oldest; `video` becomes NULL: the next two have its texts and features. */
+/* Watched, liked and at of an event, 0 being the oldest; `video` becomes NULL: the next two have texts and features. */
 LINKEDOUT_API linkedout_status linkedout_history_event(const linkedout_history *history, size_t position,
                                                        linkedout_event *event);
 LINKEDOUT_API linkedout_status linkedout_history_text(const linkedout_history *history, size_t position, int32_t which,
@@ -294,10 +291,11 @@ typedef struct {
     const double *prior;             /* what you know besides content, standardised and added; NaN: unknown */
     size_t prior_count;              /* as many as candidates, or as prior_ids */
     const linkedout_text *prior_ids; /* whose values these are; NULL: the candidates' as given */
-    double prior_weight;
+    double prior_weight;             /* how much one standard deviation of it counts */
     double now;                      /* Unix seconds that ages are taken from; 0: the present hour */
 } linkedout_rank_options;
-#define LINKEDOUT_RANK_OPTIONS_INIT {sizeof(linkedout_rank_options), LINKEDOUT_ALL, 0.0, 0.0, 0, 0, NULL, 0, NULL, 1.0, 0.0}
+#define LINKEDOUT_RANK_OPTIONS_INIT \
+    {sizeof(linkedout_rank_options), LINKEDOUT_ALL, 0.0, 0.0, 0, 0, NULL, 0, NULL, 1.0, 0.0}
 
 enum {
     LINKEDOUT_SOURCE_CONTENT = 0,    /* scored by what is in it, and prior and explore */
@@ -308,7 +306,7 @@ enum {
 /* Rank videos of a store by what was watched.
  *
  * history     NULL: nothing was watched. Its latest 192 events count.
- * candidates  `count` ids; one that comes twice counts once; one that is not in the store is among the ranking's failed.
+ * candidates  `count` ids; one that comes twice counts once; one that is not in the store is among the failed.
  *             NULL and 0: all videos of the store that were not watched.
  * options     NULL: the defaults.
  *
@@ -345,11 +343,11 @@ LINKEDOUT_API linkedout_status linkedout_ranking_places(const linkedout_ranking 
 LINKEDOUT_API linkedout_status linkedout_ranking_id(const linkedout_ranking *ranking, size_t place, char *text,
                                                     size_t capacity, size_t *length);
 
-/* A candidate that could not be ranked: where it stands in `candidates`, why (LINKEDOUT_NOT_FOUND), and its id. `position`
- * and `status` may be NULL; they are set even where the text does not fit. */
-LINKEDOUT_API linkedout_status linkedout_ranking_failed(const linkedout_ranking *ranking, size_t index, int64_t *position,
-                                                        linkedout_status *status, char *text, size_t capacity,
-                                                        size_t *length);
+/* A candidate that could not be ranked: where it stands in `candidates`, why (LINKEDOUT_NOT_FOUND), and its id.
+ * `position` and `status` may be NULL; they are set even where the text does not fit. */
+LINKEDOUT_API linkedout_status linkedout_ranking_failed(const linkedout_ranking *ranking, size_t index,
+                                                        int64_t *position, linkedout_status *status, char *text,
+                                                        size_t capacity, size_t *length);
 
 typedef struct {
     size_t struct_size;
@@ -359,8 +357,8 @@ typedef struct {
 } linkedout_explanation;
 #define LINKEDOUT_EXPLANATION_INIT {sizeof(linkedout_explanation), 0.0, 0.0, 0.0}
 
-/* Why the video at a place stands there: float [N][L] into `matrix`, what each event adds by each layer, compared with the
- * average video. With prior and explored they sum to the score. `capacity` in floats; `matrix` NULL and 0: without it.
+/* Why the video at a place stands there: float [N][L] into `matrix`, what each event adds by each layer, compared with
+ * the average video. With prior and explored they sum to the score. `capacity` in floats; `matrix` NULL and 0: without it.
  * Beyond the first 4,096 places the video must still be in the store as it was (else LINKEDOUT_NOT_FOUND). */
 LINKEDOUT_API linkedout_status linkedout_ranking_explain(const linkedout_ranking *ranking, size_t place,
                                                          linkedout_explanation *explanation, float *matrix,
@@ -379,8 +377,9 @@ LINKEDOUT_API linkedout_status linkedout_ranking_event_id(const linkedout_rankin
 typedef struct linkedout_taste linkedout_taste;
 
 /* `history` and `store` may be NULL. `now` as in linkedout_rank_options. */
-LINKEDOUT_API linkedout_status linkedout_taste_of(const linkedout_recommender *recommender, const linkedout_store *store,
-                                                  const linkedout_history *history, double now, linkedout_taste **taste);
+LINKEDOUT_API linkedout_status linkedout_taste_of(const linkedout_recommender *recommender,
+                                                  const linkedout_store *store, const linkedout_history *history,
+                                                  double now, linkedout_taste **taste);
 LINKEDOUT_API linkedout_status linkedout_taste_close(linkedout_taste *taste);
 
 typedef struct {

@@ -111,7 +111,9 @@ inline void check(linkedout_status status) {
     if (status != LINKEDOUT_OK) throw Error(status, linkedout_last_error());
 }
 
-inline linkedout_text text(std::string_view value) { return {value.data() == nullptr ? "" : value.data(), value.size()}; }
+inline linkedout_text text(std::string_view value) {
+    return {value.data() == nullptr ? "" : value.data(), value.size()};
+}
 
 inline linkedout_text text(const std::optional<std::string> &value) {
     return value ? text(std::string_view(*value)) : linkedout_text{nullptr, 0};

@@ -95,7 +95,8 @@ void need(const void *pointer, const char *name) {
 }
 
 void need_room(const void *pointer, size_t capacity, const char *name) {
-    if (pointer == nullptr && capacity != 0) fail(LINKEDOUT_ARGUMENT, std::string(name) + " is NULL, with room for something");
+    if (pointer == nullptr && capacity != 0)
+        fail(LINKEDOUT_ARGUMENT, std::string(name) + " is NULL, with room for something");
 }
 
 // A struct of the caller, who may have an older or newer header: what this version does not know has to be 0.
@@ -196,7 +197,8 @@ void write_text(std::string_view value, char *text, size_t capacity, size_t *len
     need_room(text, capacity, "text");
     *length = value.size();
     if (text == nullptr) return;
-    if (capacity < value.size()) fail(LINKEDOUT_BUFFER_TOO_SMALL, "text has " + std::to_string(value.size()) + " bytes");
+    if (capacity < value.size())
+        fail(LINKEDOUT_BUFFER_TOO_SMALL, "text has " + std::to_string(value.size()) + " bytes");
     if (!value.empty()) std::memcpy(text, value.data(), value.size());
     if (capacity > value.size()) text[value.size()] = '\0';
 }
@@ -225,7 +227,8 @@ std::string_view text_of(const Record &record, int32_t which) {
 
 void check_same(const Model &model, const Tokens &other, const char *name) {
     if (other.space != model.tokens->space || !(other.shape == model.tokens->shape))
-        fail(LINKEDOUT_TOKEN_SPACE, std::string("the ") + name + " is of another token space: make it with the same bundle");
+        fail(LINKEDOUT_TOKEN_SPACE,
+             std::string("the ") + name + " is of another token space: make it with the same bundle");
 }
 
 using Reading = std::shared_lock<std::shared_mutex>;
@@ -236,9 +239,21 @@ using Writing = std::unique_lock<std::shared_mutex>;
 const char *linkedout_last_error(void) { return last_error.c_str(); }
 
 const char *linkedout_status_name(linkedout_status status) {
-    static const char *const names[] = {"ok",          "argument", "closed",     "bundle_not_found",   "bundle_corrupt",
-                                        "bundle_version", "backend",  "device",     "missing_dependency", "pack",
-                                        "token_space", "not_found", "invalid_frames", "buffer_too_small", "out_of_memory",
+    static const char *const names[] = {"ok",
+                                        "argument",
+                                        "closed",
+                                        "bundle_not_found",
+                                        "bundle_corrupt",
+                                        "bundle_version",
+                                        "backend",
+                                        "device",
+                                        "missing_dependency",
+                                        "pack",
+                                        "token_space",
+                                        "not_found",
+                                        "invalid_frames",
+                                        "buffer_too_small",
+                                        "out_of_memory",
                                         "internal"};
     return status >= 0 && status <= LINKEDOUT_INTERNAL ? names[status] : "unknown";
 }
@@ -272,7 +287,9 @@ linkedout_status linkedout_load(const linkedout_load_options *options, linkedout
     });
 }
 
-linkedout_status linkedout_recommender_close(linkedout_recommender *recommender) { return close_handle<Model>(recommender); }
+linkedout_status linkedout_recommender_close(linkedout_recommender *recommender) {
+    return close_handle<Model>(recommender);
+}
 
 linkedout_status linkedout_recommender_info(const linkedout_recommender *recommender, linkedout_info *info) {
     return guarded([&] {
@@ -382,7 +399,8 @@ linkedout_status linkedout_store_put(linkedout_store *store, const linkedout_vid
     });
 }
 
-linkedout_status linkedout_store_remove(linkedout_store *store, const linkedout_text *ids, size_t count, size_t *removed) {
+linkedout_status linkedout_store_remove(linkedout_store *store, const linkedout_text *ids, size_t count,
+                                        size_t *removed) {
     return guarded([&] {
         const auto found = get<Store>(store);
         const std::vector<std::string_view> gone = ids_of(ids, count, "ids");
@@ -487,7 +505,8 @@ linkedout_status linkedout_history_add(linkedout_history *history, const linkedo
         const linkedout_video video = read_struct(given.video, "event.video");
         const double watched = fraction(given.watched, "watched");
         if (given.liked < LINKEDOUT_LIKED_UNKNOWN || given.liked > LINKEDOUT_LIKED)
-            fail(LINKEDOUT_ARGUMENT, "liked is neither LINKEDOUT_LIKED, LINKEDOUT_DISLIKED nor LINKEDOUT_LIKED_UNKNOWN");
+            fail(LINKEDOUT_ARGUMENT,
+                 "liked is neither LINKEDOUT_LIKED, LINKEDOUT_DISLIKED nor LINKEDOUT_LIKED_UNKNOWN");
         const double at = flag(given.has_at, "has_at") ? moment(given.at, "at") : std::nan("");
         std::optional<Features> features;
         if (video.features != nullptr || video.features_size != 0)
@@ -542,7 +561,8 @@ linkedout_status linkedout_history_event(const linkedout_history *history, size_
         if (position >= found->events().size()) out_of_range("position");
         const HistoryEvent &e = found->events()[position];
         const bool has_at = !std::isnan(e.at);
-        write_struct(event, {sizeof(*event), nullptr, e.watched, e.liked, has_at ? 1 : 0, has_at ? e.at : 0.0}, "event");
+        write_struct(event, {sizeof(*event), nullptr, e.watched, e.liked, has_at ? 1 : 0, has_at ? e.at : 0.0},
+                     "event");
     });
 }
 
@@ -556,7 +576,8 @@ linkedout_status linkedout_history_text(const linkedout_history *history, size_t
     });
 }
 
-linkedout_status linkedout_history_features(const linkedout_history *history, size_t position, void *features, size_t size) {
+linkedout_status linkedout_history_features(const linkedout_history *history, size_t position, void *features,
+                                            size_t size) {
     return guarded([&] {
         const auto found = get<History>(history);
         const Reading reading(found->lock);
@@ -571,7 +592,8 @@ linkedout_status linkedout_history_save(const linkedout_history *history, linked
         const auto found = get<History>(history);
         need(saved, "saved");
         const Reading reading(found->lock);
-        give(saved, std::make_shared<std::string>(write_history(found->saved(), found->kind->space, found->kind->shape)));
+        give(saved,
+             std::make_shared<std::string>(write_history(found->saved(), found->kind->space, found->kind->shape)));
     });
 }
 
@@ -603,8 +625,8 @@ linkedout_status linkedout_rank(const linkedout_recommender *recommender, const 
 
         RankOptions wanted;
         if (how.top_k < 1 && how.top_k != LINKEDOUT_ALL)
-            fail(LINKEDOUT_ARGUMENT, "top_k must be at least 1, not " + std::to_string(how.top_k) +
-                                         "; LINKEDOUT_ALL gives all");
+            fail(LINKEDOUT_ARGUMENT,
+                 "top_k must be at least 1, not " + std::to_string(how.top_k) + "; LINKEDOUT_ALL gives all");
         if (how.top_k != LINKEDOUT_ALL) wanted.wish.limit = static_cast<size_t>(how.top_k);
         wanted.wish.diversity = fraction(how.diversity, "diversity");
         wanted.wish.fold_duplicates = flag(how.fold_duplicates, "fold_duplicates");
@@ -630,7 +652,8 @@ linkedout_status linkedout_rank(const linkedout_recommender *recommender, const 
                     wanted.prior_ids.emplace_back(id);
             }
         }
-        give(ranking, std::make_shared<Ranking>(*model, stored, past.get(), candidates == nullptr ? nullptr : &ids, wanted));
+        give(ranking,
+             std::make_shared<Ranking>(*model, stored, past.get(), candidates == nullptr ? nullptr : &ids, wanted));
     });
 }
 
@@ -690,6 +713,7 @@ linkedout_status linkedout_ranking_explain(const linkedout_ranking *ranking, siz
         const auto found = get<Ranking>(ranking);
         if (place >= found->places.size()) out_of_range("place");
         need_room(matrix, capacity, "matrix");
+        checked_size(explanation, sizeof(*explanation), "explanation");
         const Place &at = found->places[place];
         if (matrix != nullptr) {
             const std::vector<float> values = found->matrix(place);
@@ -747,7 +771,8 @@ linkedout_status linkedout_taste_sizes(const linkedout_taste *taste, linkedout_t
     });
 }
 
-linkedout_status linkedout_taste_interest(const linkedout_taste *taste, size_t interest, double *share, size_t *videos) {
+linkedout_status linkedout_taste_interest(const linkedout_taste *taste, size_t interest, double *share,
+                                          size_t *videos) {
     return guarded([&] {
         const auto found = get<TasteSummary>(taste);
         if (interest >= found->likes.size()) out_of_range("interest");

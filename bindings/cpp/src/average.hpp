@@ -27,7 +27,8 @@ private:
         for (size_t n = 0; n < shape_.scales(); n++) {
             const double scale = std::min(std::max(static_cast<double>(scales[n]), -LARGEST), LARGEST);
             const int64_t units = sign * static_cast<int64_t>(std::nearbyint(scale / UNIT));
-            for (size_t d = 0; d < shape_.width; d++) sum_[n * shape_.width + d] += tokens[n * shape_.width + d] * units;
+            for (size_t d = 0; d < shape_.width; d++)
+                sum_[n * shape_.width + d] += tokens[n * shape_.width + d] * units;
         }
         count_ = sign > 0 ? count_ + 1 : count_ - 1;
     }

@@ -167,7 +167,8 @@ void read_user_model(const Fields &model, Manifest &out) {
         out.mean.insert(out.mean.end(), row.begin(), row.end());
     }
     if (!good)
-        nonsense("user_model.mean is not " + std::to_string(layers) + " lists of " + std::to_string(width) + " numbers");
+        nonsense("user_model.mean is not " + std::to_string(layers) + " lists of " + std::to_string(width) +
+                 " numbers");
     out.size = model.numbers("size");
     if (out.size.size() != layers) nonsense("user_model.size has not a number for each layer");
     for (const double size : out.size)
@@ -199,11 +200,10 @@ Manifest parse_manifest(std::string_view json, const std::string &precision) {
 
     const int64_t version = fields.whole("format_version", INT64_MIN, INT64_MAX);
     if (version >= 1 && version != FORMAT_VERSION)  // before anything else: every other field may differ
-        fail(LINKEDOUT_BUNDLE_VERSION, "the bundle has format version " + std::to_string(version) +
-                                           ", and this version of the library reads " +
-                                           std::to_string(FORMAT_VERSION) + ": export the bundle again with " +
-                                           (version > FORMAT_VERSION ? "this version, or install a newer library"
-                                                                     : "this version"));
+        fail(LINKEDOUT_BUNDLE_VERSION,
+             "the bundle has format version " + std::to_string(version) + ", and this version of the library reads " +
+                 std::to_string(FORMAT_VERSION) + ": export the bundle again with " +
+                 (version > FORMAT_VERSION ? "this version, or install a newer library" : "this version"));
     if (version != FORMAT_VERSION) nonsense("format_version is " + std::to_string(version));
 
     Manifest out;

@@ -32,8 +32,7 @@ std::vector<Share> area_shares(size_t length, size_t size) {
         const size_t first = std::min(static_cast<size_t>(std::ceil(begin)), last);
         if (static_cast<double>(first) - begin > 1e-3)
             shares.push_back({first - 1, to, static_cast<float>((static_cast<double>(first) - begin) / covered)});
-        for (size_t from = first; from < last; from++)
-            shares.push_back({from, to, static_cast<float>(1.0 / covered)});
+        for (size_t from = first; from < last; from++) shares.push_back({from, to, static_cast<float>(1.0 / covered)});
         const double rest = end - static_cast<double>(last);
         if (rest > 1e-3)
             shares.push_back({last, to, static_cast<float>(std::min(std::min(rest, 1.0), covered) / covered)});

@@ -1,8 +1,8 @@
 /* Python's scoring kernel, compiled from the same source. */
 #define LINKEDOUT_WITHOUT_PYTHON
-#include "../../../linkedout_edge/_kernel.c"
-
 #include "kernel.h"
+
+#include "../../../linkedout_edge/_kernel.c"
 
 static const Path *chosen_path(void) {
     const char *forced = getenv("LINKEDOUT_SCORER");
@@ -16,8 +16,12 @@ const char *linkedout_kernel_path(void) { return chosen_path()->name; }
 
 int linkedout_kernel_score(const linkedout_kernel_task *given) {
     if (!digits_fit(given->digits, given->layers * given->per_layer, given->width)) return -2;
-    const Query query = {.digits = given->digits,   .units = given->units,         .offsets = given->offsets,
-                         .layers = given->layers,   .per_layer = given->per_layer, .width = given->width};
+    const Query query = {.digits = given->digits,
+                         .units = given->units,
+                         .offsets = given->offsets,
+                         .layers = given->layers,
+                         .per_layer = given->per_layer,
+                         .width = given->width};
     const Task task = {.query = query,
                        .tokens = given->tokens,
                        .scales = given->scales,

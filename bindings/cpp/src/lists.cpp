@@ -26,9 +26,7 @@ constexpr double NEVER = -std::numeric_limits<double>::infinity();
 Positions fold(const Positions &order, size_t width, const UnitTokens &unit, size_t limit) {
     Positions kept;
     std::vector<float> compared;
-    const auto same = [&](const float *a, const float *b) {
-        return dot(a, b, width) >= DUPLICATE_FROM;
-    };
+    const auto same = [&](const float *a, const float *b) { return dot(a, b, width) >= DUPLICATE_FROM; };
     for (size_t start = 0; start < order.size() && kept.size() < limit; start += BLOCK) {
         const Positions block(order.begin() + static_cast<std::ptrdiff_t>(start),
                               order.begin() + static_cast<std::ptrdiff_t>(std::min(start + BLOCK, order.size())));
@@ -220,7 +218,8 @@ std::vector<Positions> find_interests(const Taste &user) {
             double with_first = 0;
             for (size_t j = 0; j < count; j++)
                 if (side[j]) with_first += alike[i * count + j];
-            next[i] = with_first / static_cast<double>(ours) >= (whole[i] - with_first) / static_cast<double>(count - ours);
+            next[i] =
+                with_first / static_cast<double>(ours) >= (whole[i] - with_first) / static_cast<double>(count - ours);
         }
         side = next;
     }
@@ -313,11 +312,13 @@ Positions arrange_unknown(const Taste &user, std::vector<float> values, const st
     while (out.size() < std::min(UNKNOWN_PLACES, count)) {
         std::vector<double> gain(count, 0.0);
         for (size_t i = 0; i < count; i++)
-            for (size_t w = 0; w < count; w++) gain[i] += static_cast<double>(std::max(alike[i * count + w] - covered[w], 0.0f));
+            for (size_t w = 0; w < count; w++)
+                gain[i] += static_cast<double>(std::max(alike[i * count + w] - covered[w], 0.0f));
         gain = standardized(std::move(gain));
         size_t best = count;
         for (size_t n = 0; n < count; n++)
-            if (free[n] && (best == count || away[n] + REPRESENTS * gain[n] > away[best] + REPRESENTS * gain[best])) best = n;
+            if (free[n] && (best == count || away[n] + REPRESENTS * gain[n] > away[best] + REPRESENTS * gain[best]))
+                best = n;
         out.push_back(best);
         free[best] = false;
         for (size_t w = 0; w < count; w++) covered[w] = std::max(covered[w], alike[best * count + w]);

@@ -26,9 +26,7 @@ uint64_t next_revision() {
 
 }  // namespace
 
-double unix_now() {
-    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
+double unix_now() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
 Model::Model(const std::string &bundle, const std::string &precision, const std::string &library, int threads,
              bool with_encoder)
@@ -43,8 +41,7 @@ Model::Model(const Folder &folder, const std::string &precision, const std::stri
       encoder(with_encoder ? std::make_unique<const Encoder>(folder.read(manifest.encoder), manifest, library, threads)
                            : nullptr) {}
 
-Features::Features(const Shape &shape, const void *data, size_t size)
-    : tokens(shape.tokens()), scales(shape.scales()) {
+Features::Features(const Shape &shape, const void *data, size_t size) : tokens(shape.tokens()), scales(shape.scales()) {
     if (data == nullptr || size != shape.features())
         fail(LINKEDOUT_ARGUMENT, "features have " + std::to_string(size) + " bytes: expected " +
                                      std::to_string(shape.features()) + ", as linkedout_encode gives them");
@@ -63,7 +60,8 @@ void copy_features(const Shape &shape, const int8_t *tokens, const float *scales
     std::memcpy(static_cast<uint8_t *>(out) + shape.tokens(), scales, shape.scales() * sizeof(float));
 }
 
-Store::Store(std::shared_ptr<const Tokens> tokens) : kind(std::move(tokens)), sum_(kind->shape), revision_(next_revision()) {}
+Store::Store(std::shared_ptr<const Tokens> tokens)
+    : kind(std::move(tokens)), sum_(kind->shape), revision_(next_revision()) {}
 
 void Store::put(Record record, const int8_t *tokens, const float *scales) {
     const std::optional<size_t> known = find(record.id);
@@ -82,7 +80,8 @@ void Store::put(Record record, const int8_t *tokens, const float *scales) {
     } else {
         const size_t row = count();
         if (row >= MAX_VIDEOS)
-            fail(LINKEDOUT_ARGUMENT, "the store holds " + std::to_string(row) + " videos, and takes no more: remove some");
+            fail(LINKEDOUT_ARGUMENT,
+                 "the store holds " + std::to_string(row) + " videos, and takes no more: remove some");
         // What can fail comes before what changes anything.
         const auto room = [](auto &of, size_t more) {
             if (of.capacity() - of.size() < more) of.reserve(std::max(2 * of.capacity(), of.size() + more));
@@ -129,8 +128,10 @@ size_t Store::remove(const std::vector<std::string_view> &ids) {
             continue;
         }
         if (to != row) {
-            std::copy_n(tokens_of(row), shape.tokens(), tokens_.begin() + static_cast<std::ptrdiff_t>(to * shape.tokens()));
-            std::copy_n(scales_of(row), shape.scales(), scales_.begin() + static_cast<std::ptrdiff_t>(to * shape.scales()));
+            std::copy_n(tokens_of(row), shape.tokens(),
+                        tokens_.begin() + static_cast<std::ptrdiff_t>(to * shape.tokens()));
+            std::copy_n(scales_of(row), shape.scales(),
+                        scales_.begin() + static_cast<std::ptrdiff_t>(to * shape.scales()));
             records_[to] = std::move(records_[row]);
             stamps_[to] = stamps_[row];
             rows_[records_[to]->id] = to;
@@ -169,7 +170,8 @@ History::History(std::shared_ptr<const Tokens> tokens, SavedHistory saved) : kin
     }
 }
 
-void History::add(Record record, std::optional<Features> features, double watched, int32_t liked, double at, double now) {
+void History::add(Record record, std::optional<Features> features, double watched, int32_t liked, double at,
+                  double now) {
     const auto known = std::find_if(events_.rbegin(), events_.rend(),
                                     [&](const HistoryEvent &e) { return e.video->record.id == record.id; });
     if (!features && known == events_.rend())

@@ -75,8 +75,8 @@ public:
     const int8_t *tokens() const { return tokens_.data(); }
     const float *scales() const { return scales_.data(); }
     const RunningSum &sum() const { return sum_; }
-    uint64_t revision() const { return revision_; }              // changes with every change
-    uint64_t stamp(size_t row) const { return stamps_[row]; }    // the revision at which it came
+    uint64_t revision() const { return revision_; }            // changes with every change
+    uint64_t stamp(size_t row) const { return stamps_[row]; }  // the revision at which it came
 
     const std::shared_ptr<const Tokens> kind;
     mutable std::shared_mutex lock;

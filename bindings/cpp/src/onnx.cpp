@@ -81,7 +81,7 @@ const Library &load_library(const std::string &path) {
     made.api = api;
     made.version = base->GetVersionString();
     if (OrtStatus *status = api->CreateEnvWithCustomLogger(say_nothing, nullptr, ORT_LOGGING_LEVEL_FATAL,
-                                                          "linkedout-edge", &made.env)) {
+                                                           "linkedout-edge", &made.env)) {
         const std::string said = api->GetErrorMessage(status);
         api->ReleaseStatus(status);
         fail(LINKEDOUT_BACKEND, "onnxruntime cannot start: " + said);

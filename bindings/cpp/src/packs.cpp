@@ -31,8 +31,8 @@ uint64_t whole(const Json &value) {
 }
 
 // The tensors of a safetensors file, after its format, version, token space and names were checked.
-std::map<std::string, Tensor> read_tensors(std::string_view data, const std::string &format, const std::string &token_space,
-                                           const std::vector<std::string> &names) {
+std::map<std::string, Tensor> read_tensors(std::string_view data, const std::string &format,
+                                           const std::string &token_space, const std::vector<std::string> &names) {
     const std::string what = format == PACK ? "feature pack" : "saved history";
     const auto damaged = [&] { wrong("the " + what + " is damaged or no safetensors file"); };
     uint64_t length = 0;
@@ -106,7 +106,8 @@ std::vector<Record> read_records(std::string_view text, size_t count) {
     std::unordered_set<std::string> ids;
     const auto fits = [](const std::string &value) { return characters(value) <= MAX_TEXT; };
     for (const Json &r : records) {
-        if (!r.is_array() || r.size() != 3 || !r[0].is_string() || !(r[1].is_null() || r[1].is_string()) || !r[2].is_string())
+        if (!r.is_array() || r.size() != 3 || !r[0].is_string() || !(r[1].is_null() || r[1].is_string()) ||
+            !r[2].is_string())
             wrong("a record of the file is not [id, title or null, content hash]: make it anew");
         Record record{r[0].get<std::string>(), std::nullopt, r[2].get<std::string>()};
         if (r[1].is_string()) record.title = r[1].get<std::string>();
@@ -132,7 +133,8 @@ Pack read_videos(const std::map<std::string, Tensor> &tensors, const Shape &shap
         std::memcpy(pack.scales.data(), scales.data.data(), scales.data.size());
     }
     for (const float scale : pack.scales)
-        if (!std::isfinite(scale) || scale < 0) wrong("the file has scales that are negative or no numbers: make it anew");
+        if (!std::isfinite(scale) || scale < 0)
+            wrong("the file has scales that are negative or no numbers: make it anew");
     pack.records = read_records(records.data, static_cast<size_t>(count));
     return pack;
 }

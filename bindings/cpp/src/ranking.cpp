@@ -21,8 +21,8 @@ class WholeQuery {
 public:
     WholeQuery(const Taste &user, const Shape &shape)
         : shape_(shape), digits_(shape.tokens()), units_(shape.scales()), offsets_(shape.layers) {
-        const auto largest = static_cast<double>(
-            std::min<size_t>(LINKEDOUT_KERNEL_LARGEST, LINKEDOUT_KERNEL_MOST / shape.width));
+        const auto largest =
+            static_cast<double>(std::min<size_t>(LINKEDOUT_KERNEL_LARGEST, LINKEDOUT_KERNEL_MOST / shape.width));
         for (const double q : user.query)
             if (!std::isfinite(q))
                 fail(LINKEDOUT_BACKEND, "what is liked is no number: encode the videos of the history again");
@@ -39,8 +39,8 @@ public:
     }
 
     // Scores of rows; `contributions` [rows][L], or nullptr.
-    void score(const int8_t *tokens, const float *scales, size_t stored, const std::vector<int64_t> &rows, float *scores,
-               float *contributions) const {
+    void score(const int8_t *tokens, const float *scales, size_t stored, const std::vector<int64_t> &rows,
+               float *scores, float *contributions) const {
         const linkedout_kernel_task task = {
             digits_.data(), units_.data(), offsets_.data(), shape_.layers, shape_.per_layer, shape_.width, tokens,
             scales,         stored,        rows.data(),     rows.size(),   scores,           contributions};
@@ -207,7 +207,8 @@ Ranking::Ranking(const Model &model, std::shared_ptr<const Store> kept_store, co
         bonus.assign(count, 0.0f);
         size_t next = 0;
         for (size_t n = 0; n < count; n++)
-            if (!std::isnan(values[n])) scores[n] += bonus[n] = static_cast<float>(options.prior_weight * known[next++]);
+            if (!std::isnan(values[n]))
+                scores[n] += bonus[n] = static_cast<float>(options.prior_weight * known[next++]);
     }
 
     // Order.
@@ -224,7 +225,8 @@ Ranking::Ranking(const Model &model, std::shared_ptr<const Store> kept_store, co
     const auto unit = [&](const Positions &positions) { return unit_tokens(store, rows, positions); };
     Positions order = arrange(scores, wish, shape.tokens(), unit);
     if (mixed) {
-        const Positions window(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(std::min(head, order.size())));
+        const Positions window(order.begin(),
+                               order.begin() + static_cast<std::ptrdiff_t>(std::min(head, order.size())));
         std::vector<double> ranked;
         for (const size_t position : window) ranked.push_back(static_cast<double>(scores[position]));
         std::vector<float> values = dequantized(store, rows, window);
@@ -267,7 +269,8 @@ Ranking::Ranking(const Model &model, std::shared_ptr<const Store> kept_store, co
 std::vector<float> Ranking::matrix(size_t place) const {
     std::vector<float> value(shape.tokens());
     if (place * shape.tokens() < tokens_.size()) {
-        dequantize(shape, tokens_.data() + place * shape.tokens(), scales_.data() + place * shape.scales(), value.data());
+        dequantize(shape, tokens_.data() + place * shape.tokens(), scales_.data() + place * shape.scales(),
+                   value.data());
     } else {
         const std::shared_ptr<const Store> store = store_.lock();
         const char *const gone = "the video left the store or changed since it was ranked: rank again to explain it";
@@ -297,7 +300,8 @@ std::string Ranking::sentence(size_t place) const {
     double total = 0;
     for (size_t n = 0; n < past->events.size(); n++) {
         double row = 0;
-        for (size_t layer = 0; layer < shape.layers; layer++) row += static_cast<double>(matrix[n * shape.layers + layer]);
+        for (size_t layer = 0; layer < shape.layers; layer++)
+            row += static_cast<double>(matrix[n * shape.layers + layer]);
         const auto [sum, is_new] = by_id.emplace(past->events[n].video->record.id, Sum{0, 0, n});
         sum->second.value += row;
         sum->second.latest = n;
@@ -311,7 +315,8 @@ std::string Ranking::sentence(size_t place) const {
     std::sort(strongest.begin(), strongest.end(), [&](const Sum &a, const Sum &b) {
         return a.value != b.value ? sign * a.value > sign * b.value : a.order < b.order;
     });
-    if (strongest.empty()) return "Nothing that you watched speaks for or against it, so it keeps its place in the list.";
+    if (strongest.empty())
+        return "Nothing that you watched speaks for or against it, so it keeps its place in the list.";
     if (strongest.size() > 2) strongest.resize(2);
     if (strongest.size() == 2 && sign * strongest[1].value < 0.5 * sign * strongest[0].value) strongest.pop_back();
     struct Cause {
@@ -369,8 +374,8 @@ TasteSummary::TasteSummary(const Model &model, const Store *store, const History
     size_t attracting = 0;
     for (const Positions &group : past->interests) attracting += group.size();
     for (const Positions &group : past->interests)
-        likes.push_back({static_cast<double>(group.size()) / static_cast<double>(attracting),
-                         strongest(group, 1.0, LIKED_VIDEOS)});
+        likes.push_back(
+            {static_cast<double>(group.size()) / static_cast<double>(attracting), strongest(group, 1.0, LIKED_VIDEOS)});
     Positions every(events);
     std::iota(every.begin(), every.end(), size_t{0});
     avoids = strongest(every, -1.0, AVOIDED_VIDEOS);

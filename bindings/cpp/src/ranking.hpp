@@ -16,7 +16,7 @@ struct RankOptions {
     double explore = 0.0;
     bool exclude_watched = false;
     bool has_prior = false;
-    std::vector<double> prior;           // aligned with candidates or prior_ids
+    std::vector<double> prior;  // aligned with candidates or prior_ids
     bool prior_by_id = false;
     std::vector<std::string> prior_ids;
     double prior_weight = 1.0;

@@ -31,8 +31,7 @@ void digest_block(std::array<uint32_t, 8> &state, const unsigned char *block) {
     }
     auto [a, b, c, d, e, f, g, h] = state;
     for (size_t n = 0; n < 64; n++) {
-        const uint32_t t1 =
-            h + (rotated(e, 6) ^ rotated(e, 11) ^ rotated(e, 25)) + ((e & f) ^ (~e & g)) + K[n] + w[n];
+        const uint32_t t1 = h + (rotated(e, 6) ^ rotated(e, 11) ^ rotated(e, 25)) + ((e & f) ^ (~e & g)) + K[n] + w[n];
         const uint32_t t2 = (rotated(a, 2) ^ rotated(a, 13) ^ rotated(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
         h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
     }

@@ -18,14 +18,16 @@ constexpr double PRIOR_VIDEOS = 10.0;
 // Trust in each layer after what its kernel alone makes of the latest events.
 std::vector<double> gates_of(const Taste &user, const std::vector<Said> &told) {
     const Space &space = *user.space;
-    const size_t layers = space.shape.layers, row = space.shape.row(), first = user.events - std::min(user.events, EVIDENCE_EVENTS);
+    const size_t layers = space.shape.layers, row = space.shape.row(),
+                 first = user.events - std::min(user.events, EVIDENCE_EVENTS);
     const size_t count = user.events - first;
     std::vector<double> gates(layers);
     for (size_t layer = 0; layer < layers; layer++) {
         const auto of = [&](size_t n) { return user.seen.data() + ((first + n) * layers + layer) * row; };
         std::vector<double> joint(count * count), y(count);
         for (size_t i = 0; i < count; i++) {
-            for (size_t j = 0; j <= i; j++) joint[i * count + j] = static_cast<double>(dot(of(i), of(j), row)) / space.size[layer];
+            for (size_t j = 0; j <= i; j++)
+                joint[i * count + j] = static_cast<double>(dot(of(i), of(j), row)) / space.size[layer];
             joint[i * count + i] += told[first + i].noise;
             y[i] = told[first + i].wanted;
         }
@@ -34,7 +36,8 @@ std::vector<double> gates_of(const Taste &user, const std::vector<Said> &told) {
         double evidence = 0;  // log N(y; 0, K + noise)
         for (size_t n = 0; n < count; n++) evidence -= 0.5 * y[n] * y[n] + std::log(joint[n * count + n]);
         // A layer may be trusted not at all: log 0 is -inf, and its gate 0.
-        gates[layer] = std::log(space.prior[layer]) + TEMPER / (1.0 + static_cast<double>(count) / TEMPER_EVENTS) * evidence;
+        gates[layer] =
+            std::log(space.prior[layer]) + TEMPER / (1.0 + static_cast<double>(count) / TEMPER_EVENTS) * evidence;
     }
     const double most = *std::max_element(gates.begin(), gates.end());
     double sum = 0;

@@ -76,7 +76,8 @@ Tokenizer::Tokenizer(std::string_view json, int64_t vocab_size) {
         // A number beyond int64 comes as a huge unsigned one, and turns negative here.
         const int64_t value = id.get<int64_t>();
         if (value < 0 || value >= vocab_size)
-            corrupt("has the id " + std::to_string(value) + ", the model a vocabulary of " + std::to_string(vocab_size));
+            corrupt("has the id " + std::to_string(value) + ", the model a vocabulary of " +
+                    std::to_string(vocab_size));
         id_of_symbol_[symbol(token)] = static_cast<int32_t>(value);
     }
     uint32_t rank = 0;

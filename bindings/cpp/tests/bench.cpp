@@ -27,8 +27,10 @@ int main(int count, char **arguments) {
     std::vector<std::string> candidates;
     for (std::size_t n = 0; n < store.size(); n++) {
         const Video video = store.at(n);
-        if (n < watched) history.add({video.id, video.features});
-        else candidates.push_back(video.id);
+        if (n < watched)
+            history.add({video.id, video.features});
+        else
+            candidates.push_back(video.id);
     }
     const auto rank = [&] { return rec.rank(store, history, candidates)[0].score; };
     std::cout << "ready" << std::endl;
@@ -40,8 +42,10 @@ int main(int count, char **arguments) {
             continue;
         }
         const auto start = std::chrono::steady_clock::now();
-        if (word == "encode") rec.encode({reinterpret_cast<const std::uint8_t *>(frames.data()), 8, 128, 128}, "Two cats");
-        else rank();
+        if (word == "encode")
+            rec.encode({reinterpret_cast<const std::uint8_t *>(frames.data()), 8, 128, 128}, "Two cats");
+        else
+            rank();
         std::cout << std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() << std::endl;
     }
 }

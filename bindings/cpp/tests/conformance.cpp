@@ -130,7 +130,8 @@ void note(float score) {
 }
 
 // Cases from given features; how far scores were off at most.
-double check_cases(const Recommender &rec, const std::map<std::string, Bytes> &features, double limit, bool exact_order) {
+double check_cases(const Recommender &rec, const std::map<std::string, Bytes> &features, double limit,
+                   bool exact_order) {
     double worst = 0;
     const double now = std::floor(double(time(nullptr)) / 3600) * 3600 + 600;  // ages count from a moment of our own
     for (const Json &one : golden["cases"]) {
@@ -255,8 +256,9 @@ void check_encoder(const Recommender &rec) {
     if (alike) CHECK(steps <= tolerance["token_steps"].get<double>());
     const double limit = tolerance[alike ? "score" : "score_from_frames"].get<double>();
     const double worst = check_cases(rec, features, limit, false);
-    std::cout << "from frames, " << rec.text(LINKEDOUT_INFO_BACKEND) << (alike ? ", the same CPU" : ", another CPU or version")
-              << ": tokens at most " << steps << " steps off, cosine at least " << cosine << ", scores within " << worst << "\n";
+    std::cout << "from frames, " << rec.text(LINKEDOUT_INFO_BACKEND)
+              << (alike ? ", the same CPU" : ", another CPU or version") << ": tokens at most " << steps
+              << " steps off, cosine at least " << cosine << ", scores within " << worst << "\n";
 }
 
 linkedout_status status_of(const std::function<void()> &call) {
@@ -338,8 +340,8 @@ int main() {
     check_errors(rec, features);
     const double worst = check_cases(rec, features, golden["tolerance"]["score"].get<double>(), true);
     std::cout << "from tokens, " << rec.text(LINKEDOUT_INFO_SCORER) << ": " << golden["cases"].size()
-              << " cases, scores within " << worst << " (they are given to six digits); bits " << std::hex
-              << bits << std::dec << "\n";
+              << " cases, scores within " << worst << " (they are given to six digits); bits " << std::hex << bits
+              << std::dec << "\n";
 
     options.onnxruntime = setting("LINKEDOUT_ONNXRUNTIME");
     if (options.onnxruntime.empty()) {

@@ -65,7 +65,8 @@ struct File {
 
     // Replace a tensor by another of other length; those behind it move.
     void replace(const char *name, const std::string &bytes, const Json &shape) {
-        const auto begin = header[name]["data_offsets"][0].get<std::size_t>(), end = header[name]["data_offsets"][1].get<std::size_t>();
+        const auto begin = header[name]["data_offsets"][0].get<std::size_t>(),
+                   end = header[name]["data_offsets"][1].get<std::size_t>();
         data = data.substr(0, begin) + bytes + data.substr(end);
         for (auto &[key, tensor] : header.items()) {
             if (key == "__metadata__") continue;
@@ -99,7 +100,8 @@ std::vector<std::pair<std::string, Change>> common_changes() {
         {"a version that is a number", meta("version", 1)},
         {"no metadata", [](File &f) { f.header.erase("__metadata__"); }},
         {"metadata that is a list", [](File &f) { f.header["__metadata__"] = Json::array(); }},
-        {"one more tensor", [](File &f) { f.header["more"] = {{"dtype", "U8"}, {"shape", {0}}, {"data_offsets", {0, 0}}}; }},
+        {"one more tensor",
+         [](File &f) { f.header["more"] = {{"dtype", "U8"}, {"shape", {0}}, {"data_offsets", {0, 0}}}; }},
         {"a tensor less", [](File &f) { f.header.erase("scales"); }},
         {"another type", [](File &f) { f.header["tokens"]["dtype"] = "U8"; }},
         {"another shape", [](File &f) { f.header["tokens"]["shape"] = {2, 12, 64}; }},
@@ -130,7 +132,8 @@ std::vector<std::pair<std::string, Change>> common_changes() {
     };
 }
 
-void check_refused(const std::string &what, const Bytes &good, const std::vector<std::pair<std::string, Change>> &changes,
+void check_refused(const std::string &what, const Bytes &good,
+                   const std::vector<std::pair<std::string, Change>> &changes,
                    const std::function<void(const std::string &)> &read) {
     CHECK_SAYING(status_of([&] { read(File(good).made()); }) == LINKEDOUT_OK, what + " put together again");
     for (const auto &[name, change] : changes) {
@@ -213,7 +216,8 @@ void histories(const Recommender &rec) {
     CHECK(loaded.at(1).id == "b" && loaded.at(1).watched == 1.0 && !loaded.at(1).liked && !loaded.at(1).at);
     CHECK(loaded.at(2).features == features_of(1) && loaded.at(2).liked == false);
     const File file(saved);
-    CHECK(file.header["__metadata__"]["format"] == "linkedout-history" && file.header["__metadata__"]["version"] == "1");
+    CHECK(file.header["__metadata__"]["format"] == "linkedout-history" &&
+          file.header["__metadata__"]["version"] == "1");
     CHECK(file.header["events"]["dtype"] == "F64" && file.header["events"]["shape"] == Json({3, 4}));
     CHECK(file.header["tokens"]["shape"] == Json({2, 6, 2, 64}));
 
@@ -222,7 +226,8 @@ void histories(const Recommender &rec) {
         return [=](File &f) { std::memcpy(f.at("events") + n * sizeof(value), &value, sizeof(value)); };
     };
     const double none = std::nan(""), endless = std::numeric_limits<double>::infinity();
-    for (const double wrong : {-1.0, 2.0, 0.5, none, endless, 1e300}) changes.emplace_back("a wrong video", entry(0, wrong));
+    for (const double wrong : {-1.0, 2.0, 0.5, none, endless, 1e300})
+        changes.emplace_back("a wrong video", entry(0, wrong));
     for (const double wrong : {-0.1, 1.1, none}) changes.emplace_back("a wrong fraction", entry(1, wrong));
     for (const double wrong : {-2.0, 0.5, 2.0, none}) changes.emplace_back("a wrong like", entry(2, wrong));
     for (const double wrong : {endless, -endless, 1e300}) changes.emplace_back("a wrong moment", entry(3, wrong));
@@ -263,7 +268,8 @@ void bundles() {
         CHECK(rec.text(LINKEDOUT_INFO_PRECISION) == "int8");  // the first in the file, not in the alphabet
     }
 
-    const auto refused = [&](const std::string &what, linkedout_status wanted, const std::function<void(Json &)> &change) {
+    const auto refused = [&](const std::string &what, linkedout_status wanted,
+                             const std::function<void(Json &)> &change) {
         Json manifest = Json::parse(text);
         change(manifest);
         write("manifest.json", manifest.dump());
@@ -280,7 +286,8 @@ void bundles() {
     for (const char *key : {"name", "token_space", "config", "precisions", "tokenizer", "user_model"})
         corrupt(std::string("no ") + key, [&](Json &m) { m.erase(key); });
     corrupt("a token space of another kind", [](Json &m) { m["token_space"] = "abc"; });
-    for (const char *path : {"../tokenizer.json", "/etc/passwd", "a//b", "./tokenizer.json", "a\\b", "c:x", "", "a/..", "onnx/"})
+    for (const char *path :
+         {"../tokenizer.json", "/etc/passwd", "a//b", "./tokenizer.json", "a\\b", "c:x", "", "a/..", "onnx/"})
         corrupt(std::string("the path ") + path, [&](Json &m) { m["tokenizer"]["path"] = path; });
     corrupt("a path with a NUL", [](Json &m) { m["tokenizer"]["path"] = std::string("tokenizer.json\0", 15); });
     corrupt("a file that is not there", [](Json &m) { m["tokenizer"]["path"] = "other.json"; });
@@ -299,7 +306,8 @@ void bundles() {
     corrupt("a dimension of 0", [](Json &m) { m["config"]["frames"] = 0; });
     corrupt("a dimension below 0", [](Json &m) { m["config"]["token_width"] = -64; });
     corrupt("a dimension that is huge", [](Json &m) { m["config"]["tokens_per_layer"] = 1 << 17; });
-    corrupt("dimensions that ask for much", [](Json &m) { m["config"]["frames"] = 60000, m["config"]["frame_size"] = 60000; });
+    corrupt("dimensions that ask for much",
+            [](Json &m) { m["config"]["frames"] = 60000, m["config"]["frame_size"] = 60000; });
     corrupt("no layers", [](Json &m) { m["config"]["taps"] = Json::array(); });
     corrupt("another number of layers", [](Json &m) { m["config"]["taps"] = {1, 2}; });
     corrupt("a small vocabulary", [](Json &m) { m["config"]["vocab_size"] = 100; });

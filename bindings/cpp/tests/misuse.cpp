@@ -1,12 +1,13 @@
 // What a caller can get wrong: errors with a message, never a crash. Run with sanitizers too.
 //
 // LINKEDOUT_BUNDLE: the bundle's folder.
+#include <linkedout_edge.h>
+
 #include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <linkedout_edge.h>
 #include <string>
 #include <thread>
 #include <vector>
@@ -17,11 +18,12 @@ namespace {
 
 constexpr double NOT_A_NUMBER = std::numeric_limits<double>::quiet_NaN();
 
-#define EXPECT(wanted, call)                                                                             \
-    do {                                                                                                 \
-        const linkedout_status got = (call);                                                             \
-        testing::check(got == (wanted), #call, __FILE__, __LINE__, linkedout_status_name(got));          \
-        if (got != LINKEDOUT_OK) testing::check(*linkedout_last_error() != '\0', #call " says nothing", __FILE__, __LINE__); \
+#define EXPECT(wanted, call)                                                                            \
+    do {                                                                                                \
+        const linkedout_status got = (call);                                                            \
+        testing::check(got == (wanted), #call, __FILE__, __LINE__, linkedout_status_name(got));         \
+        if (got != LINKEDOUT_OK)                                                                        \
+            testing::check(*linkedout_last_error() != '\0', #call " says nothing", __FILE__, __LINE__); \
     } while (false)
 
 template <class T>
@@ -44,7 +46,8 @@ std::vector<std::uint8_t> features_of(std::size_t size, unsigned seed) {
     std::vector<std::uint8_t> out(size);
     unsigned state = seed * 2654435761u + 1;
     for (auto &byte : out) byte = static_cast<std::uint8_t>((state = state * 1664525u + 1013904223u) >> 24);
-    const std::array<float, 12> scales = {0.02f, 0.03f, 0.02f, 0.03f, 0.02f, 0.03f, 0.02f, 0.03f, 0.02f, 0.03f, 0.02f, 0.03f};
+    const std::array<float, 12> scales = {0.02f, 0.03f, 0.02f, 0.03f, 0.02f, 0.03f,
+                                          0.02f, 0.03f, 0.02f, 0.03f, 0.02f, 0.03f};
     std::memcpy(out.data() + size - sizeof(scales), scales.data(), sizeof(scales));
     return out;
 }
@@ -75,7 +78,8 @@ void null_and_foreign_handles(linkedout_recommender *rec, linkedout_store *store
     EXPECT(LINKEDOUT_ARGUMENT, linkedout_rank(rec, store, nullptr, nullptr, 0, nullptr, nullptr));
     linkedout_ranking *ranking = nullptr;
     EXPECT(LINKEDOUT_ARGUMENT, linkedout_rank(rec, nullptr, nullptr, nullptr, 0, nullptr, &ranking));
-    EXPECT(LINKEDOUT_CLOSED, linkedout_rank(rec, store, nonsense<linkedout_history>(7777777), nullptr, 0, nullptr, &ranking));
+    EXPECT(LINKEDOUT_CLOSED,
+           linkedout_rank(rec, store, nonsense<linkedout_history>(7777777), nullptr, 0, nullptr, &ranking));
     testing::check(ranking == nullptr, "an error gives no handle", __FILE__, __LINE__);
 }
 
@@ -104,7 +108,8 @@ void sizes_of_structs(linkedout_recommender *rec, linkedout_store *store, std::s
     } later = {LINKEDOUT_INFO_INIT, 0};
     later.known.struct_size = sizeof(later);
     EXPECT(LINKEDOUT_OK, linkedout_recommender_info(rec, &later.known));
-    testing::check(later.known.struct_size == sizeof(later) && later.known.features_size == size, "later", __FILE__, __LINE__);
+    testing::check(later.known.struct_size == sizeof(later) && later.known.features_size == size, "later", __FILE__,
+                   __LINE__);
     later.more = 1;
     EXPECT(LINKEDOUT_ARGUMENT, linkedout_recommender_info(rec, &later.known));
 
@@ -154,11 +159,13 @@ void texts(linkedout_recommender *rec, linkedout_store *store, std::size_t size)
     text.fill('#');
     EXPECT(LINKEDOUT_OK, linkedout_store_text(store, position, LINKEDOUT_TEXT_ID, nullptr, 0, &length));
     testing::check(length == 3, "length of an id", __FILE__, __LINE__);
-    EXPECT(LINKEDOUT_BUFFER_TOO_SMALL, linkedout_store_text(store, position, LINKEDOUT_TEXT_ID, text.data(), 2, &length));
+    EXPECT(LINKEDOUT_BUFFER_TOO_SMALL,
+           linkedout_store_text(store, position, LINKEDOUT_TEXT_ID, text.data(), 2, &length));
     testing::check(length == 3 && text[0] == '#', "nothing is written where it does not fit", __FILE__, __LINE__);
     EXPECT(LINKEDOUT_OK, linkedout_store_text(store, position, LINKEDOUT_TEXT_ID, text.data(), 3, &length));
     testing::check(text[3] == '#' && std::string(text.data(), 3) == with_nul, "exactly fits", __FILE__, __LINE__);
-    EXPECT(LINKEDOUT_OK, linkedout_store_text(store, position, LINKEDOUT_TEXT_TITLE, text.data(), text.size(), &length));
+    EXPECT(LINKEDOUT_OK,
+           linkedout_store_text(store, position, LINKEDOUT_TEXT_TITLE, text.data(), text.size(), &length));
     testing::check(std::string(text.data()) == "t?t?t", "ill-formed text in a title", __FILE__, __LINE__, text.data());
     EXPECT(LINKEDOUT_ARGUMENT, linkedout_store_text(store, position, 3, text.data(), text.size(), &length));
     EXPECT(LINKEDOUT_ARGUMENT, linkedout_store_text(store, position, -1, text.data(), text.size(), &length));
@@ -261,7 +268,8 @@ void events(linkedout_recommender *rec, std::size_t size) {
         EXPECT(LINKEDOUT_OK, linkedout_history_add(history, &e));
     };
     linkedout_bytes *saved = nullptr;
-    add("old", 1000), add("unknown, after the old one", NOT_A_NUMBER), add("new", 2000), add("after the new", NOT_A_NUMBER);
+    add("old", 1000), add("unknown, after the old one", NOT_A_NUMBER), add("new", 2000),
+        add("after the new", NOT_A_NUMBER);
     EXPECT(LINKEDOUT_OK, linkedout_history_save(history, &saved));
     EXPECT(LINKEDOUT_OK, linkedout_history_close(history));
     const void *data = nullptr;
@@ -386,8 +394,10 @@ void threads(std::size_t size) {
     EXPECT(LINKEDOUT_OK, linkedout_history_create(rec, &history));
     std::atomic<int> wrong{0}, ranked{0}, closed{0};
     const auto fine = [&](linkedout_status status) {
-        if (status == LINKEDOUT_CLOSED) closed++;
-        else if (status != LINKEDOUT_OK && status != LINKEDOUT_NOT_FOUND) wrong++;
+        if (status == LINKEDOUT_CLOSED)
+            closed++;
+        else if (status != LINKEDOUT_OK && status != LINKEDOUT_NOT_FOUND)
+            wrong++;
         return status == LINKEDOUT_OK;
     };
     const auto write = [&](unsigned seed) {

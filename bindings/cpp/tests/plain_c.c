@@ -10,7 +10,8 @@ int main(void) {
     if (linkedout_load(&options, &rec) != LINKEDOUT_BUNDLE_NOT_FOUND || rec != NULL) return 1;
     if (strstr(linkedout_last_error(), "no/such/folder") == NULL) return 2;
     if (strcmp(linkedout_status_name(LINKEDOUT_BUNDLE_NOT_FOUND), "bundle_not_found") != 0) return 3;
-    if (strcmp(linkedout_status_name(-1), "unknown") != 0 || strcmp(linkedout_status_name(99), "unknown") != 0) return 4;
+    if (strcmp(linkedout_status_name(-1), "unknown") != 0 || strcmp(linkedout_status_name(99), "unknown") != 0)
+        return 4;
     printf("linkedout-edge %s\n", linkedout_version());
     return 0;
 }
