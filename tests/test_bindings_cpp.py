@@ -7,12 +7,14 @@ what is not at hand fails then.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import platform
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,11 @@ from cpp_core import BUILDS, BUNDLE, HEADER, ROOT, SOURCES, Core, CoreError, bui
 from safetensors.numpy import load_file
 from stored import put_tokens, tokens_of
 
+import linkedout_edge
 from linkedout_edge import Event, Prior, Recommender, Video, errors
 from linkedout_edge.decode import prepare_frames
+from linkedout_edge.history import History
+from linkedout_edge.ranking import Ranked, Ranking
 from linkedout_edge.text import Tokenizer
 
 ALL = os.environ.get("LINKEDOUT_BINDINGS") == "all"
@@ -270,10 +275,7 @@ def test_the_library_shows_nothing_but_its_interface_and_is_small(library: Path,
     if shutil.which("nm") is None or shutil.which("strip") is None:
         missing("there is no nm or strip: apt install binutils")
     shown = {line.split()[-1].partition("@")[0] for line in run("nm", "-D", "--defined-only", library).splitlines()}
-    declared = set(
-        re.findall(r"\b(linkedout_\w+)\(", re.sub(r"/\*.*?\*/|static inline[^}]*}", "", HEADER.read_text(), flags=re.S))
-    )
-    assert shown - {"LINKEDOUT_0"} == declared
+    assert shown - {"LINKEDOUT_0"} == declared() - {"linkedout_string"}  # which the header defines
     run("strip", "-o", tmp_path / "stripped.so", library)
     assert (tmp_path / "stripped.so").stat().st_size <= 700_000
 
@@ -390,3 +392,64 @@ def test_on_emulated_aarch64(tmp_path: Path) -> None:
     (bits,) = re.findall(r"bits (\w+)", here)
     assert f"bits {bits}" in said, "scores from the same tokens differ in some bit"
     assert "from frames, onnxruntime" in said
+
+
+# The page.
+
+PAGE = ROOT / "docs" / "bindings-cpp.md"
+OF_STORE = ("select", "remove", "export_pack", "import_pack", "stats")
+"""What apps use of the store; the rest is for the recommender."""
+
+
+def public(kind: type) -> list[str]:
+    return [n for n in vars(kind) if not n.startswith("_")]
+
+
+def python_names() -> set[str]:
+    """What the Python package offers, as the page writes it."""
+    options = {
+        f"{call}({name}=…)"
+        for call, function in (("load", Recommender.load), ("rank", Recommender.rank))
+        for name in inspect.signature(function).parameters
+        if name != "self"
+    }
+    return {
+        *options,
+        *(n for n in linkedout_edge.__all__ if not n.startswith("_")),
+        *(f"rec.{n}" for n in (*public(Recommender), "history", "store")),
+        *(f"rec.history.{n}" for n in public(History) if n not in ("close", "is_incognito")),
+        *(f"rec.store.{n}" for n in OF_STORE),
+        *(f"ranking.{n}" for n in public(Ranking)),
+        *(f"ranking[i].{f.name}" for f in fields(Ranked) if not f.name.startswith("_")),
+        *(f"ranking[i].{n}" for n in public(Ranked)),
+    }
+
+
+def declared() -> set[str]:
+    """Functions of the header."""
+    return set(re.findall(r"\b(linkedout_\w+)\(", re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.S)))
+
+
+def table() -> list[list[str]]:
+    """Rows of the page's table: in Python, C++, C, what differs."""
+    return [
+        [cell.strip() for cell in row]
+        for row in re.findall(r"^\| (`[^|]+`) \| ([^|]*) \| ([^|]*) \| ([^|]*) \|$", PAGE.read_text(), re.M)
+    ]
+
+
+def test_the_page_names_all_that_python_offers() -> None:
+    listed = [row[0].strip("`") for row in table()]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == python_names()
+    assert all(why for _, cpp, c, why in table() if "–" in (cpp, c))
+
+
+def test_the_page_names_every_function_and_no_other() -> None:
+    page = PAGE.read_text()
+    named = set(re.findall(r"`(linkedout_\w+)`", page))
+    assert declared() <= named, declared() - named
+    words = set(re.findall(r"\w+", HEADER.read_text() + (HEADER.parent / "linkedout_edge.hpp").read_text()))
+    assert {n for n in named if "linkedout_edge" not in n} <= words
+    of_cpp = {n for _, cpp, _, _ in table() for n in re.findall(r"`(\w+)`", cpp)}
+    assert of_cpp <= words, of_cpp - words
