@@ -23,9 +23,6 @@ public:
         : shape_(shape), digits_(shape.tokens()), units_(shape.scales()), offsets_(shape.layers) {
         const auto largest =
             static_cast<double>(std::min<size_t>(LINKEDOUT_KERNEL_LARGEST, LINKEDOUT_KERNEL_MOST / shape.width));
-        for (const double q : user.query)
-            if (!std::isfinite(q))
-                fail(LINKEDOUT_BACKEND, "what is liked is no number: encode the videos of the history again");
         for (size_t n = 0; n < shape.scales(); n++) {
             const double *const query = user.query.data() + n * shape.width;
             double most = 1e-12;

@@ -166,6 +166,10 @@ Taste fit(const std::vector<float> &values, const std::vector<Said> &told, std::
             for (size_t d = 0; d < row; d++) to[d] += weight * static_cast<double>(from[d]);
         }
     for (size_t n = 0; n < size; n++) user.offset[n / row] += user.query[n] * known.mean[n];
+    const auto is_number = [](double value) { return std::isfinite(value); };
+    if (!std::all_of(user.query.begin(), user.query.end(), is_number) ||
+        !std::all_of(user.weights.begin(), user.weights.end(), is_number))
+        fail(LINKEDOUT_BACKEND, "what is liked is no number: encode the videos of the history again");
     return user;
 }
 

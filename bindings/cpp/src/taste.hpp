@@ -64,7 +64,7 @@ struct Taste {
     std::vector<double> deviation(std::vector<float> values) const;
 };
 
-// `values` float [N][L][M·D], oldest first; `told` [N].
+// `values` float [N][L][M·D], oldest first; `told` [N]. LINKEDOUT_BACKEND if they are so large that nothing comes of it.
 Taste fit(const std::vector<float> &values, const std::vector<Said> &told, std::shared_ptr<const Space> space);
 
 }  // namespace linkedout

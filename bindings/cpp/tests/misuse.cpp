@@ -357,6 +357,38 @@ void options(linkedout_recommender *rec, linkedout_store *store, std::size_t siz
     EXPECT(LINKEDOUT_OK, linkedout_taste_close(taste));
 }
 
+// Numbers that no model gives, but that a made-up pack may hold.
+void huge_features(linkedout_recommender *rec, std::size_t size) {
+    linkedout_store *store = nullptr;
+    linkedout_history *history = nullptr;
+    EXPECT(LINKEDOUT_OK, linkedout_store_create(rec, &store));
+    EXPECT(LINKEDOUT_OK, linkedout_history_create(rec, &history));
+    auto plain = features_of(size, 4), huge = features_of(size, 5);
+    const float scale = std::numeric_limits<float>::max();
+    for (std::size_t n = 1; n <= 12; n++) std::memcpy(huge.data() + size - n * sizeof(scale), &scale, sizeof(scale));
+    linkedout_video one = video_of("plain", plain), other = video_of("huge", huge);
+    EXPECT(LINKEDOUT_OK, linkedout_store_put(store, &one));
+    EXPECT(LINKEDOUT_OK, linkedout_store_put(store, &other));
+    linkedout_rank_options how = LINKEDOUT_RANK_OPTIONS_INIT;
+    how.explore = 1, how.diversity = 0.5, how.fold_duplicates = 1;
+    linkedout_ranking *ranking = nullptr;
+    linkedout_taste *taste = nullptr;
+    EXPECT(LINKEDOUT_OK, linkedout_rank(rec, store, nullptr, nullptr, 0, nullptr, &ranking));  // a cold start
+    EXPECT(LINKEDOUT_OK, linkedout_ranking_close(ranking));
+    linkedout_event event = LINKEDOUT_EVENT_INIT;
+    event.video = &one;
+    EXPECT(LINKEDOUT_OK, linkedout_history_add(history, &event));
+    // A huge score, but a number.
+    EXPECT(LINKEDOUT_OK, linkedout_rank(rec, store, history, nullptr, 0, &how, &ranking));
+    EXPECT(LINKEDOUT_OK, linkedout_ranking_close(ranking));
+    event.video = &other;
+    EXPECT(LINKEDOUT_OK, linkedout_history_add(history, &event));
+    EXPECT(LINKEDOUT_BACKEND, linkedout_rank(rec, store, history, nullptr, 0, nullptr, &ranking));
+    EXPECT(LINKEDOUT_BACKEND, linkedout_taste_of(rec, store, history, 0, &taste));
+    EXPECT(LINKEDOUT_OK, linkedout_history_close(history));
+    EXPECT(LINKEDOUT_OK, linkedout_store_close(store));
+}
+
 void loading() {
     linkedout_recommender *rec = nullptr;
     const std::string bundle = testing::setting("LINKEDOUT_BUNDLE");
@@ -464,6 +496,7 @@ int main() {
     frames(rec, size);
     events(rec, size);
     options(rec, store, size);
+    huge_features(rec, size);
     loading();
     threads(size);
     // What was made from a recommender outlives it.
