@@ -133,7 +133,7 @@ def main() -> None:
                 seconds[name]["rank"].append(side.ask("rank"))
                 side.ask("event")
                 seconds[name]["fit"].append(side.ask("rank"))
-                if turn % 5 == 0:
+                if turn % 2 == 0:
                     seconds[name]["encode"].append(side.ask("encode"))
         for side in sides.values():
             side.close()

@@ -253,8 +253,11 @@ Positions take_turns(const Taste &user, const std::vector<Positions> &groups, st
         events += static_cast<double>(groups[g].size());
         std::vector<double> query(width);
         for (const size_t n : groups[g])
-            for (size_t d = 0; d < width; d++)
-                query[d] += user.weights[n * layers + d / row] * static_cast<double>(user.seen[n * width + d]);
+            for (size_t layer = 0; layer < layers; layer++) {
+                const double weight = user.weights[n * layers + layer];
+                for (size_t d = layer * row; d < (layer + 1) * row; d++)
+                    query[d] += weight * static_cast<double>(user.seen[n * width + d]);
+            }
         for (size_t w = 0; w < count; w++)
             for (size_t d = 0; d < width; d++) adds[g][w] += query[d] * static_cast<double>(values[w * width + d]);
     }

@@ -81,16 +81,19 @@ bool Taste::is_known() const {
 }
 
 void Taste::center(std::vector<float> &values) const {
-    const size_t size = space->mean.size();
-    for (size_t n = 0; n < values.size(); n++) values[n] -= static_cast<float>(space->mean[n % size]);
+    const std::vector<float> mean(space->mean.begin(), space->mean.end());
+    for (size_t at = 0; at < values.size(); at += mean.size())
+        for (size_t d = 0; d < mean.size(); d++) values[at + d] -= mean[d];
 }
 
 void Taste::weigh(std::vector<float> &centered) const {
     const size_t layers = space->shape.layers, row = space->shape.row();
-    std::vector<float> by_layer(layers);
+    std::vector<float> by(layers * row);
     for (size_t layer = 0; layer < layers; layer++)
-        by_layer[layer] = static_cast<float>(std::sqrt(gates[layer] / space->size[layer]));
-    for (size_t n = 0; n < centered.size(); n++) centered[n] *= by_layer[n / row % layers];
+        std::fill_n(by.begin() + static_cast<std::ptrdiff_t>(layer * row), row,
+                    static_cast<float>(std::sqrt(gates[layer] / space->size[layer])));
+    for (size_t at = 0; at < centered.size(); at += by.size())
+        for (size_t d = 0; d < by.size(); d++) centered[at + d] *= by[d];
 }
 
 std::vector<float> Taste::contributions(std::vector<float> value) const {
