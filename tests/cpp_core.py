@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from linkedout_edge import Event
 from linkedout_edge.bundle.reader import embedded_folder
@@ -69,8 +70,9 @@ def built(name: str = "cpp", *options: str, targets: Sequence[str] = ()) -> Path
     folder = BUILDS / name
     where = [f"-DLINKEDOUT_DEPENDENCIES={DEPENDENCIES}", f"-DLINKEDOUT_ONNXRUNTIME={onnxruntime_library()}"]
     make = ["-G", "Ninja"] if shutil.which("ninja") and not (folder / "Makefile").exists() else []
-    run("cmake", "-S", SOURCES, "-B", folder, *make, *where, "-DLINKEDOUT_TESTS=ON", *options)
-    run("cmake", "--build", folder, "--parallel", "2", *(f"--target={t}" for t in targets))
+    with FileLock(BUILDS / f"{name}.lock"):  # several processes run the tests, and one builds
+        run("cmake", "-S", SOURCES, "-B", folder, *make, *where, "-DLINKEDOUT_TESTS=ON", *options)
+        run("cmake", "--build", folder, "--parallel", "2", *(f"--target={t}" for t in targets))
     return folder
 
 
