@@ -7,7 +7,7 @@ DATA ?= $(wildcard ../shared/data)
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .PHONY: demo test test-all test-floors test-scale fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
-	exam bench table readme-table aarch64 haswell kernel-check clean help
+	exam bench table readme-table aarch64 haswell kernel-check test-bindings test-bindings-cpp fuzz-bindings clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -64,6 +64,29 @@ test-scale: .venv/installed  ## folders of packs, on Ray too (installs it: 617 M
 fuzz: .venv/installed  ## a million broken files for what reads files (half an hour; INPUTS=... for more)
 	@$(PIP) .venv/bin/pip install --quiet atheris
 	.venv/bin/python tests/fuzz/parsers.py --inputs $(or $(INPUTS),1000000)
+
+test-bindings: test-bindings-cpp  ## the packages for other languages; installs what they need
+
+# C++: headers by name, then the native build, sanitizers, the oldest ONNX Runtime and an emulated aarch64.
+DEPENDENCIES = build/bindings/dependencies
+CPP_PACKAGES = cmake g++ ninja-build g++-aarch64-linux-gnu qemu-user-static pkg-config
+APT = $(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y -q
+
+$(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h: bindings/cpp/tools/fetch.sh
+	bindings/cpp/tools/fetch.sh $(DEPENDENCIES)
+	@touch $@
+
+test-bindings-cpp: .venv/installed $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h
+	@for tool in cmake g++ ninja aarch64-linux-gnu-g++ qemu-aarch64-static; do \
+		command -v $$tool >/dev/null || { $(APT) $(CPP_PACKAGES); break; }; done
+	LINKEDOUT_BINDINGS=all OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_bindings_cpp.py
+
+fuzz-bindings: $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h  ## broken files for the C++ core's readers (needs clang; INPUTS=... for each)
+	cmake -S bindings/cpp -B build/bindings/fuzz -DLINKEDOUT_DEPENDENCIES=$(abspath $(DEPENDENCIES)) -DLINKEDOUT_FUZZ=ON \
+		-DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++ -DCMAKE_CXX_FLAGS=-fsanitize=fuzzer-no-link \
+		-DLINKEDOUT_SANITIZE=address,undefined
+	cmake --build build/bindings/fuzz --parallel 2 $(foreach r,manifest tokenizer pack history,--target fuzz_$(r))
+	bindings/cpp/fuzz/fuzz.sh build/bindings/fuzz $(or $(INPUTS),1000000)
 
 lint: .venv/installed
 	.venv/bin/ruff check .
