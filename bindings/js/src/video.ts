@@ -1,0 +1,103 @@
+/** Files → frames in a browser, by its own decoder. Works where there is a document, not in a worker. */
+
+import { VideoTooLargeError, VideoUnreadableError } from "./errors.js";
+import { MAX_PIXELS, type Frames } from "./frames.js";
+
+const MAX_SECONDS = 4 * 3600;
+const PATIENCE_MS = 20_000;
+
+/**
+ * Well-spread frames of a video: those on screen at the centres of `count` equal intervals, each once.
+ *
+ * A `<video>` that plays is sought through: give one that nobody is watching. To encode in a worker, call this on the page
+ * and post the frames.
+ *
+ * @param source A file, the address of one, or a `<video>` element.
+ * @param count Frames wanted, 8 for the bundle that ships.
+ * @returns RGBA of the video's own size.
+ * @throws {VideoUnreadableError} The browser cannot decode it.
+ * @throws {VideoTooLargeError} It is too long or its frames too large.
+ */
+export async function readFrames(source: Blob | string | URL | HTMLVideoElement, count = 8): Promise<Frames> {
+  if (typeof document === "undefined") {
+    throw new VideoUnreadableError(
+      "there is no <video> here to decode files: pass frames, or load with a decoder of your own (in a browser's worker: " +
+        "call readFrames on the page, and post what it gives)",
+    );
+  }
+  if (source instanceof HTMLVideoElement) return sought(source, count);
+  const video = document.createElement("video");
+  video.muted = true;
+  video.playsInline = true;
+  video.preload = "auto";
+  const address = source instanceof Blob ? URL.createObjectURL(source) : String(source);
+  try {
+    if (!(source instanceof Blob)) video.crossOrigin = "anonymous"; // else the canvas keeps its pixels to itself
+    video.src = address;
+    return await sought(video, count);
+  } finally {
+    video.removeAttribute("src");
+    video.load(); // lets the decoder go
+    if (source instanceof Blob) URL.revokeObjectURL(address);
+  }
+}
+
+async function sought(video: HTMLVideoElement, count: number): Promise<Frames> {
+  if (video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) await happened(video, "loadeddata");
+  if (!Number.isFinite(video.duration)) {
+    await moved(video, Number.MAX_SAFE_INTEGER); // a recording without a length in its header: its end says it
+  }
+  const { duration, videoWidth: width, videoHeight: height } = video;
+  if (!width || !height) throw new VideoUnreadableError("the file has no pictures that this browser can decode");
+  if (!(duration > 0) || !Number.isFinite(duration)) throw new VideoUnreadableError("the file does not say how long it is");
+  if (duration > MAX_SECONDS) throw new VideoTooLargeError(`it is ${Math.round(duration)} s long, more than ${MAX_SECONDS} s`);
+  if (width * height > MAX_PIXELS) throw new VideoTooLargeError(`its frames have ${width} × ${height} pixels, more than ${MAX_PIXELS}`);
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d", { willReadFrequently: true, alpha: false })!;
+  const size = width * height * 4;
+  const data = new Uint8Array(count * size);
+  const times = new Set<number>();
+  for (let n = 0; n < count; n++) {
+    await moved(video, ((n + 0.5) * duration) / count);
+    const time = timeOf(video, n);
+    if (times.has(time)) continue; // a short video has fewer frames
+    context.drawImage(video, 0, 0);
+    data.set(context.getImageData(0, 0, width, height).data, times.size * size);
+    times.add(time);
+  }
+  return { data: data.subarray(0, times.size * size), shape: [times.size, height, width, 4] };
+}
+
+/** When the frame on screen begins, where the browser says it; else `unknown`. */
+function timeOf(video: HTMLVideoElement, unknown: number): number {
+  if (typeof VideoFrame === "undefined") return unknown;
+  const frame = new VideoFrame(video);
+  frame.close();
+  return frame.timestamp ?? unknown;
+}
+
+async function moved(video: HTMLVideoElement, seconds: number): Promise<void> {
+  const done = happened(video, "seeked");
+  video.currentTime = seconds;
+  await done;
+}
+
+function happened(video: HTMLVideoElement, name: "loadeddata" | "seeked"): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stop = new AbortController();
+    const settle = (then: () => void): void => {
+      clearTimeout(timer);
+      stop.abort();
+      then();
+    };
+    const fail = (why: string): void => settle(() => reject(new VideoUnreadableError(why)));
+    const timer = setTimeout(() => fail(`this browser took longer than ${PATIENCE_MS / 1000} s to decode it`), PATIENCE_MS);
+    video.addEventListener(name, () => settle(resolve), { signal: stop.signal });
+    video.addEventListener(
+      "error", () => fail(`this browser cannot decode it: ${video.error?.message || "an unknown format"}`), { signal: stop.signal },
+    );
+    if (video.error) fail(`this browser cannot decode it: ${video.error.message || "an unknown format"}`);
+  });
+}
