@@ -92,7 +92,7 @@ export class TokenStore {
     const { size, count } = store;
     for (const { id, title, content, size: bytes, modified, payload } of videos) {
       if (payload.length !== size + 4 * count) throw new StorageError(`the stored tokens of ${id} have another size: remove dataDir`);
-      const copy = payload.slice(); // aligned
+      const copy = new Uint8Array(payload); // aligned; a Buffer's slice would be none
       store.set(id, new Int8Array(copy.buffer, 0, size), new Float32Array(copy.slice(size).buffer), { title, content, size: bytes, modified });
     }
     return { store, events };

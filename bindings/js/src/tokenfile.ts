@@ -167,7 +167,7 @@ function read(kind: Kind, bytes: Uint8Array, shape: TokenShape): { videos: FileV
       throw new PackError(`${n} in ${name} is ${found.dtype} [${found.shape}]: expected ${dtype} [${dims}]`);
     }
   }
-  const part = (n: string): ArrayBuffer => data.slice(...arrays[n]!.data_offsets).buffer as ArrayBuffer; // aligned
+  const part = (n: string): ArrayBuffer => new Uint8Array(data.subarray(...arrays[n]!.data_offsets)).buffer; // a copy, aligned
   const scales = new Float32Array(part("scales"));
   const tokens = new Int8Array(part("tokens"));
   if (!scales.every((s) => Number.isFinite(s) && s >= 0)) {
