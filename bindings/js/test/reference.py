@@ -1,8 +1,8 @@
 """Answers of the Python package, for the JavaScript tests to compare with.
 
-    python test/reference.py FOLDER
+    python test/reference.py FOLDER [clip]
 
-writes reference.json: titles, resized frames, content hashes, sums of the kernel, and rankings of random tokens with all
+writes clip.webm and clip.json, or without "clip" reference.json: titles, resized frames, content hashes, sums of the kernel, and rankings of random tokens with all
 options. And from-python-pack.safetensors and from-python-history.safetensors. Seeded: the same in each run.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from linkedout_edge import Event, Prior, Recommender, Video
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.decode import prepare_frames
+from linkedout_edge.decode import Limits, get_decoder, prepare_frames
 from linkedout_edge.scorer import score_with_numpy
 from linkedout_edge.store import Fingerprint, fingerprint
 from linkedout_edge.text import Tokenizer
@@ -142,10 +142,32 @@ def rankings(rec: Recommender, rng: np.random.Generator) -> list[dict]:
     return rows
 
 
+def write_clip(folder: Path) -> None:
+    """A clip whose frames tell themselves apart by their grey, and which of them Python takes: their means."""
+    import av
+
+    path = folder / "clip.webm"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libvpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 1_000_000
+        for n in range(41):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 + 5 * n, np.uint8), format="rgb24")
+            for packet in stream.encode(frame):
+                out.mux(packet)
+        for packet in stream.encode():
+            out.mux(packet)
+    frames = get_decoder("auto")(str(path), CONFIG.frames, CONFIG.frame_size, Limits())
+    found = {"means": frames.mean((1, 2, 3)).tolist(), "content": fingerprint(Video(path)).content}
+    (folder / "clip.json").write_text(json.dumps(found))
+
+
 def main() -> None:
     """Command line."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
+    if sys.argv[2:] == ["clip"]:
+        write_clip(folder)
+        return
     rng = np.random.default_rng(17)
     with open_bundle("int8") as bundle:
         tokenizer = Tokenizer.from_json(bundle.tokenizer())
