@@ -1,6 +1,6 @@
 /** An order while nothing is known to be liked: nothing was watched yet, or all was skipped. */
 
-import { argmax, dot } from "./linear.js";
+import { argmax, dotSingles } from "./linear.js";
 import { standardized } from "./prior.js";
 import type { Taste } from "./taste.js";
 
@@ -21,7 +21,7 @@ export function arrangeUnknown(user: Taste, values: Float32Array, scores: Float6
   const size = user.space.layers * user.space.width;
   const rows = directions(user, user.centred(values), size);
   const seen = directions(user, user.seen, size);
-  const likeness = (a: Float32Array, i: number, j: number): number => Math.max(dot(a, i * size, rows, j * size, size), 0) ** 2;
+  const likeness = (a: Float32Array, i: number, j: number): number => Math.max(dotSingles(a, i * size, rows, j * size, size), 0) ** 2;
   const alike = new Float32Array(count * count);
   for (let i = 0; i < count; i++) {
     for (let j = 0; j <= i; j++) alike[i * count + j] = alike[j * count + i] = likeness(rows, i, j);
@@ -52,7 +52,7 @@ export function arrangeUnknown(user: Taste, values: Float32Array, scores: Float6
 function directions(user: Taste, centred: Float32Array, size: number): Float32Array {
   const rows = user.rows(centred);
   for (let start = 0; start < rows.length; start += size) {
-    const length = Math.max(Math.sqrt(dot(rows, start, rows, start, size)), 1e-9);
+    const length = Math.max(Math.sqrt(dotSingles(rows, start, rows, start, size)), 1e-9);
     for (let i = start; i < start + size; i++) rows[i]! /= length;
   }
   return rows;

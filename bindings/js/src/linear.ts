@@ -9,12 +9,28 @@ export function rint(x: number): number {
 }
 
 /** Inner product of `count` entries. */
-export function dot(
-  a: ArrayLike<number>, from: number, b: ArrayLike<number>, start: number, count: number,
-): number {
+export function dot(a: Float64Array, from: number, b: Float64Array, start: number, count: number): number {
   let sum = 0;
   for (let i = 0; i < count; i++) sum += a[from + i]! * b[start + i]!;
   return sum;
+}
+
+/** The same of float32: a function of its own, which engines compile for that type, and with four sums that do not wait. */
+export function dotSingles(a: Float32Array, from: number, b: Float32Array, start: number, count: number): number {
+  let s0 = 0;
+  let s1 = 0;
+  let s2 = 0;
+  let s3 = 0;
+  const full = count - (count % 4);
+  let i = 0;
+  for (; i < full; i += 4) {
+    s0 += a[from + i]! * b[start + i]!;
+    s1 += a[from + i + 1]! * b[start + i + 1]!;
+    s2 += a[from + i + 2]! * b[start + i + 2]!;
+    s3 += a[from + i + 3]! * b[start + i + 3]!;
+  }
+  for (; i < count; i++) s0 += a[from + i]! * b[start + i]!;
+  return s0 + s1 + (s2 + s3);
 }
 
 /** Replace the lower half of a positive definite [n, n] by its Cholesky factor. */

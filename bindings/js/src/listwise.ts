@@ -1,6 +1,6 @@
 /** What looks at the list as a whole: folding near-duplicates, and diversity. Videos are compared by their stored tokens. */
 
-import { dot } from "./linear.js";
+import { dot, dotSingles } from "./linear.js";
 
 const DUPLICATE_FROM = 0.9;
 const COMPARED = 1024;
@@ -15,7 +15,9 @@ export function unitTokens(tokens: Int8Array, count: number): Float32Array {
   const width = tokens.length / count;
   const out = new Float32Array(tokens.length);
   for (let start = 0; start < tokens.length; start += width) {
-    const length = Math.max(Math.sqrt(dot(tokens, start, tokens, start, width)), 1e-9) * Math.sqrt(count);
+    let squares = 0;
+    for (let i = start; i < start + width; i++) squares += tokens[i]! ** 2;
+    const length = Math.max(Math.sqrt(squares), 1e-9) * Math.sqrt(count);
     for (let i = start; i < start + width; i++) out[i] = tokens[i]! / length;
   }
   return out;
@@ -37,7 +39,7 @@ export function fold(order: readonly number[], vectors: Vectors, limit: number |
   for (const position of order) {
     if (kept.length === limit) break;
     const mine = vectors(position);
-    if (compared.some((other) => Math.fround(dot(mine, 0, other, 0, mine.length)) >= DUPLICATE_FROM)) continue;
+    if (compared.some((other) => Math.fround(dotSingles(mine, 0, other, 0, mine.length)) >= DUPLICATE_FROM)) continue;
     kept.push(position);
     if (compared.length < COMPARED) compared.push(mine);
   }

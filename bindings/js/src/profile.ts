@@ -1,7 +1,7 @@
 /** `Recommender.taste`: what the model believes a user likes, in a form that an app can show. */
 
 import type { Event } from "./inputs.js";
-import { dot } from "./linear.js";
+import { dotSingles } from "./linear.js";
 import type { Taste } from "./taste.js";
 
 const LIKED = 5;
@@ -39,7 +39,7 @@ export function summarize(
     let pull = 0; // how hard an event pulls towards its own like
     for (let l = 0; l < layers; l++) {
       const start = (n * layers + l) * width;
-      pull += user.weights[n * layers + l]! * dot(user.seen, start, user.seen, start, width);
+      pull += user.weights[n * layers + l]! * dotSingles(user.seen, start, user.seen, start, width);
     }
     return pull;
   });

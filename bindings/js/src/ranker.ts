@@ -104,11 +104,18 @@ export class Ranker {
     }
     if (wish.limit !== null) order = order.slice(0, wish.limit);
 
+    const kept = order.slice(0, KEPT_FOR_EXPLAINING).map((n) => ids[n]!);
+    const { tokens, scales } = this.copies(kept);
     return order.map((n, place) => {
       const id = ids[n]!;
-      const read = this.reader(id, place < KEPT_FOR_EXPLAINING);
-      const explain = (): Explanation => this.explain(past, id, scores[n]!, read, bonus?.[n] ?? 0, explored?.[n] ?? 0);
-      return new Ranked(place + 1, id, scores[n]!, source, content.layers.slice(n * layers, (n + 1) * layers), explain);
+      const stamp = store.stamp(id);
+      const values = (): Float32Array => {
+        if (place >= kept.length) return this.valuesOf(id, stamp);
+        const part = <T extends Int8Array | Float32Array>(a: T, size: number): T => a.subarray(place * size, (place + 1) * size) as T;
+        return dequantize(part(tokens, store.size), part(scales, store.count));
+      };
+      const explain = (): Explanation => this.explain(past, id, scores[n]!, values, bonus?.[n] ?? 0, explored?.[n] ?? 0);
+      return new Ranked(place + 1, id, scores[n]!, source, content.layers.subarray(n * layers, (n + 1) * layers), explain);
     });
   }
 
@@ -119,6 +126,11 @@ export class Ranker {
 
   /** Values [V, L, W] of stored videos. */
   private values(ids: readonly string[]): Float32Array {
+    const { tokens, scales } = this.copies(ids);
+    return dequantize(tokens, scales);
+  }
+
+  private copies(ids: readonly string[]): { tokens: Int8Array; scales: Float32Array } {
     const { store } = this;
     const tokens = new Int8Array(ids.length * store.size);
     const scales = new Float32Array(ids.length * store.count);
@@ -127,23 +139,15 @@ export class Ranker {
       tokens.set(store.tokens.subarray(row * store.size, (row + 1) * store.size), n * store.size);
       scales.set(store.scales.subarray(row * store.count, (row + 1) * store.count), n * store.count);
     });
-    return dequantize(tokens, scales);
+    return { tokens, scales };
   }
 
-  /** Gives the values that a candidate was scored with: kept ones, else the store's if they are still the same. */
-  private reader(id: string, keep: boolean): () => Float32Array {
-    const { store } = this;
-    if (keep) {
-      const { tokens, scales } = store.read(id);
-      return () => dequantize(tokens, scales);
+  /** Values of a stored video, if it is still the one that was scored. */
+  private valuesOf(id: string, stamp: number): Float32Array {
+    if (this.store.stamp(id) !== stamp) {
+      throw new ArgumentError("the video left the store or changed since it was ranked: rank again to explain it");
     }
-    const stamp = store.stamp(id);
-    return () => {
-      if (store.stamp(id) !== stamp) {
-        throw new ArgumentError("the video left the store or changed since it was ranked: rank again to explain it");
-      }
-      return this.values([id]);
-    };
+    return this.values([id]);
   }
 
   private explain(

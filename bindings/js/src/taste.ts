@@ -5,7 +5,7 @@
  * are those of Python. Dimensions: N events, L layers, W = M·D numbers of a layer.
  */
 
-import { cholesky, dot, solve, whiten } from "./linear.js";
+import { cholesky, dot, dotSingles, solve, whiten } from "./linear.js";
 
 /** Fraction of an average video that is watched: an event at this value says nothing. */
 export const USUAL = 0.3;
@@ -124,7 +124,7 @@ export class Taste {
   contributions(values: Float32Array): Float64Array {
     const { layers, width } = this.space;
     const mine = this.centred(values);
-    return this.weights.map((w, at) => w * dot(this.seen, at * width, mine, (at % layers) * width, width));
+    return this.weights.map((w, at) => w * dotSingles(this.seen, at * width, mine, (at % layers) * width, width));
   }
 
   /** How unsure the scores of tokens [C, L, W] are: posterior standard deviations [C]. */
@@ -138,9 +138,9 @@ export class Taste {
     const out = new Float64Array(rows.length / size);
     const shared = new Float64Array(n);
     for (let c = 0; c < out.length; c++) {
-      for (let k = 0; k < n; k++) shared[k] = dot(seen, k * size, rows, c * size, size);
+      for (let k = 0; k < n; k++) shared[k] = dotSingles(seen, k * size, rows, c * size, size);
       whiten(root, n, shared);
-      const variance = dot(rows, c * size, rows, c * size, size) - dot(shared, 0, shared, 0, n);
+      const variance = dotSingles(rows, c * size, rows, c * size, size) - dot(shared, 0, shared, 0, n);
       out[c] = this.space.scale * Math.sqrt(Math.max(variance, 0));
     }
     return out;
@@ -202,7 +202,7 @@ function gram(rows: Float32Array, n: number, width: number): Float64Array {
   const out = new Float64Array(n * n);
   for (let i = 0; i < n; i++) {
     for (let j = 0; j <= i; j++) {
-      out[i * n + j] = out[j * n + i] = dot(rows, i * width, rows, j * width, width);
+      out[i * n + j] = out[j * n + i] = dotSingles(rows, i * width, rows, j * width, width);
     }
   }
   return out;
@@ -224,7 +224,7 @@ function gatesOf(seen: Float32Array, y: Float64Array, variance: Float64Array, sp
     const root = new Float64Array(n * n);
     for (let i = 0; i < n; i++) {
       for (let j = 0; j <= i; j++) {
-        root[i * n + j] = dot(seen, (i * layers + l) * width, seen, (j * layers + l) * width, width) / space.size[l]!;
+        root[i * n + j] = dotSingles(seen, (i * layers + l) * width, seen, (j * layers + l) * width, width) / space.size[l]!;
       }
       root[i * (n + 1)]! += variance[i]!;
     }
