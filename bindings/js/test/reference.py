@@ -2,8 +2,9 @@
 
     python test/reference.py FOLDER [clip]
 
-writes clip.webm and clip.json, or without "clip" reference.json: titles, resized frames, content hashes, sums of the kernel, and rankings of random tokens with all
-options. And from-python-pack.safetensors and from-python-history.safetensors. Seeded: the same in each run.
+writes clip.webm and clip.json, or without "clip" reference.json: titles, resized frames, content hashes, sums of the
+kernel, and rankings of random tokens with all options. And from-python-pack.safetensors and
+from-python-history.safetensors. Seeded: the same in each run.
 """
 
 from __future__ import annotations
@@ -27,12 +28,33 @@ from linkedout_edge.text import Tokenizer
 
 CONFIG = ModelConfig()
 SHAPE = (CONFIG.layers, CONFIG.tokens_per_layer, CONFIG.token_width)
-SIZES = [(128, 128), (256, 256), (384, 512), (256, 384), (97, 173), (200, 136), (719, 405), (64, 300), (300, 64), (33, 20), (1, 1), (128, 256)]
+SIZES = [
+    (128, 128),
+    (256, 256),
+    (384, 512),
+    (256, 384),
+    (97, 173),
+    (200, 136),
+    (719, 405),
+    (64, 300),
+    (300, 64),
+    (33, 20),
+    (1, 1),
+    (128, 256),
+]
 
 
 def titles(rng: random.Random) -> list[str]:
     """1,000 texts: words, digits, blanks, other scripts, emoji, and a word without an end."""
-    alphabets = [string.ascii_letters, string.digits + " ", string.printable, "åäöéßñ ", "日本語のタイトル ", "🎈🐈👩‍👩‍👧 ", "\u00ad\u200b\t\n\x7f"]
+    alphabets = [
+        string.ascii_letters,
+        string.digits + " ",
+        string.printable,
+        "åäöéßñ ",
+        "日本語のタイトル ",
+        "🎈🐈👩‍👩‍👧 ",
+        "\u00ad\u200b\t\n\x7f",
+    ]
     words = ["a", "red", "Ball", "ROLLS", "down", "the", "hill,", "slowly.", "2026", "in", "über", "猫"]
     texts = ["x" * 3000, " ", "<pad>", "<eos> a", "'s n't"]
     while len(texts) < 1000:
@@ -88,8 +110,9 @@ def kernel(rng: np.random.Generator) -> dict:
     rows = rng.permutation(60).astype(np.int64)
     scores, layers = np.empty(60, np.float32), np.empty((60, SHAPE[0]), np.float32)
     score_with_numpy(digits, units, offsets, tokens, scales, rows, scores, layers)
-    arrays = {"digits": digits, "units": units, "offsets": offsets, "tokens": tokens, "scales": scales, "scores": scores}
-    return {"rows": rows.tolist(), "layers": layers.tobytes().hex()} | {k: v.tobytes().hex() for k, v in arrays.items()}
+    arrays = {"digits": digits, "units": units, "offsets": offsets, "tokens": tokens, "scales": scales}
+    arrays |= {"scores": scores, "layers": layers}
+    return {"rows": rows.tolist()} | {name: array.tobytes().hex() for name, array in arrays.items()}
 
 
 def rankings(rec: Recommender, rng: np.random.Generator) -> list[dict]:
@@ -103,7 +126,10 @@ def rankings(rec: Recommender, rng: np.random.Generator) -> list[dict]:
         ({"diversity": 0.6}, {"diversity": 0.6}),
         ({"diversity": 1.0, "top_k": 12}, {"diversity": 1.0, "topK": 12}),
         ({"fold_duplicates": True}, {"foldDuplicates": True}),
-        ({"fold_duplicates": True, "diversity": 0.3, "top_k": 20}, {"foldDuplicates": True, "diversity": 0.3, "topK": 20}),
+        (
+            {"fold_duplicates": True, "diversity": 0.3, "top_k": 20},
+            {"foldDuplicates": True, "diversity": 0.3, "topK": 20},
+        ),
         ({"exclude_watched": True}, {"excludeWatched": True}),
         ({"prior": prior}, {"prior": prior}),
         ({"prior": Prior(prior, -0.4)}, {"prior": {"values": prior, "weight": -0.4}}),
@@ -123,7 +149,12 @@ def rankings(rec: Recommender, rng: np.random.Generator) -> list[dict]:
             for _ in range(count)
         ]
         history = [
-            Event(e["video"], e["watched"], e["liked"], None if e["ageHours"] is None else now - timedelta(hours=e["ageHours"]))
+            Event(
+                e["video"],
+                e["watched"],
+                e["liked"],
+                None if e["ageHours"] is None else now - timedelta(hours=e["ageHours"]),
+            )
             for e in events
         ]
         python, javascript = options[case % len(options)]
