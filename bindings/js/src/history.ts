@@ -39,6 +39,7 @@ export class History {
   private closed = false;
 
   /**
+   * @internal
    * @param store Where the videos' tokens are.
    * @param records What the storage held.
    * @param encode Puts a video into the store, or throws the `VideoError` that says why not.
@@ -178,7 +179,7 @@ export class History {
     return this.young().length;
   }
 
-  /** Release the memory. */
+  /** @internal Release the memory. */
   close(): void {
     this.closed = true;
     this.entries = [];

@@ -55,16 +55,17 @@ interface Entry extends Fingerprint {
 }
 
 export class TokenStore {
-  /** Sum of what is stored. */
+  /** @internal Sum of what is stored. */
   sum: RunningSum;
-  /** Changes with every video that comes, changes or leaves. */
+  /** @internal Changes with every video that comes, changes or leaves. */
   revision = 0;
-  /** Called after videos were removed on request: what was derived from them goes too. */
+  /** @internal Called after videos were removed on request: what was derived from them goes too. */
   forgotten: () => void = () => undefined;
-  /** int8 [V, L, M, D], and more rows that are not used yet. */
+  /** @internal int8 [V, L, M, D], and more rows that are not used yet. */
   tokens = new Int8Array(0);
-  /** float32 [V, L, M]. */
+  /** @internal float32 [V, L, M]. */
   scales = new Float32Array(0);
+  /** @internal One write after the other. */
   readonly writes = new Queue();
   private entries = new Map<string, Entry>();
   private names: string[] = [];
@@ -76,6 +77,7 @@ export class TokenStore {
   private closed = false;
 
   private constructor(
+    /** @internal */
     readonly shape: TokenShape,
     private readonly storage: Storage | null,
     private readonly maxVideos: number,
@@ -83,7 +85,7 @@ export class TokenStore {
     this.sum = new RunningSum(this.size);
   }
 
-  /** With what the storage holds of the token space; the events are the history's. */
+  /** @internal With what the storage holds of the token space; the events are the history's. */
   static async open(
     shape: TokenShape, storage: Storage | null, maxVideos = MAX_VIDEOS,
   ): Promise<{ store: TokenStore; events: EventRecord[] }> {
@@ -196,31 +198,31 @@ export class TokenStore {
 
   // What the recommender uses.
 
-  /** Numbers of a video's tokens: L·M·D. */
+  /** @internal Numbers of a video's tokens: L·M·D. */
   get size(): number {
     return this.count * this.shape.width;
   }
 
-  /** Tokens of a video: L·M. */
+  /** @internal Tokens of a video: L·M. */
   get count(): number {
     return this.shape.layers * this.shape.perLayer;
   }
 
-  /** Put tokens under an id, in memory; `flush` writes them. */
+  /** @internal Put tokens under an id, in memory; `flush` writes them. */
   put(id: string, tokens: Int8Array, scales: Float32Array, madeFrom: Fingerprint): void {
     if (!this.has(id) && this.length >= this.maxVideos) this.evict();
     this.set(id, tokens, scales, madeFrom);
     if (this.storage) this.pending.add(id);
   }
 
-  /** Write what was put. */
+  /** @internal Write what was put. */
   async flush(): Promise<void> {
     await this.writes.run(async () => {
       if (this.pending.size || this.leaving.length) await this.write({}, false);
     });
   }
 
-  /** One write of what was put and of `changes`, all or nothing; the caller has its turn in `writes`. */
+  /** @internal One write of what was put and of `changes`, all or nothing; the caller has its turn in `writes`. */
   async write(changes: Changes, purge: boolean): Promise<void> {
     this.checkOpen();
     const remove = changes.remove ?? [];
@@ -237,18 +239,18 @@ export class TokenStore {
     for (const id of remove) this.drop(id);
   }
 
-  /** What an id's tokens were made from; null if it is not stored. */
+  /** @internal What an id's tokens were made from; null if it is not stored. */
   fingerprint(id: string): Fingerprint | null {
     return this.entries.get(id) ?? null;
   }
 
-  /** Note that the same content lies in a file that was only touched. */
+  /** @internal Note that the same content lies in a file that was only touched. */
   setFile(id: string, size: number, modified: number): void {
     Object.assign(this.entries.get(id)!, { size, modified });
     if (this.storage) this.pending.add(id);
   }
 
-  /** Where an id's tokens lie, which is marked as used; -1 if it is not stored. */
+  /** @internal Where an id's tokens lie, which is marked as used; -1 if it is not stored. */
   row(id: string): number {
     const entry = this.entries.get(id);
     if (!entry) return -1;
@@ -256,12 +258,12 @@ export class TokenStore {
     return entry.row;
   }
 
-  /** A number that changes with the tokens of an id; 0 if it is not stored. */
+  /** @internal A number that changes with the tokens of an id; 0 if it is not stored. */
   stamp(id: string): number {
     return this.entries.get(id)?.stamp ?? 0;
   }
 
-  /** Copies of an id's tokens and scales. */
+  /** @internal Copies of an id's tokens and scales. */
   read(id: string): { tokens: Int8Array; scales: Float32Array } {
     const { row } = this.entries.get(id)!;
     return {
@@ -270,12 +272,13 @@ export class TokenStore {
     };
   }
 
+  /** @internal */
   fileVideo(id: string): FileVideo {
     const { title, content } = this.entries.get(id)!;
     return { id, title, content, ...this.read(id) };
   }
 
-  /** Keep ids from being evicted until the function that is returned is called. */
+  /** @internal Keep ids from being evicted until the function that is returned is called. */
   pin(ids: Iterable<string>): () => void {
     const held = [...ids];
     for (const id of held) this.pins.set(id, (this.pins.get(id) ?? 0) + 1);
@@ -288,11 +291,12 @@ export class TokenStore {
     };
   }
 
+  /** @internal */
   checkOpen(): void {
     if (this.closed) throw new ClosedError("the store was closed with its recommender: load a new one");
   }
 
-  /** Write what was put, if that is possible, and release the memory. */
+  /** @internal Write what was put, if that is possible, and release the memory. */
   async close(): Promise<void> {
     if (this.closed) return;
     await this.flush().catch(() => undefined);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
@@ -240,6 +241,11 @@ test("importing the package keeps ONNX Runtime from sending anything", async () 
   const script = `delete process.env.ORT_DISABLE_TELEMETRY; await import(${JSON.stringify(index)}); console.log(process.env.ORT_DISABLE_TELEMETRY)`;
   assert.equal(execFileSync(process.execPath, ["--input-type=module", "-e", script], { encoding: "utf-8" }), "1\n");
   assert.equal(typeof (await ort()).InferenceSession.create, "function");
+});
+
+test("types say what fits, in an app that knows nothing of Node", () => {
+  const folder = fileURLToPath(new URL("..", import.meta.url));
+  execFileSync(join(folder, "node_modules/.bin/tsc"), ["-p", "test/tsconfig.json"], { cwd: folder, stdio: "inherit" });
 });
 
 test("the package is small, and holds what it needs", () => {
