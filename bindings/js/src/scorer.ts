@@ -40,6 +40,20 @@ export function inDigits(user: Taste, perLayer: number): WholeQuery {
   return { digits, units: Float32Array.from(units), offsets: Float32Array.from(offset) };
 }
 
+/** Exact: see `WholeQuery`. Four sums do not wait for each other, and `imul` needs no check. */
+function wholeDot(tokens: Int8Array, t: number, digits: Int16Array, q: number, width: number): number {
+  let [a, b, c, d] = [0, 0, 0, 0];
+  const full = width & ~3;
+  for (let i = 0; i < full; i += 4) {
+    a = (a + Math.imul(tokens[t + i]!, digits[q + i]!)) | 0;
+    b = (b + Math.imul(tokens[t + i + 1]!, digits[q + i + 1]!)) | 0;
+    c = (c + Math.imul(tokens[t + i + 2]!, digits[q + i + 2]!)) | 0;
+    d = (d + Math.imul(tokens[t + i + 3]!, digits[q + i + 3]!)) | 0;
+  }
+  for (let i = full; i < width; i++) a = (a + Math.imul(tokens[t + i]!, digits[q + i]!)) | 0;
+  return (a + b + c + d) | 0;
+}
+
 /**
  * Score rows where they lie.
  *
@@ -66,8 +80,9 @@ export function score(
     for (let l = 0, k = 0, q = 0, t = row * size; l < offsets.length; l++) {
       let sum = 0;
       for (let m = 0; m < perLayer; m++, k++) {
-        let whole = 0;
-        for (const end = q + width; q < end; q++, t++) whole = (whole + tokens[t]! * digits[q]!) | 0;
+        const whole = wholeDot(tokens, t, digits, q, width);
+        t += width;
+        q += width;
         const product = fround(fround(fround(whole) * units[k]!) * scales[row * count + k]!);
         sum = m ? fround(sum + product) : product;
       }

@@ -188,13 +188,21 @@ export function fit(values: Float32Array, y: Float64Array, variance: Float64Arra
 
 function centre(values: Float32Array, space: Space): Float32Array {
   const mean = Float32Array.from(space.mean);
-  return values.map((v, i) => v - mean[i % mean.length]!);
+  const out = new Float32Array(values.length);
+  for (let start = 0; start < out.length; start += mean.length) {
+    for (let i = 0; i < mean.length; i++) out[start + i] = values[start + i]! - mean[i]!;
+  }
+  return out;
 }
 
 function rowsOf(centred: Float32Array, gates: Float64Array, space: Space): Float32Array {
   const by = Float32Array.from(gates, (g, l) => Math.sqrt(g / space.size[l]!));
   const { layers, width } = space;
-  return centred.map((v, i) => v * by[Math.floor(i / width) % layers]!);
+  const out = new Float32Array(centred.length);
+  for (let start = 0, l = 0; start < out.length; start += width, l = (l + 1) % layers) {
+    for (let i = start; i < start + width; i++) out[i] = centred[i]! * by[l]!;
+  }
+  return out;
 }
 
 /** Inner products [n, n] of rows [n, width]. */

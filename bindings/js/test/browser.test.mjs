@@ -169,10 +169,4 @@ describe("in Chromium", { skip: !executablePath && "LINKEDOUT_CHROMIUM names no 
   test("nothing was asked of anybody else", () => {
     assert.deepEqual([...asked].filter((origin) => origin !== "null"), [server.url]);
   });
-
-  test("how long encoding takes", async (t) => {
-    const seconds = await call("encodeSeconds");
-    assert.ok(seconds > 0);
-    t.diagnostic(`one video: ${(1000 * seconds).toFixed(0)} ms, one thread`);
-  });
 });

@@ -4,6 +4,7 @@ import { prepareFrames, readFrames } from "/dist/index.js";
 import { asRgb } from "/dist/frames.js";
 import { Tokenizer } from "/dist/tokenizer.js";
 import { compareCase, compareTokens, eventsOf, framesOf, goldenOf, putGolden, resultOf } from "/test/golden.mjs";
+import { measure } from "/test/measure.mjs";
 import { load, picture, read } from "./setup.mjs";
 
 const golden = await goldenOf(read);
@@ -213,14 +214,10 @@ window.tests = {
 
   broken: () => readFrames(new Blob(["no film"]), 8).then(() => "none", (e) => [e.name, e.message]),
 
-  /** Seconds of one encode, the median of several. */
-  async encodeSeconds() {
+  async measure() {
     const rec = await load();
-    const video = await videoOf(golden.videos[0]);
-    await rec.warmup();
-    const times = [];
-    for (let n = 0; n < 5; n++) times.push((await rec.rank([], [{ ...video, id: `copy ${n}` }])).timing.encode);
+    const found = await measure(rec, await videoOf(golden.videos[0]));
     await rec.close();
-    return times.sort((a, b) => a - b)[2];
+    return found;
   },
 };
