@@ -10,6 +10,7 @@ const videos = new Map(CLIPS.map((clip) => [clip.id, clip])); // id → { id, ti
 let playing = null;
 let order = [];
 let seen = new Set();
+let rankings = 0;
 
 // The worker.
 
@@ -46,7 +47,6 @@ function play(id) {
   playing = { id, watched: 0, liked: null, isNoted: false };
   next.url ??= URL.createObjectURL(next.file);
   video.src = next.url;
-  video.loop = false;
   at("title").textContent = next.title;
   at("credit").textContent = next.credit ?? "";
   for (const name of ["like", "dislike"]) at(name).setAttribute("aria-pressed", "false");
@@ -79,7 +79,6 @@ async function judge(liked) {
 video.addEventListener("timeupdate", () => {
   if (playing && video.duration) playing.watched = Math.max(playing.watched, Math.min(1, video.currentTime / video.duration));
 });
-video.addEventListener("ended", () => guarded(next));
 
 // Ranking.
 
@@ -93,6 +92,7 @@ async function rank() {
   showList(ranked);
   showTaste(taste, history);
   at("facts").textContent = `Ranked ${ids.length} videos in ${took.toFixed(1)} ms.`;
+  document.documentElement.dataset.rankings = String(++rankings);
 }
 
 function showList(ranked) {

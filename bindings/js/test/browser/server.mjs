@@ -14,15 +14,18 @@ const FOLDERS = {
 };
 const TYPES = {
   ".html": "text/html", ".js": "text/javascript", ".mjs": "text/javascript", ".json": "application/json", ".png": "image/png",
-  ".wasm": "application/wasm", ".webm": "video/webm",
+  ".wasm": "application/wasm", ".webm": "video/webm", ".css": "text/css", ".svg": "image/svg+xml",
 };
 
-/** @param more Further folders by name. */
-export function serve(more = {}) {
+/**
+ * @param more Further folders by name.
+ * @param isolated Whether pages get the headers for it.
+ */
+export function serve(more = {}, { isolated = true } = {}) {
   const folders = { ...FOLDERS, ...more };
   const server = createServer(async (request, response) => {
     const [, folder, ...rest] = normalize(decodeURI(new URL(request.url, "http://x").pathname)).split("/");
-    const path = folders[folder] && join(folders[folder], ...rest);
+    const path = folders[folder] && join(folders[folder], ...rest, rest.at(-1) === "" ? "index.html" : "");
     const info = path && (await stat(path).catch(() => null));
     if (!info?.isFile()) return response.writeHead(404).end();
     const [start, end] = /bytes=(\d+)-(\d*)/.exec(request.headers.range ?? "")?.slice(1) ?? ["0", ""];
@@ -32,10 +35,10 @@ export function serve(more = {}) {
       "Content-Length": to - from + 1,
       "Accept-Ranges": "bytes",
       ...(request.headers.range ? { "Content-Range": `bytes ${from}-${to}/${info.size}` } : {}),
-      "Cross-Origin-Opener-Policy": "same-origin",
-      "Cross-Origin-Embedder-Policy": "require-corp",
+      ...(isolated ? { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" } : {}),
     });
-    createReadStream(path, { start: from, end: to }).pipe(response);
+    if (to < from) return response.end();
+    return createReadStream(path, { start: from, end: to }).pipe(response);
   });
   return new Promise((resolve) => {
     server.listen(0, "127.0.0.1", () => {
