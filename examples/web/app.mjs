@@ -56,7 +56,7 @@ function play(id) {
 /** Note what was watched of the video that plays, once. */
 async function note() {
   const { id, watched, liked, isNoted } = playing;
-  if (isNoted || !videos.get(id).isReady) return;
+  if (isNoted || !videos.get(id)?.isReady) return;
   playing.isNoted = true;
   await ask("add", id, { watched, liked });
   seen.add(id);
@@ -67,6 +67,7 @@ async function next() {
   const before = playing.id;
   await note();
   play(order.find((id) => id !== before) ?? before);
+  await rank();
 }
 
 async function judge(liked) {
@@ -96,6 +97,8 @@ async function rank() {
 }
 
 function showList(ranked) {
+  const isCold = ranked[0]?.source === "cold_start";
+  at("cold").textContent = isCold ? ranked[0].reason : "";
   at("list").replaceChildren(...ranked.map(({ id, reason }) => {
     const { title, picture } = videos.get(id);
     const button = make("button", { type: "button", onclick: () => guarded(async () => {
@@ -106,7 +109,7 @@ function showList(ranked) {
     button.append(make("img", { src: picture, alt: "" }), make("span", {}, [
       make("span", { textContent: title }),
       ...(seen.has(id) ? [make("span", { className: "seen", textContent: " · seen" })] : []),
-      make("span", { className: "reason", textContent: reason }),
+      ...(isCold ? [] : [make("span", { className: "reason", textContent: reason })]),
     ]));
     return make("li", {}, [button]);
   }));

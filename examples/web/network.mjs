@@ -11,7 +11,7 @@ export function followNetwork(list, words) {
     item.textContent = `${from.padEnd(9)} ${url.startsWith(location.origin) ? new URL(url).pathname : url}`;
     list.prepend(item);
     const elsewhere = rows.filter((r) => !r.url.startsWith(location.origin)).length;
-    const fetched = rows.filter((r) => r.from === "network").length;
+    const fetched = new Set(rows.filter((r) => r.from === "network").map((r) => r.url)).size;
     words.textContent = elsewhere ? `${elsewhere} requests were stopped` : `nothing (${fetched} files were fetched, all from this page's own address)`;
   };
   new BroadcastChannel("network").onmessage = ({ data }) => show(data);
