@@ -90,15 +90,14 @@ async function rank() {
   const ids = fresh.length ? fresh : ready.filter((id) => id !== playing.id);
   const { ranked, taste, history, took } = await ask("rank", ids);
   order = ranked.map((r) => r.id);
-  showList(ranked);
+  showList(ranked, !history.length);
   showTaste(taste, history);
   at("facts").textContent = `Ranked ${ids.length} videos in ${took.toFixed(1)} ms.`;
   document.documentElement.dataset.rankings = String(++rankings);
 }
 
-function showList(ranked) {
-  const isCold = ranked[0]?.source === "cold_start";
-  at("cold").textContent = isCold ? ranked[0].reason : "";
+function showList(ranked, isNew) {
+  at("cold").textContent = (isNew && ranked[0]?.reason) || "";
   at("list").replaceChildren(...ranked.map(({ id, reason }) => {
     const { title, picture } = videos.get(id);
     const button = make("button", { type: "button", onclick: () => guarded(async () => {
@@ -109,7 +108,7 @@ function showList(ranked) {
     button.append(make("img", { src: picture, alt: "" }), make("span", {}, [
       make("span", { textContent: title }),
       ...(seen.has(id) ? [make("span", { className: "seen", textContent: " · seen" })] : []),
-      ...(isCold ? [] : [make("span", { className: "reason", textContent: reason })]),
+      ...(isNew ? [] : [make("span", { className: "reason", textContent: reason })]),
     ]));
     return make("li", {}, [button]);
   }));

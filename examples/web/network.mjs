@@ -12,7 +12,8 @@ export function followNetwork(list, words) {
     list.prepend(item);
     const elsewhere = rows.filter((r) => !r.url.startsWith(location.origin)).length;
     const fetched = new Set(rows.filter((r) => r.from === "network").map((r) => r.url)).size;
-    words.textContent = elsewhere ? `${elsewhere} requests were stopped` : `nothing (${fetched} files were fetched, all from this page's own address)`;
+    const own = fetched ? `${fetched} files were fetched, all from this page's own address` : "not even a file was fetched";
+    words.textContent = elsewhere ? `${elsewhere} requests were stopped` : `nothing (${own})`;
   };
   new BroadcastChannel("network").onmessage = ({ data }) => show(data);
   // What came before there was a service worker.

@@ -92,12 +92,11 @@ function happened(video: HTMLVideoElement, name: "loadeddata" | "seeked"): Promi
       stop.abort();
       then();
     };
-    const fail = (why: string): void => settle(() => reject(new VideoUnreadableError(why)));
+    const fail = (why: string, cause?: unknown): void => settle(() => reject(new VideoUnreadableError(why, { cause })));
+    const refused = (): void => fail("this browser cannot decode it: MP4 with H.264 and WebM are played by most", video.error);
     const timer = setTimeout(() => fail(`this browser took longer than ${PATIENCE_MS / 1000} s to decode it`), PATIENCE_MS);
     video.addEventListener(name, () => settle(resolve), { signal: stop.signal });
-    video.addEventListener(
-      "error", () => fail(`this browser cannot decode it: ${video.error?.message || "an unknown format"}`), { signal: stop.signal },
-    );
-    if (video.error) fail(`this browser cannot decode it: ${video.error.message || "an unknown format"}`);
+    video.addEventListener("error", refused, { signal: stop.signal });
+    if (video.error) refused();
   });
 }
