@@ -64,8 +64,14 @@ def built() -> Path:
         missing(f"npm packages are not here ({', '.join(lacking)}): npm --prefix bindings/js install")
     from filelock import FileLock
 
-    with FileLock(FOLDER / "node_modules" / ".build.lock"):  # several processes run the tests
-        run("npm", "run", "--silent", "build")
+    sources = [*FOLDER.glob("src/*.ts"), FOLDER / "tsconfig.json", FOLDER / "package.json"]
+    stamp = FOLDER / "node_modules" / ".built"
+    with FileLock(stamp.with_suffix(".lock")):  # several processes run the tests, and one builds
+        newest = max(p.stat().st_mtime_ns for p in sources)
+        if not stamp.exists() or stamp.stat().st_mtime_ns < newest or not (FOLDER / "dist" / "index.js").exists():
+            shutil.rmtree(FOLDER / "dist", ignore_errors=True)  # of sources that are gone
+            run("npm", "run", "--silent", "build")
+            stamp.touch()
     return FOLDER
 
 

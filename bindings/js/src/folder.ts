@@ -5,7 +5,7 @@
  * the disk. What was forgotten leaves when the log is written anew, and the old one is overwritten.
  */
 
-import { link, mkdir, open, readFile, realpath, rename, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
+import { constants, copyFile, link, mkdir, open, readFile, realpath, rename, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
 import { join, resolve, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -272,7 +272,11 @@ async function takeLock(path: string): Promise<void> {
         await link(mine, name); // fails if it is there: nobody else can have it then
         return;
       } catch (e) {
-        if ((e as NodeJS.ErrnoException).code !== "EEXIST") throw e;
+        const { code } = e as NodeJS.ErrnoException;
+        if (code === "EPERM" || code === "ENOTSUP" || code === "ENOSYS") { // a file system without links, such as exFAT
+          return await copyFile(mine, name, constants.COPYFILE_EXCL);
+        }
+        if (code !== "EEXIST") throw e;
       }
       if (await isHeld(name, started)) break;
       await unlink(name).catch(() => undefined);

@@ -25,7 +25,8 @@ export function findInterests(user: Taste): number[][] {
   const count = kept.length;
   if (count < 2 * LEAST_EVENTS) return count ? [kept] : [];
   const alike = cosines(user, kept);
-  const least = argmax(alike.map((x) => -x));
+  // Of a pair only one order is looked at: both are equal but for rounding, which must not decide.
+  const least = argmax(alike.map((x, i) => (i % count > Math.floor(i / count) ? -x : -Infinity)));
   const first = Math.floor(least / count) * count;
   const second = (least % count) * count;
   const whole = kept.map((_, i) => sumOf(alike.subarray(i * count, (i + 1) * count)));

@@ -32,14 +32,25 @@ export function bestFirst(scores: Float32Array, limit: number | null = null): nu
   return order.filter((n) => scores[n]! >= threshold).sort(better).slice(0, limit);
 }
 
-/** Keep the best of each group of near-identical videos, until `limit` are kept. */
-export function fold(order: readonly number[], vectors: Vectors, limit: number | null): number[] {
+/** Whether two unit rows of `count` tokens are near-identical; most are told apart after a few tokens. */
+function isCopy(a: Float32Array, b: Float32Array, count: number): boolean {
+  const width = a.length / count;
+  let cosine = 0;
+  for (let t = 0; t < count; t++) {
+    if (cosine + (count - t) / count < DUPLICATE_FROM - 1e-4) return false; // a token adds 1 / count at most
+    cosine += dotSingles(a, t * width, b, t * width, width);
+  }
+  return Math.fround(cosine) >= DUPLICATE_FROM;
+}
+
+/** Keep the best of each group of near-identical videos, of `count` tokens each, until `limit` are kept. */
+export function fold(order: readonly number[], vectors: Vectors, count: number, limit: number | null): number[] {
   const kept: number[] = [];
   const compared: Float32Array[] = [];
   for (const position of order) {
     if (kept.length === limit) break;
     const mine = vectors(position);
-    if (compared.some((other) => Math.fround(dotSingles(mine, 0, other, 0, mine.length)) >= DUPLICATE_FROM)) continue;
+    if (compared.some((other) => isCopy(mine, other, count))) continue;
     kept.push(position);
     if (compared.length < COMPARED) compared.push(mine);
   }
@@ -95,16 +106,16 @@ function similarities(vectors: Float32Array[]): Float64Array[] {
   return centred.map((a, i) => Float64Array.from(centred, (b, j) => (i === j ? 1 : 0.5 + 0.5 * dot(a, 0, b, 0, width))));
 }
 
-/** The list: best first, near-duplicates folded, then diversified, then cut. */
+/** The list: best first, near-duplicates folded, then diversified, then cut. `count` is how many tokens a video has. */
 export function arrange(
-  scores: Float32Array, limit: number | null, vectors: Vectors, diversity: number, foldDuplicates: boolean,
+  scores: Float32Array, limit: number | null, vectors: Vectors, count: number, diversity: number, foldDuplicates: boolean,
 ): number[] {
   if (limit === 1 || !(diversity || foldDuplicates)) return bestFirst(scores, limit); // neither changes who is first
   const needed = limit === null ? null : diversity ? Math.max(limit, DIVERSIFIED) : limit;
   let order = bestFirst(scores, needed === null ? null : 4 * needed);
   if (foldDuplicates) {
-    let kept = fold(order, vectors, needed);
-    if (needed !== null && kept.length < needed && order.length < scores.length) kept = fold(bestFirst(scores), vectors, needed);
+    let kept = fold(order, vectors, count, needed);
+    if (needed !== null && kept.length < needed && order.length < scores.length) kept = fold(bestFirst(scores), vectors, count, needed);
     order = kept;
   }
   if (diversity) order = diversify(order, scores, vectors, diversity, limit);

@@ -94,7 +94,7 @@ export class Ranker {
     else if (!events.length) source = "prior";
     const limit = wish.limit === null || wish.diversity ? wish.limit : Math.max(wish.limit, head);
     const vectors = (n: number): Float32Array => unitTokens(store.read(ids[n]!).tokens, store.count);
-    let order = arrange(scores, limit, vectors, wish.diversity, wish.foldDuplicates);
+    let order = arrange(scores, limit, vectors, store.count, wish.diversity, wish.foldDuplicates);
     if (head && !wish.diversity) {
       const window = order.slice(0, head);
       const values = this.values(window.map((n) => ids[n]!));

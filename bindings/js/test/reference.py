@@ -13,6 +13,7 @@ import json
 import random
 import string
 import sys
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def kernel(rng: np.random.Generator) -> dict:
 def rankings(rec: Recommender, rng: np.random.Generator) -> list[dict]:
     """Rankings of random stores and histories, with options in the words of JavaScript."""
     ids = list(rec.store)
-    now = datetime.now(timezone.utc)
+    now = time.time()
     prior = {i: float(v) for i, v in zip(ids[::2], rng.normal(0, 5, len(ids[::2])), strict=True)}
     options: list[tuple[dict, dict]] = [
         ({}, {}),
@@ -144,7 +145,7 @@ def rankings(rec: Recommender, rng: np.random.Generator) -> list[dict]:
                 "video": str(rng.choice(ids)),
                 "watched": float(rng.choice([0.0, 0.1, 0.6, 1.0]) if case % 5 else 0.1),
                 "liked": liked[int(rng.integers(0, 5))] if case % 5 else None,
-                "ageHours": float(rng.uniform(1, 9000)) if rng.random() < 0.5 else None,
+                "at": int((now - rng.uniform(1, 9000) * 3600) * 1000) if rng.random() < 0.5 else None,  # milliseconds
             }
             for _ in range(count)
         ]
@@ -153,7 +154,7 @@ def rankings(rec: Recommender, rng: np.random.Generator) -> list[dict]:
                 e["video"],
                 e["watched"],
                 e["liked"],
-                None if e["ageHours"] is None else now - timedelta(hours=e["ageHours"]),
+                None if e["at"] is None else datetime.fromtimestamp(e["at"] / 1000, timezone.utc),
             )
             for e in events
         ]
@@ -161,6 +162,7 @@ def rankings(rec: Recommender, rng: np.random.Generator) -> list[dict]:
         ranking = rec.rank(history, ids, **python)
         rows.append(
             {
+                "now": now,
                 "events": events,
                 "options": javascript,
                 "ids": ranking.ids,
