@@ -1,7 +1,7 @@
 /** BLAKE2b-128 (RFC 7693), which WebCrypto lacks: content hashes are those of the Python package. */
 
 /** 64-bit words as low and high halves, here and below. */
-const IV = Uint32Array.of(
+const IV = Int32Array.of(
   0xf3bcc908, 0x6a09e667, 0x84caa73b, 0xbb67ae85, 0xfe94f82b, 0x3c6ef372, 0x5f1d36f1, 0xa54ff53a,
   0xade682d1, 0x510e527f, 0x2b3e6c1f, 0x9b05688c, 0xfb41bd6b, 0x1f83d9ab, 0x137e2179, 0x5be0cd19,
 );
@@ -13,59 +13,71 @@ const SIGMA = Uint8Array.from(
 const DIGEST = 16;
 const BLOCK = 128;
 const WORD = 2 ** 32;
+const UNWORD = 2 ** -32;
 
 /** The hash of parts one after the other: 32 hex digits. */
 export function blake2b128(...parts: (Uint8Array | Uint8ClampedArray)[]): string {
   const h = IV.slice();
   h[0]! ^= 0x01010000 ^ DIGEST;
-  const v = new Uint32Array(32);
-  const m = new Uint32Array(32);
+  const v = new Int32Array(32);
+  const m = new Int32Array(32);
   const block = new Uint8Array(BLOCK);
   const view = new DataView(block.buffer);
   let filled = 0;
   let total = 0;
 
+  // Whole int32 arithmetic, which engines compile best; `>>> 0` reads a half as unsigned, and a sum's carry is what is above.
   function mix(a: number, b: number, c: number, d: number, x: number, y: number): void {
-    let low = v[a]! + v[b]! + m[x]!;
-    v[a + 1]! += v[b + 1]! + m[x + 1]! + Math.floor(low / WORD);
-    v[a] = low;
-    let xl = v[d]! ^ v[a]!;
-    let xh = v[d + 1]! ^ v[a + 1]!;
-    v[d] = xh; // rotated by 32
-    v[d + 1] = xl;
-    low = v[c]! + v[d]!;
-    v[c + 1]! += v[d + 1]! + Math.floor(low / WORD);
-    v[c] = low;
-    xl = v[b]! ^ v[c]!;
-    xh = v[b + 1]! ^ v[c + 1]!;
-    v[b] = (xl >>> 24) | (xh << 8);
-    v[b + 1] = (xh >>> 24) | (xl << 8);
-    low = v[a]! + v[b]! + m[y]!;
-    v[a + 1]! += v[b + 1]! + m[y + 1]! + Math.floor(low / WORD);
-    v[a] = low;
-    xl = v[d]! ^ v[a]!;
-    xh = v[d + 1]! ^ v[a + 1]!;
-    v[d] = (xl >>> 16) | (xh << 16);
-    v[d + 1] = (xh >>> 16) | (xl << 16);
-    low = v[c]! + v[d]!;
-    v[c + 1]! += v[d + 1]! + Math.floor(low / WORD);
-    v[c] = low;
-    xl = v[b]! ^ v[c]!;
-    xh = v[b + 1]! ^ v[c + 1]!;
+    let al = v[a]!;
+    let ah = v[a + 1]!;
+    let bl = v[b]!;
+    let bh = v[b + 1]!;
+    let cl = v[c]!;
+    let ch = v[c + 1]!;
+    let sum = (al >>> 0) + (bl >>> 0) + (m[x]! >>> 0);
+    ah = (ah + bh + m[x + 1]! + ((sum * UNWORD) | 0)) | 0;
+    al = sum | 0;
+    let dh = v[d]! ^ al; // rotated by 32
+    let dl = v[d + 1]! ^ ah;
+    sum = (cl >>> 0) + (dl >>> 0);
+    ch = (ch + dh + ((sum * UNWORD) | 0)) | 0;
+    cl = sum | 0;
+    let xl = bl ^ cl;
+    let xh = bh ^ ch;
+    bl = (xl >>> 24) | (xh << 8);
+    bh = (xh >>> 24) | (xl << 8);
+    sum = (al >>> 0) + (bl >>> 0) + (m[y]! >>> 0);
+    ah = (ah + bh + m[y + 1]! + ((sum * UNWORD) | 0)) | 0;
+    al = sum | 0;
+    xl = dl ^ al;
+    xh = dh ^ ah;
+    dl = (xl >>> 16) | (xh << 16);
+    dh = (xh >>> 16) | (xl << 16);
+    sum = (cl >>> 0) + (dl >>> 0);
+    ch = (ch + dh + ((sum * UNWORD) | 0)) | 0;
+    cl = sum | 0;
+    xl = bl ^ cl;
+    xh = bh ^ ch;
+    v[a] = al;
+    v[a + 1] = ah;
     v[b] = (xl << 1) | (xh >>> 31);
     v[b + 1] = (xh << 1) | (xl >>> 31);
+    v[c] = cl;
+    v[c + 1] = ch;
+    v[d] = dl;
+    v[d + 1] = dh;
   }
 
   function compress(last: boolean): void {
     v.set(h);
     v.set(IV, 16);
     v[24]! ^= total;
-    v[25]! ^= Math.floor(total / WORD);
+    v[25]! ^= total / WORD;
     if (last) {
       v[28]! ^= -1;
       v[29]! ^= -1;
     }
-    for (let i = 0; i < 32; i++) m[i] = view.getUint32(4 * i, true);
+    for (let i = 0; i < 32; i++) m[i] = view.getInt32(4 * i, true);
     for (let s = 0; s < SIGMA.length; s += 16) {
       mix(0, 8, 16, 24, SIGMA[s]!, SIGMA[s + 1]!);
       mix(2, 10, 18, 26, SIGMA[s + 2]!, SIGMA[s + 3]!);
