@@ -251,7 +251,7 @@ test("types say what fits, in an app that knows nothing of Node", () => {
 test("the package is small, and holds what it needs", () => {
   const folder = fileURLToPath(new URL("..", import.meta.url));
   const [pack] = Object.values(JSON.parse(execFileSync("npm", ["pack", "--dry-run", "--json"], { cwd: folder, encoding: "utf-8" })));
-  assert.ok(pack.size <= 60 * 1024, `${pack.size} bytes packed`);
+  assert.ok(pack.size <= 60_000, `${pack.size} bytes packed`);
   const names = pack.files.map((f) => f.path);
   for (const name of ["dist/index.js", "dist/index.d.ts", "dist/folder.js", "package.json", "LICENSE", "README.md"]) {
     assert.ok(names.includes(name), name);
