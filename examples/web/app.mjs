@@ -11,6 +11,7 @@ let playing = null;
 let order = [];
 let seen = new Set();
 let rankings = 0;
+let info;
 
 // The worker.
 
@@ -146,9 +147,9 @@ function make(name, properties, children = []) {
 
 /** A small picture of the middle frame, for the list. */
 function pictureOf({ data, shape: [count, height, width] }) {
-  const size = height * width * 4;
-  const start = Math.floor(count / 2) * size;
-  const pixels = new ImageData(new Uint8ClampedArray(data.subarray(start, start + size)), width, height);
+  const first = Math.floor(count / 2) * height * width;
+  const pixels = new ImageData(width, height);
+  for (let n = 0; n < height * width; n++) pixels.data.set([...data.subarray((first + n) * 3, (first + n) * 3 + 3), 255], n * 4);
   const [large, small] = [document.createElement("canvas"), document.createElement("canvas")];
   Object.assign(large, { width, height }).getContext("2d").putImageData(pixels, 0, 0);
   Object.assign(small, { width: 192, height: 120 }).getContext("2d").drawImage(large, 0, 0, 192, 120);
@@ -160,7 +161,7 @@ async function look(list) {
   for (const [n, entry] of list.entries()) {
     say(`Looking at video ${n + 1} of ${list.length}…`);
     try {
-      const frames = await readFrames(entry.file ?? new URL(entry.url, location.href).href);
+      const frames = await readFrames(entry.file ?? new URL(entry.url, location.href).href, info.frames, info.frameSize);
       entry.picture = pictureOf(frames);
       const { failed } = await ask("encode", { id: entry.id, title: entry.title, frames });
       if (failed.length) throw new Error(failed[0].reason);
@@ -251,7 +252,8 @@ followNetwork(at("log"), at("left"));
 guarded(async () => {
   await startServiceWorker();
   startWorker();
-  const { isKept } = await ask("load");
+  let isKept;
+  ({ isKept, info } = await ask("load"));
   await look([...videos.values()]);
   if (!isKept) say("This page is open in another tab, or the browser keeps nothing here: what you watch now is not kept.");
   document.documentElement.dataset.ready = "yes";

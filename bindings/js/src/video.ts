@@ -1,7 +1,7 @@
 /** Files → frames in a browser, by its own decoder. Works where there is a document, not in a worker. */
 
-import { VideoTooLargeError, VideoUnreadableError } from "./errors.js";
-import { MAX_PIXELS, type Frames } from "./frames.js";
+import { VideoError, VideoTooLargeError, VideoUnreadableError, said } from "./errors.js";
+import { MAX_PIXELS, asRgb, prepareFrames, type Frames } from "./frames.js";
 
 const MAX_SECONDS = 4 * 3600;
 const PATIENCE_MS = 20_000;
@@ -14,18 +14,22 @@ const PATIENCE_MS = 20_000;
  *
  * @param source A file, the address of one, or a `<video>` element.
  * @param count Frames wanted, 8 for the bundle that ships.
- * @returns RGBA of the video's own size.
+ * @param size Squash each frame to a square of this side (`rec.info().frameSize`) as soon as it is read: eight frames of a 4K
+ *   video would take 265 MB. Left out, they keep their size.
+ * @returns RGB squares, or RGBA of the video's own size.
  * @throws {VideoUnreadableError} The browser cannot decode it.
  * @throws {VideoTooLargeError} It is too long or its frames too large.
  */
-export async function readFrames(source: Blob | string | URL | HTMLVideoElement, count = 8): Promise<Frames> {
+export async function readFrames(
+  source: Blob | string | URL | HTMLVideoElement, count = 8, size?: number,
+): Promise<Frames> {
   if (typeof document === "undefined") {
     throw new VideoUnreadableError(
       "there is no <video> here to decode files: pass frames, or load with a decoder of your own (in a browser's worker: " +
         "call readFrames on the page, and post what it gives)",
     );
   }
-  if (source instanceof HTMLVideoElement) return sought(source, count);
+  if (source instanceof HTMLVideoElement) return sought(source, count, size);
   const video = document.createElement("video");
   video.muted = true;
   video.playsInline = true;
@@ -34,7 +38,7 @@ export async function readFrames(source: Blob | string | URL | HTMLVideoElement,
   try {
     if (!(source instanceof Blob)) video.crossOrigin = "anonymous"; // else the canvas keeps its pixels to itself
     video.src = address;
-    return await sought(video, count);
+    return await sought(video, count, size);
   } finally {
     video.removeAttribute("src");
     video.load(); // lets the decoder go
@@ -42,7 +46,7 @@ export async function readFrames(source: Blob | string | URL | HTMLVideoElement,
   }
 }
 
-async function sought(video: HTMLVideoElement, count: number): Promise<Frames> {
+async function sought(video: HTMLVideoElement, count: number, size?: number): Promise<Frames> {
   if (video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) await happened(video, "loadeddata");
   if (!Number.isFinite(video.duration)) {
     await moved(video, Number.MAX_SAFE_INTEGER); // a recording without a length in its header: its end says it
@@ -56,18 +60,26 @@ async function sought(video: HTMLVideoElement, count: number): Promise<Frames> {
   canvas.width = width;
   canvas.height = height;
   const context = canvas.getContext("2d", { willReadFrequently: true, alpha: false })!;
-  const size = width * height * 4;
-  const data = new Uint8Array(count * size);
   const times = new Set<number>();
+  const frames: (Uint8Array | Uint8ClampedArray)[] = [];
   for (let n = 0; n < count; n++) {
     await moved(video, ((n + 0.5) * duration) / count);
     const time = timeOf(video, n);
     if (times.has(time)) continue; // a short video has fewer frames
-    context.drawImage(video, 0, 0);
-    data.set(context.getImageData(0, 0, width, height).data, times.size * size);
     times.add(time);
+    try {
+      context.drawImage(video, 0, 0);
+      const { data } = context.getImageData(0, 0, width, height);
+      frames.push(size ? prepareFrames(asRgb({ data, shape: [1, height, width, 4] }), 1, size) : data);
+    } catch (e) {
+      if (e instanceof VideoError) throw e;
+      throw new VideoUnreadableError(`its frames cannot be read, as of a video of another site: ${said(e)}`, { cause: e });
+    }
   }
-  return { data: data.subarray(0, times.size * size), shape: [times.size, height, width, 4] };
+  const bytes = frames[0]!.length;
+  const data = new Uint8Array(frames.length * bytes);
+  frames.forEach((frame, n) => data.set(frame, n * bytes));
+  return { data, shape: size ? [frames.length, size, size, 3] : [frames.length, height, width, 4] };
 }
 
 /** When the frame on screen begins, where the browser says it; else `unknown`. */

@@ -186,8 +186,10 @@ window.tests = {
     const rec = await load();
     const encoded = await rec.encode([{ file }]);
     const again = await rec.encode([{ file }]);
+    await rec.encode([{ id: "whole", frames: await readFrames(file) }]);
+    const same = rec.store.read("whole").tokens.join() === rec.store.read("clip.webm").tokens.join();
     await rec.close();
-    return { means, encoded, unchanged: again.unchanged };
+    return { means, encoded, unchanged: again.unchanged, same };
   },
 
   /** A recording without a length, as MediaRecorder makes. */
