@@ -96,6 +96,18 @@ describe("one video that cannot be used spoils nothing", () => {
     assert.equal(rec.history.length, 0);
   });
 
+  test("a stored id with another content: a conflict with what was named, else encoded again", async () => {
+    const [a, b] = [await videoOf(golden.videos[7]), await videoOf(golden.videos[6])];
+    await rec.encode([{ ...a, id: "stored" }]);
+    const before = rec.store.read("stored").tokens;
+    const { failed } = await rec.rank(["stored"], [{ frames: b.frames, id: "stored" }, { frames: a.frames, id: "stored" }]);
+    assert.deepEqual(failed.map((f) => [f.role, f.code]), [["candidate", "conflict"]]);
+    assert.deepEqual(rec.store.read("stored").tokens, before);
+    assert.deepEqual((await rec.encode([{ frames: b.frames, id: "stored" }])).encoded, ["stored"]);
+    assert.notDeepEqual(rec.store.read("stored").tokens, before);
+    await rec.store.remove("stored");
+  });
+
   test("one id for two contents, or for two titles", async () => {
     const [a, b] = [await videoOf(golden.videos[7]), await videoOf(golden.videos[6])];
     const ranking = await rec.rank([], [{ ...a, id: "same" }, { ...b, id: "same", title: null }, { ...a, id: "same", title: "t" }, { ...a, id: "same", title: "u" }]);

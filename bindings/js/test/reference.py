@@ -94,10 +94,11 @@ def files(rng: np.random.Generator, folder: Path) -> list[dict]:
 
 
 def random_tokens(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of `count` videos in a few clusters, with some near-copies."""
+    """Tokens of `count` videos in a few clusters, with copies of cosine 1.0, 0.95 (to be folded) and 0.84 (not)."""
     kinds = rng.normal(0, 40, (5, *SHAPE))
     values = kinds[rng.integers(0, 5, count)] + rng.normal(0, 25, (count, *SHAPE))
-    values[10:14] = values[5:9] + rng.normal(0, 0.5, (4, *SHAPE))
+    for n, spread in enumerate((0.5, 15, 30)):
+        values[10 + 2 * n : 12 + 2 * n] = values[5:7] + rng.normal(0, spread, (2, *SHAPE))
     tokens = np.clip(np.rint(values), -127, 127).astype(np.int8)
     return tokens, rng.uniform(0.005, 0.02, (count, *SHAPE[:2])).astype(np.float32)
 
