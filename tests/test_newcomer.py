@@ -22,7 +22,8 @@ from linkedout_edge.cli import output, terminal
 from linkedout_edge.cli.main import missing
 
 ROOT = Path(__file__).parents[1]
-TEXTS = [ROOT / "README.md", ROOT / "Makefile", *(ROOT / "docs").glob("*.md"), *(ROOT / "bindings").rglob("*.md")]
+BINDINGS = [p for p in (ROOT / "bindings").rglob("*.md") if "node_modules" not in p.parts]
+TEXTS = [ROOT / "README.md", ROOT / "Makefile", *(ROOT / "docs").glob("*.md"), *BINDINGS]
 FOLDERS = ("linkedout_edge", "quant", "export", "benchmarks", "examples")
 SOURCES = [p for folder in FOLDERS for p in (ROOT / folder).rglob("*.py")]
 ASCII = [

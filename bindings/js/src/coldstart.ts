@@ -1,0 +1,59 @@
+/** An order while nothing is known to be liked: nothing was watched yet, or all was skipped. */
+
+import { argmax, dotSingles } from "./linear.js";
+import { standardized } from "./prior.js";
+import type { Taste } from "./taste.js";
+
+/** So many candidates are arranged. */
+export const WINDOW = 256;
+const PLACES = 20;
+const REPRESENTS = 0.5;
+
+/**
+ * Best first: far from what was skipped, each standing for many videos that none before it stands for (greedy facility
+ * location). What was skipped represents its like already.
+ *
+ * @param values [K, L, W], tokens.
+ * @param scores [K].
+ */
+export function arrangeUnknown(user: Taste, values: Float32Array, scores: Float64Array): number[] {
+  const count = scores.length;
+  const size = user.space.layers * user.space.width;
+  const rows = directions(user, user.centred(values), size);
+  const seen = directions(user, user.seen, size);
+  const likeness = (a: Float32Array, i: number, j: number): number => Math.max(dotSingles(a, i * size, rows, j * size, size), 0) ** 2;
+  const alike = new Float32Array(count * count);
+  for (let i = 0; i < count; i++) {
+    for (let j = 0; j <= i; j++) alike[i * count + j] = alike[j * count + i] = likeness(rows, i, j);
+  }
+  const covered = new Float32Array(count);
+  for (let n = 0; n < user.count; n++) {
+    for (let j = 0; j < count; j++) covered[j] = Math.max(covered[j]!, likeness(seen, n, j));
+  }
+  const free = new Array<boolean>(count).fill(true);
+  const chosen: number[] = [];
+  const away = standardized(scores);
+  while (chosen.length < Math.min(PLACES, count)) {
+    const gain = new Float64Array(count);
+    for (let i = 0; i < count; i++) {
+      for (let j = 0; j < count; j++) gain[i]! += Math.max(Math.fround(alike[i * count + j]! - covered[j]!), 0);
+    }
+    const more = standardized(gain);
+    const best = argmax(free.map((f, i) => (f ? away[i]! + REPRESENTS * more[i]! : -Infinity)));
+    chosen.push(best);
+    free[best] = false;
+    for (let j = 0; j < count; j++) covered[j] = Math.max(covered[j]!, alike[best * count + j]!);
+  }
+  const rest = free.flatMap((f, i) => (f ? [i] : []));
+  return [...chosen, ...rest.sort((a, b) => scores[b]! - scores[a]! || a - b)];
+}
+
+/** Unit vectors of centred tokens. */
+function directions(user: Taste, centred: Float32Array, size: number): Float32Array {
+  const rows = user.rows(centred);
+  for (let start = 0; start < rows.length; start += size) {
+    const length = Math.max(Math.sqrt(dotSingles(rows, start, rows, start, size)), 1e-9);
+    for (let i = start; i < start + size; i++) rows[i]! /= length;
+  }
+  return rows;
+}
