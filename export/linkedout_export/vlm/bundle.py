@@ -60,7 +60,7 @@ def write_vlm_bundle(
     for precision in precisions:
         if precision not in PRECISIONS:
             raise ArgumentError(unknown("precision", precision, PRECISIONS))
-    if student.encoder.fixed.dtype != torch.float32 or any(
+    if student.encoder.sequence.fixed.dtype != torch.float32 or any(
         p.dtype != torch.float32 for p in student.encoder.parameters()
     ):
         raise ArgumentError('only a float32 model is exported and then quantised: load_vlm(..., dtype="float32")')
@@ -88,7 +88,7 @@ def write_vlm_bundle(
         provenance=provenance,
         agreement={p: agreement(want, tokens_of(onnx_runner(e), feeds)) for p, e in encoders.items()},
         preprocessing=Preprocessing(
-            resize="area", mean=_channels(student.encoder.pixel_mean), std=_channels(student.encoder.pixel_std)
+            resize="area", mean=_channels(student.encoder.pixels.mean), std=_channels(student.encoder.pixels.std)
         ),
         parity={"encoder": worst},
     )
