@@ -165,7 +165,7 @@ class Recommender(OneProcess):
         bundle: str | os.PathLike[str] = "int8",
         *,
         precision: str | None = None,
-        backend: str = "onnxruntime",
+        backend: str | None = None,
         device: str = "auto",
         providers: Providers | None = None,
         threads: int | None = None,
@@ -180,7 +180,8 @@ class Recommender(OneProcess):
         Args:
             bundle: A precision of the embedded bundle (``"int8"``), else an existing folder or .zip.
             precision: Which of the folder's or .zip's precisions; its first, if left out.
-            backend: ``"onnxruntime"`` or ``"openvino"``.
+            backend: ``"onnxruntime"`` or ``"openvino"``. Left out, ``"onnxruntime"``, unless the bundle's graph is
+                OpenVINO IR, which ``"openvino"`` alone reads.
             device: ``cpu``, ``cuda``, ``tensorrt``, ``gpu``, ``npu``, or ``auto``: the encoder where it was measured to
                 be the fastest, once for a model, library and driver. `info` says what really runs it.
             providers: Execution providers of ONNX Runtime, or device names of OpenVINO, instead of `device`; each a
@@ -215,14 +216,21 @@ class Recommender(OneProcess):
                 f"threads is {count}, and this machine has {most // 4} CPUs: leave it out, or give fewer"
             )
         decode = decoder if callable(decoder) else get_decoder(decoder)
-        library = create_backend(
-            backend, device=device, providers=providers, threads=count, cache_dir=cache_dir, strict=strict_device
-        )
         with open_bundle(bundle, precision) as opened:
+            library = create_backend(
+                opened.backend if backend is None else backend,
+                device=device,
+                providers=providers,
+                threads=count,
+                cache_dir=cache_dir,
+                strict=strict_device,
+            )
             config = opened.manifest.config
             full = opened.manifest.precisions[opened.precision].full_range_weights
             tokenizer = Tokenizer.from_json(opened.tokenizer(), config.vocab_size)
-            session = library.load(opened.encoder(), config, opened.precision, full_range=full)
+            session = library.load(
+                opened.encoder(), config, opened.precision, full_range=full, weights=opened.weights()
+            )
             database: Database | None = None
             try:
                 if data_dir is not None:

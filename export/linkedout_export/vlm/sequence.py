@@ -129,6 +129,11 @@ class Sequence(nn.Module):
         )
         return x, valid, (valid.long().cumsum(1) - 1).clamp_min(0)
 
+    def length(self, frames: int, title_tokens: int) -> int:
+        """S, for so many frames and title tokens."""
+        opening, frame, *rest = self._lengths
+        return opening + frames * frame + title_tokens + sum(rest)
+
     def read(self, state: Tensor, frames: int) -> Tensor:
         """Of a hidden state [B, S, W], visual and prompt positions: float32 [B, frames·cells + P, W]."""
         opening, frame, *_, prompt = self._lengths
@@ -144,6 +149,7 @@ class Reading:
     Attributes:
         config: Shapes of the bundle; `grid`² visual tokens a frame.
         parts: Fixed parts of the sequence.
+        image_token: Id of the placeholders that visual tokens replace.
         mean: Subtracted from pixels in [0, 1], per channel.
         std: What they are then divided by.
         tokenizer: Content of the bundle's ``tokenizer.json``.
@@ -152,6 +158,7 @@ class Reading:
 
     config: ModelConfig
     parts: Parts
+    image_token: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     tokenizer: bytes
@@ -204,7 +211,7 @@ def read_reading(
         token_width=token_width,
     )
     mean, std = (tuple(v) for v in processor.normalisation())
-    return Reading(config, parts, mean, std, portable_tokenizer(processor), prompt)
+    return Reading(config, parts, image_token, mean, std, portable_tokenizer(processor), prompt)
 
 
 def read_sequence(processor: ClipProcessor, image_token: int, size: int, prompt: str) -> Parts:

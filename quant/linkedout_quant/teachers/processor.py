@@ -8,8 +8,8 @@ fingerprint. Images are never tiled: a frame of a clip is one view.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import json
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
