@@ -73,7 +73,7 @@ def write_vlm_bundle(
         ArgumentError: An unknown precision or format, a quantised student, or too few feeds.
         BackendError: The graph does not compute what torch computes.
     """
-    _check(precisions, format)
+    check_choices(precisions, format)
     if student.encoder.sequence.fixed.dtype != torch.float32 or any(
         p.dtype != torch.float32 for p in student.encoder.parameters()
     ):
@@ -167,7 +167,7 @@ def write_optimum_bundle(
         ArgumentError: An unknown precision, or too few feeds.
         BackendError: Optimum failed, or a tap does not compute what torch computes.
     """
-    _check(precisions, "openvino")
+    check_choices(precisions, "openvino")
     source = locate(checkpoint)
     with tempfile.TemporaryDirectory() as work:
         floats = Path(work) / "float"
@@ -272,7 +272,12 @@ def _runner(encoder: onnx.ModelProto | IR) -> Callable[[Feeds], Sequence[np.ndar
     return onnx_runner(encoder)
 
 
-def _check(precisions: Sequence[str], format: str) -> None:
+def check_choices(precisions: Sequence[str], format: str) -> None:
+    """Check names before hours of work.
+
+    Raises:
+        ArgumentError: An unknown precision or format, or none.
+    """
     if not precisions:
         raise ArgumentError(f"precisions is empty: expected some of {', '.join(PRECISIONS)}")
     for precision in precisions:
