@@ -119,9 +119,7 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
 
 @click.command(cls=_Export)
 @click.argument("source", type=_SOURCE)
-@click.option(
-    "--format", "formats", help="onnx, openvino, tensorrt or all.  [default: onnx; through Optimum openvino]"
-)
+@click.option("--format", "formats", help="onnx, openvino, tensorrt or all.  [default: onnx; through Optimum openvino]")
 @click.option(
     "--precision", "precisions", multiple=True, help="Only this; may be given again.  [default: all there are]"
 )

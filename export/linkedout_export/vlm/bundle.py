@@ -185,7 +185,7 @@ def write_optimum_bundle(
             )
         stage("fitting compressors")
         fit(student, feeds)
-        exact = _ir(student.encoder.graph(small=False), "fp32")
+        exact = graph_of(student.encoder, "fp32")
         want = tokens_of(openvino_runner(exact.xml, exact.weights), feeds)
         data = student.encoder.language_inputs(feeds[:CALIBRATION]) if data_aware and "int4" in precisions else []
         student.encoder.forget()
@@ -198,7 +198,7 @@ def write_optimum_bundle(
             quantize_graphs(floats, Path(work) / precision, precision, data)
             small = student.encoder.over(open_exported(Path(work) / precision))
             cosines[precision] = reference.cosines(small)
-            encoders[precision] = _ir(small.graph(small=precision != "fp16"), precision)
+            encoders[precision] = graph_of(small, precision)
         return _write(
             student, out, encoders, want, feeds, name=name, licence=licence, provenance=provenance, via="optimum",
             tap_cosine={p: cosines[p] for p in precisions}, tools=versions(*LIBRARIES), space=token_space(student),
@@ -230,7 +230,7 @@ def write_graphs_bundle(
     stage("fitting compressors")
     fit(student, feeds)
     student.encoder.forget()
-    ir = _ir(student.encoder.graph(small=exported.precision in ("int8", "int4")), exported.precision)
+    ir = graph_of(student.encoder, exported.precision)
     want = tokens_of(openvino_runner(ir.xml, ir.weights), feeds)
     return _write(
         student, out, {exported.precision: ir}, want, feeds, name=name, licence=licence, provenance=provenance,
@@ -285,6 +285,11 @@ def check_choices(precisions: Sequence[str], format: str) -> None:
             raise ArgumentError(unknown("precision", precision, PRECISIONS))
     if format not in FORMATS:
         raise ArgumentError(unknown("format of a vision-language model", format, FORMATS))
+
+
+def graph_of(encoder: GraphEncoder, precision: str) -> IR:
+    """The encoder as a file of a bundle, what is ours stored about as small as the exported graphs are."""
+    return _ir(encoder.graph(small=precision in ("int8", "int4")), precision)
 
 
 def _ir(model: Any, precision: str) -> IR:

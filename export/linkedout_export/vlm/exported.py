@@ -83,14 +83,16 @@ def open_exported(folder: Path) -> Exported:
         raise GraphError(
             f"{folder} {what} (it has {', '.join(there) or 'no OpenVINO graph'}): expected what `{EXPORT}` writes"
         )
+    for name in PARTS.values():
+        weights = (folder / name).with_suffix(".bin")
+        if not weights.is_file():
+            raise GraphError(f"{folder / name} has no weights: {weights.name} is missing beside it; copy it again")
     raw = read_config(folder)
     language = _read(folder / PARTS["language"])
     return Exported(folder, raw, _precision(language), _versions(language))
 
 
 def _read(path: Path) -> openvino.Model:
-    if not path.with_suffix(".bin").is_file():
-        raise GraphError(f"{path} has no weights: {path.with_suffix('.bin').name} is missing beside it; copy it again")
     try:
         return import_openvino().Core().read_model(path)
     except Exception as e:  # OpenVINO has its own

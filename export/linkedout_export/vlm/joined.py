@@ -271,8 +271,10 @@ class _Feed(nn.Module):
         """See the class and `Sequence.forward`."""
         x, valid, positions = self.sequence(visual, words, frame_mask, title_mask)
         given = {EMBEDS: x, "attention_mask": valid.long(), "position_ids": positions}
-        if "token_type_ids" in self.names:  # 1 for visual tokens, which may look at those behind them
-            given["token_type_ids"] = self.sequence.visual(frame_mask.shape[1]).expand(len(frame_mask), -1)
+        if "token_type_ids" in self.names:
+            # Not 0 for visual tokens, which see all others of the same number. The library numbers the pictures
+            # itself; Optimum's graph compares what it is given.
+            given["token_type_ids"] = self.sequence.pictures(frame_mask.shape[1], words.shape[1]).expand(len(x), -1)
         return tuple(given[name] for name in self.names)
 
 

@@ -129,6 +129,15 @@ class Sequence(nn.Module):
         )
         return x, valid, (valid.long().cumsum(1) - 1).clamp_min(0)
 
+    def pictures(self, frames: int, title_tokens: int) -> Tensor:
+        """Which frame's visual token each position holds, from 1, else 0: int64 [1, S]."""
+        opening, frame, *_ = self._lengths
+        found = torch.zeros(1, self.length(frames, title_tokens), dtype=torch.long)
+        for i in range(frames):
+            start = opening + i * frame + self.before
+            found[:, start : start + self.cells] = i + 1
+        return found
+
     def length(self, frames: int, title_tokens: int) -> int:
         """S, for so many frames and title tokens."""
         opening, frame, *rest = self._lengths
