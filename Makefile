@@ -61,7 +61,7 @@ test-all: .venv/installed  ## the same and the long rounds
 test-optimum:  ## vision-language models through Optimum, in its own environment (minutes; docs/vlm.md)
 	@$(MAKE) --no-print-directory .venv-optimum/installed \
 		|| { echo "skipped: Optimum's environment cannot be installed here (requirements-optimum.txt)"; exit 0; }; \
-	OMP_NUM_THREADS=1 .venv-optimum/bin/python -m pytest -q -p no:cacheprovider tests/optimum $(ARGS)
+	OMP_NUM_THREADS=1 .venv-optimum/bin/python -m pytest -q -p no:cacheprovider tests/through_optimum $(ARGS)
 
 test-floors: .venv/installed  ## the runtime's tests with the oldest and each later version of its libraries (half an hour)
 	.venv/bin/python tests/floors.py $(ROWS)

@@ -1,6 +1,6 @@
 """Graphs that somebody exported, as a bundle that ranks: taps, joining, the folder's checks, OpenVINO IR in a bundle.
 
-Nothing here needs Optimum; `tests/optimum` goes from its own export to a ranking.
+Nothing here needs Optimum; `tests/through_optimum` goes from its own export to a ranking.
 """
 
 import json
@@ -298,7 +298,7 @@ def test_the_command_takes_a_ready_made_folder(folder, tmp_path):
 def test_auto_says_why_it_takes_torch(checkpoint, tmp_path):
     pytest.importorskip("onnxscript")
     if find_spec("optimum"):
-        pytest.skip("Optimum is installed: tests/optimum has the other case")
+        pytest.skip("Optimum is installed: tests/through_optimum has the other case")
     done = run(checkpoint, "--out", tmp_path / "b", "--frames", 2, "--clips", 8, "--precision", "int8")
     assert done.exit_code == 0, done.output
     assert "--via torch, because --via optimum needs optimum-intel" in done.stderr

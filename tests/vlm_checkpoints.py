@@ -279,7 +279,6 @@ def make_qwen2_vl(folder: Path) -> Path:
 def make_llava_onevision(folder: Path) -> Path:
     """LLaVA-OneVision: SigLIP tower, two-layer projector, Qwen2. 16 visual tokens and a line break a frame."""
     from transformers import LlavaOnevisionConfig
-    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
     tokenizer = _tokenizer(folder, ["<image>", "<video>"])
     pinpoints = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
@@ -307,7 +306,9 @@ def make_llava_onevision(folder: Path) -> Path:
             "num_image_tokens": 16,
             "vision_feature_select_strategy": "full",
         },
-        LlavaOnevisionImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=pinpoints),
+        _images("llava_onevision", "LlavaOnevisionImageProcessor")(
+            size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=pinpoints
+        ),
         tokenizer,
         _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", "<video>"),
     )
@@ -316,7 +317,6 @@ def make_llava_onevision(folder: Path) -> Path:
 def make_internvl(folder: Path) -> Path:
     """InternVL: its own ViT, pixel-shuffle projector, Qwen2. 4 visual tokens a frame."""
     from transformers import InternVLConfig
-    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
     named = {
         "start_image_token": "<img>",
@@ -344,7 +344,7 @@ def make_internvl(folder: Path) -> Path:
         folder,
         config,
         {"processor_class": "InternVLProcessor", "image_seq_length": 4},
-        GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, crop_to_patches=True),
+        _images("got_ocr2", "GotOcr2ImageProcessor")(size={"height": SIDE, "width": SIDE}, crop_to_patches=True),
         tokenizer,
         _TEMPLATE.replace("IMAGE", "<IMG_CONTEXT>").replace("VIDEO", "<video>"),
     )

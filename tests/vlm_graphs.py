@@ -10,7 +10,7 @@ from typing import Any
 def export_as_optimum_does(checkpoint: Path, out: Path) -> Path:
     """Vision tower, word embeddings and language model of a SmolVLM, without a cache, in float32.
 
-    `tests/optimum` has the real ones; these are for where Optimum is not installed.
+    `tests/through_optimum` has the real ones; these are for where Optimum is not installed.
     """
     import openvino
     import torch

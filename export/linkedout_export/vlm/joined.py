@@ -166,6 +166,7 @@ class Body:
             self._inputs[name] = ops.parameter(shape, getattr(openvino.Type, _TYPES[dtype]), name)
         frame_mask, title_mask = self.port("frame_mask"), self.port("title_mask")
         (visual,) = _fed(graphs.vision, self._seen(graphs.vision, exported.raw, found))
+        _check_cells(visual, exported, found)
         (words,) = _fed(graphs.words, [ops.convert(self.port("title_ids"), "i64").output(0)])
         read = [visual, words, frame_mask, title_mask]
         feed = _Feed(graphs.language, self.sequence)
@@ -203,6 +204,17 @@ class Body:
         c = found.config
         blank = torch.zeros(2, c.frames, c.frame_size, c.frame_size, 3, dtype=torch.uint8)
         return _fed(_convert(_Front(vision, raw, found), blank), [self.port("frames")])
+
+
+def _check_cells(visual: Any, exported: Exported, found: Reading) -> None:
+    """Compare the vision graph's output with the room that the sequence has for a frame."""
+    cells = visual.get_partial_shape()[1]
+    if cells.is_static and cells.get_length() != found.parts.cells:
+        raise GraphError(
+            f"the vision graph gives {cells.get_length()} tokens a frame, and the processor in {exported.folder} makes "
+            f"room for {found.parts.cells}: copy the checkpoint's processor_config.json (or preprocessor_config.json) "
+            "beside the graphs; Optimum leaves it out where torchvision is not installed"
+        )
 
 
 PATCHES = ("pixel_values", "patch_attention_mask", "patch_position_ids")
