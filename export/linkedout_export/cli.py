@@ -201,7 +201,8 @@ def export(
         from linkedout_export.vlm.bundle import Shape
         from linkedout_export.vlm.command import Request, export_vlm
 
-        shape = Shape(**{k: v for k, v in {"frames": frames, "layers": layers, "prompt": prompt}.items() if v})
+        given: dict[str, Any] = {"frames": frames, "layers": layers, "prompt": prompt}
+        shape = Shape(**{k: v for k, v in given.items() if v})
         request = Request(
             source, via or "auto", formats, precisions, shape, data, clips or 96, method or "hqq",
             name or Path(source).resolve().name,

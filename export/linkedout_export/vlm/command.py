@@ -79,7 +79,10 @@ def export_vlm(request: Request, out: Path) -> Manifest:
         return _ready_made(request, ready, out)
     folder = locate(request.source)
     source = f"the weights of {Path(request.source).name}"
-    told = {"name": request.name, "provenance": f"{source}, as they are; projections fitted to {request.clips} clips"}
+    told: dict[str, Any] = {
+        "name": request.name,
+        "provenance": f"{source}, as they are; projections fitted to {request.clips} clips",
+    }
     precisions = request.precisions or PRECISIONS
     if chosen_way(request, folder) == "optimum":
         return write_optimum_bundle(folder, out, _feeds(request), shape=request.shape, precisions=precisions, **told)

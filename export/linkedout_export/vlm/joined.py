@@ -223,6 +223,9 @@ PATCHES = ("pixel_values", "patch_attention_mask", "patch_position_ids")
 class _Front(nn.Module):
     """Frames uint8 [B, F, H, W, 3] → inputs of the vision tower's graph, a frame each."""
 
+    whole: Tensor
+    places: Tensor
+
     def __init__(self, vision: openvino.Model, raw: Any, found: Reading) -> None:
         super().__init__()
         self.pixels = Pixels(found.mean, found.std)
@@ -255,7 +258,7 @@ def _places(raw: Any, side: int) -> Tensor:
     table of positions counts from zero gives the positions themselves.
     """
     module = import_module(f"transformers.models.{raw.model_type}.modeling_{raw.model_type}")
-    kind = next(k for n, k in inspect.getmembers(module, inspect.isclass) if n.endswith("VisionEmbeddings"))
+    kind: Any = next(k for n, k in inspect.getmembers(module, inspect.isclass) if n.endswith("VisionEmbeddings"))
     vision = type(raw.vision_config)(**{**raw.vision_config.to_dict(), "hidden_size": 1, "num_attention_heads": 1})
     embeddings = kind(vision)
     size = vision.image_size

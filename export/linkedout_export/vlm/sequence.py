@@ -199,7 +199,12 @@ def read_reading(
     if min(frames, tokens_per_layer, token_width, title_tokens) < 1:
         raise ArgumentError("frames, tokens_per_layer, token_width and title_tokens are at least 1")
     processor = ClipProcessor(folder, raw, "images")
-    text, size = raw.get_text_config(), raw.vision_config.image_size
+    text, size = raw.get_text_config(), getattr(raw.vision_config, "image_size", None)
+    if not isinstance(size, int):
+        raise TeacherError(
+            f"{folder} ({raw.model_type}) reads pictures of any size: an encoder graph needs a vision tower that takes "
+            "squares of one size, such as SmolVLM's, Idefics3's, LLaVA's or Gemma 3's"
+        )
     image_token = getattr(raw, "image_token_id", None) or getattr(raw, "image_token_index", None)
     if image_token is None:
         raise TeacherError(f"{folder} ({raw.model_type}) does not say which token is visual (image_token_id)")
@@ -230,7 +235,10 @@ def read_sequence(processor: ClipProcessor, image_token: int, size: int, prompt:
         TeacherError: Frames do not stand in the sequence as expected.
     """
     blank = np.zeros((2, size, size, 3), np.uint8)
-    ids = processor([blank], [None], prompt)["input_ids"][0].tolist()
+    try:
+        ids = processor([blank], [None], prompt)["input_ids"][0].tolist()
+    except ValueError as e:
+        raise TeacherError(f"the processor cannot put two frames into one sequence, as a clip needs: {e}") from e
     where = [i for i, token in enumerate(ids) if token == image_token]
     cells = len(where) // 2
     first, second = where[:cells], where[cells:]

@@ -68,7 +68,7 @@ def without_cache(model: openvino.Model) -> None:
     """
     ops = import_openvino().opset13
     embeds = next(p for p in model.get_parameters() if EMBEDS in p.output(0).get_names())
-    batch = ops.gather(ops.shape_of(embeds, output_type="i64"), np.int64([0]), np.int64(0))
+    batch = ops.gather(ops.shape_of(embeds, output_type="i64"), np.array([0]), np.int64(0))
     for node in model.get_ops():
         if node.get_type_name() == "ReadValue" or _is_past(node):
             _leave_out(node.output(0), batch, ops)
@@ -89,8 +89,8 @@ def _leave_out(past: Any, batch: Any, ops: Any) -> None:
         elif kind == "Gather" and port.get_index() == 0:  # beams are put into order
             _leave_out(node.output(0), batch, ops)
         elif kind == "ShapeOf" and shape[1].is_static and shape[3].is_static:
-            sizes = [batch, *(np.int64([n]) for n in (shape[1].get_length(), 0, shape[3].get_length()))]
-            known = ops.concat([ops.constant(s) if isinstance(s, np.ndarray) else s for s in sizes], 0)
+            rest = ops.constant(np.array([shape[1].get_length(), 0, shape[3].get_length()]))
+            known = ops.concat([batch, rest], 0)
             kept = node.output(0).get_element_type()
             node.output(0).replace(ops.convert(known, kept.get_type_name()).output(0))
         elif kind not in ("Assign", "Result"):
