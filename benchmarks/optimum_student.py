@@ -1,12 +1,11 @@
 """Do Optimum's quantisers reach what ours do on the small student? Size, token cosine, time to encode.
 
-    linkedout-edge export models/base --users 0 --out runs/student
-    .venv-optimum/bin/python benchmarks/optimum_student.py runs/student
+    .venv-optimum/bin/python benchmarks/optimum_student.py models/base
 
-Ours are the bundle's own int8 and int4 graphs. Optimum's are made of its fp32 graph, on the same 48 clips, and measured
-on 32 others: `optimum-onnx`'s ORTQuantizer with its configuration for AVX512-VNNI, in ONNX Runtime; `optimum-intel`'s
-OVQuantizer, in OpenVINO. Times are medians of turns taken alternately, one thread, × faster than fp32 in the same
-library.
+Ours are the built-in bundle's int8 and int4 graphs, which were made of that run. Optimum's are made of its fp32 graph,
+on 48 micro-videos, and all are measured on 32 others: `optimum-onnx`'s ORTQuantizer with its configuration for
+AVX512-VNNI (and 7-bit weights, as ours), in ONNX Runtime; `optimum-intel`'s OVQuantizer, in OpenVINO. Times are medians
+of turns taken alternately, one thread, × faster than fp32 in the same library.
 """
 
 from __future__ import annotations
@@ -24,8 +23,11 @@ import numpy as np
 import onnxruntime as ort
 import openvino as ov
 from linkedout_export.build import calibration_feeds
+from linkedout_export.graphs import export_encoder
 from linkedout_export.sensitivity import cosine, tokens_of
 from linkedout_export.vlm.joined import EXACT
+from linkedout_export.writer import token_space
+from linkedout_quant.master import load_student
 from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer, OVWeightQuantizationConfig
 from optimum.intel.openvino import OVModelForCustomTasks
 from optimum.onnxruntime import ORTQuantizer
@@ -100,13 +102,16 @@ def size_of(made: Any, work: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path, help="with fp32, int8 and int4")
+    parser.add_argument("run", type=Path, help="folder of the training run")
     args = parser.parse_args()
-    graphs = {}
-    for precision in ("fp32", "int8", "int4"):
-        with open_bundle(args.bundle, precision) as bundle:
-            graphs[precision], config = bundle.encoder(), bundle.manifest.config
-    exact = graphs["fp32"]
+    student = load_student(args.run)
+    config, graphs = student.config, {}
+    for precision in ("int8", "int4"):
+        with open_bundle(precision) as bundle:
+            if bundle.manifest.token_space != token_space(student):
+                raise SystemExit(f"the built-in bundle was not made of {args.run}")
+            graphs[precision] = bundle.encoder()
+    exact = export_encoder(student.encoder).SerializeToString()
     clips, held_out = calibration_feeds(config, None, 48), calibration_feeds(config, None, 32, seed=78)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)

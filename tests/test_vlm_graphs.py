@@ -28,7 +28,7 @@ from linkedout_export.vlm.taps import GraphError, hidden_states, without_cache  
 from linkedout_export.vlm.through_optimum import NotInRegistryError, check_transformers  # noqa: E402
 from linkedout_quant.model import dequantise, quantise  # noqa: E402
 from linkedout_quant.teachers import TeacherError  # noqa: E402
-from vlm_checkpoints import make_internvl, make_smolvlm  # noqa: E402
+from vlm_checkpoints import make_internvl, make_qwen2_5_vl, make_smolvlm  # noqa: E402
 from vlm_graphs import export_as_optimum_does, small_decoder  # noqa: E402
 
 from linkedout_edge import Recommender, Video  # noqa: E402
@@ -260,6 +260,21 @@ def test_ir_of_another_task_is_refused(folder, tmp_path):
     for suffix in (".xml", ".bin"):  # a graph without inputs_embeds in the language model's place
         shutil.copyfile((folder / PARTS["vision"]).with_suffix(suffix), (copy / PARTS["language"]).with_suffix(suffix))
     with pytest.raises(GraphError, match="no input inputs_embeds"):
+        load_graphs(copy, Shape(frames=FRAMES)).encoder.graph(small=False)
+
+
+def test_a_vision_tower_of_any_picture_size_is_refused(folder, tmp_path):
+    copy = without(folder, tmp_path)
+    shutil.copyfile(make_qwen2_5_vl(tmp_path / "qwen") / "config.json", copy / "config.json")
+    with pytest.raises(TeacherError, match=r"\(qwen2_5_vl\) reads pictures of any size"):
+        load_graphs(copy)
+
+
+def test_a_processor_that_makes_other_room_than_the_graph_fills_is_refused(folder, tmp_path):
+    copy = without(folder, tmp_path)
+    told = json.loads((copy / "processor_config.json").read_text())
+    (copy / "processor_config.json").write_text(json.dumps({**told, "image_seq_len": 9}))
+    with pytest.raises(GraphError, match="gives 4 tokens a frame, .* makes room for 9: copy"):
         load_graphs(copy, Shape(frames=FRAMES)).encoder.graph(small=False)
 
 
