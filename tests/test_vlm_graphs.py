@@ -274,7 +274,7 @@ def test_a_processor_that_makes_other_room_than_the_graph_fills_is_refused(folde
     copy = without(folder, tmp_path)
     told = json.loads((copy / "processor_config.json").read_text())
     (copy / "processor_config.json").write_text(json.dumps({**told, "image_seq_len": 9}))
-    with pytest.raises(GraphError, match="gives 4 tokens a frame, .* makes room for 9: copy"):
+    with pytest.raises(GraphError, match=r"gives 4 tokens a frame, .* makes room for 9: copy"):
         load_graphs(copy, Shape(frames=FRAMES)).encoder.graph(small=False)
 
 
