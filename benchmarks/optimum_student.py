@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nncf
@@ -80,8 +81,8 @@ def by_ort_quantizer(encoder: bytes, feeds: list[Feeds], work: Path, method: str
 class _Rows(list):
     """Clips where the library expects a `datasets.Dataset`: it iterates, and asks where they are from."""
 
-    builder_name = config_name = split = "micro-videos"
-    num_rows = property(len)
+    info = SimpleNamespace(builder_name="micro-videos", config_name="", features=None)
+    split, num_rows = "calibration", property(len)
 
 
 def by_ov_quantizer(encoder: bytes, config: Any, feeds: list[Feeds] | None = None) -> Any:
@@ -127,6 +128,9 @@ def main() -> None:
             ),
             "OVQuantizer int8 static": lambda: by_ov_quantizer(
                 exact, OVQuantizationConfig(bits=8, num_samples=len(clips)), clips
+            ),
+            "OVQuantizer int8 static, no SmoothQuant": lambda: by_ov_quantizer(
+                exact, OVQuantizationConfig(bits=8, num_samples=len(clips), smooth_quant_alpha=-1), clips
             ),
         }
         runs = {

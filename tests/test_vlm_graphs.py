@@ -177,6 +177,15 @@ def test_a_ready_made_folder_becomes_a_bundle_that_ranks(bundle):
         Recommender.load(bundle, backend="onnxruntime")
 
 
+def test_without_openvino_it_says_what_to_install(bundle, monkeypatch):
+    def absent():
+        raise ImportError("No module named 'openvino'")
+
+    monkeypatch.setattr("linkedout_edge.backends.openvino.import_openvino", absent)
+    with pytest.raises(MissingDependencyError, match=r"pip install .*openvino"):
+        Recommender.load(bundle)
+
+
 def test_what_a_bundle_of_ir_says_of_itself(bundle):
     inspected = CliRunner().invoke(inspect, [str(bundle), "--json"])
     told = json.loads(inspected.output)

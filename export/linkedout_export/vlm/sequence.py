@@ -198,13 +198,13 @@ def read_reading(
     """
     if min(frames, tokens_per_layer, token_width, title_tokens) < 1:
         raise ArgumentError("frames, tokens_per_layer, token_width and title_tokens are at least 1")
-    processor = ClipProcessor(folder, raw, "images")
     text, size = raw.get_text_config(), getattr(raw.vision_config, "image_size", None)
     if not isinstance(size, int):
         raise TeacherError(
             f"{folder} ({raw.model_type}) reads pictures of any size: an encoder graph needs a vision tower that takes "
             "squares of one size, such as SmolVLM's, Idefics3's, LLaVA's or Gemma 3's"
         )
+    processor = ClipProcessor(folder, raw, "images")
     image_token = getattr(raw, "image_token_id", None) or getattr(raw, "image_token_index", None)
     if image_token is None:
         raise TeacherError(f"{folder} ({raw.model_type}) does not say which token is visual (image_token_id)")
