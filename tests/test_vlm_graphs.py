@@ -343,6 +343,7 @@ def test_choices_that_make_no_sense_are_refused_before_any_work(checkpoint, fold
         ([folder, "--format", "onnx"], ArgumentError, "leave --format out"),
         ([folder, "--precision", "int4"], ArgumentError, "are in fp32, and are taken as they are"),
         ([bundle, "--frames", "2"], ArgumentError, "is no vision-language model"),
+        ([bundle, "--format", "onnx", "--precision", "fp32"], ArgumentError, "holds OpenVINO IR in fp32"),
         (["nobody/nothing/more", "--via", "auto"], TeacherError, "no model of the hub"),
         ([internvl, "--via", "torch"], TeacherError, "family for an encoder graph 'internvl'"),
     ):
