@@ -59,6 +59,9 @@ def _save(folder: Path, config: Any, processor: dict[str, Any], images: Any, tok
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config)
+    for name, weight in model.named_parameters():
+        if name.endswith("mm_input_projection_weight"):  # Gemma 3's begins at zero: all pictures would be alike
+            torch.nn.init.normal_(weight, std=0.15)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     images.save_pretrained(folder)
