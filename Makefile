@@ -6,7 +6,7 @@ PYTHON ?= python3
 DATA ?= $(wildcard ../shared/data)
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all test-floors test-scale fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
+.PHONY: demo test test-all test-optimum test-floors test-scale fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
 	exam bench table readme-table aarch64 haswell kernel-check test-bindings test-bindings-cpp test-bindings-js fuzz-bindings clean help
 
 help:  ## this list
@@ -17,13 +17,13 @@ STEPS = awk '/^Collecting/ && !seen++ {print "  looking up packages"} \
 	/Downloading .*[0-9][0-9][.0-9]* [MG]B\)/ {sub(/.*\//, "", $$2); print "  downloading", $$2, $$3, $$4} \
 	/^Installing collected/ {print "  installing", gsub(/,/, ",") + 1, "packages"} {fflush()}'
 
-# $(call install,FOLDER,TIME,ARGUMENTS OF pip). "installed" is there only when all of it is.
+# $(call install,FOLDER,TIME,ARGUMENTS OF pip,CONSTRAINTS). "installed" is there only when all of it is.
 define install
 @rm -f $(1)/installed
 @echo "$(1): creating the environment ($$($(PYTHON) --version))"
 @$(PYTHON) -m venv $(1)
 @echo "$(1): installing; $(2) the first time"
-@$(PIP) $(1)/bin/pip install -c constraints.txt $(3) | $(STEPS)
+@$(PIP) $(1)/bin/pip install -c $(or $(4),constraints.txt) $(3) | $(STEPS)
 @touch $(1)/installed
 @echo "$(1): ready"
 endef
@@ -35,6 +35,10 @@ endef
 # Everything: workstation half, OpenVINO, tests, lint.
 .venv/installed: pyproject.toml constraints.txt setup.py linkedout_edge/_kernel.c
 	$(call install,.venv,about 3 minutes,-e '.[dev]')
+
+# Optimum, which wants another transformers: an environment of its own.
+.venv-optimum/installed: pyproject.toml requirements-optimum.txt setup.py linkedout_edge/_kernel.c
+	$(call install,.venv-optimum,about 3 minutes,-e . -r requirements-optimum.txt,requirements-optimum.txt)
 
 demo: .venv-demo/installed  ## rank 24 little videos with the built-in int8 bundle and write a page about it
 	.venv-demo/bin/linkedout-edge demo --out demo
@@ -53,6 +57,11 @@ test: .venv/installed  ## the tests, on tiny bundles (SEED=random: in another or
 
 test-all: .venv/installed  ## the same and the long rounds
 	$(PYTEST)$(AGAIN)
+
+test-optimum:  ## vision-language models through Optimum, in its own environment (minutes; docs/vlm.md)
+	@$(MAKE) --no-print-directory .venv-optimum/installed \
+		|| { echo "skipped: Optimum's environment cannot be installed here (requirements-optimum.txt)"; exit 0; }; \
+	OMP_NUM_THREADS=1 .venv-optimum/bin/python -m pytest -q -p no:cacheprovider tests/through_optimum $(ARGS)
 
 test-floors: .venv/installed  ## the runtime's tests with the oldest and each later version of its libraries (half an hour)
 	.venv/bin/python tests/floors.py $(ROWS)
@@ -196,4 +205,4 @@ kernel-check: .venv/installed  ## the scoring kernel for other processors, emula
 	OMP_NUM_THREADS=1 .venv/bin/python tests/kernel/check.py $(if $(CASES),--cases $(CASES))
 
 clean:
-	rm -rf .venv .venv-demo build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-demo .venv-optimum build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,9 @@
 """A SmolVLM2-256M-shaped encoder in torch, ONNX Runtime and OpenVINO: memory, time and size in 32, 16, 8 and 4 bit.
 
-    python benchmarks/vlm.py --frames 2 --threads 1
+    .venv-optimum/bin/python benchmarks/vlm.py --frames 2 --threads 1
+
+`openvino` is --via torch --format openvino, `optimum` is --via optimum; without Optimum (any other environment) leave
+the latter out with --only. OpenVINO runs with the options of the runtime.
 
 Weights are random, so nothing here says how good the model is; `tokens` is the cosine of the layer tokens with those of
 float32 torch, projections fitted, and shows that every variant computes the same model. Each variant runs in processes
@@ -20,7 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 TORCH: dict[str, dict[str, str]] = {
     "torch fp32": {},
@@ -29,7 +34,13 @@ TORCH: dict[str, dict[str, str]] = {
     "torch 4bit": {"load_in": "4bit"},
 }
 ONNX = ("fp32", "int8", "int4")
-VARIANTS = [*TORCH, *(f"onnxruntime {p}" for p in ONNX), *(f"openvino {p}" for p in ONNX)]
+IR = ("fp32", "fp16", "int8", "int4")
+VARIANTS = [
+    *TORCH,
+    *(f"onnxruntime {p}" for p in ONNX),
+    *(f"openvino {p}" for p in ONNX),
+    *(f"optimum {p}" for p in IR),
+]
 SIZES, HALF = "sizes.json", "bf16"
 CLIPS = 8  # what the projections are fitted to
 
@@ -111,11 +122,10 @@ def prepare(work: Path, frames: int, variants: list[str]) -> None:
         np.save(work / "tokens.npy", dequantise(*quantise(student.encoder(*given))).numpy())
     save_file(student.encoder.compressors.state_dict(), work / "compressors.safetensors.fitted")
     sizes = {}
-    graphs = {v.split()[1] for v in variants if not v.startswith("torch")}
+    graphs = {v.split()[1] for v in variants if v.startswith(("onnxruntime", "openvino"))}
     if graphs:
         step("export")
         exact = export_encoder(student.encoder)
-        del student
         for precision in ONNX:
             if precision not in graphs:
                 continue
@@ -131,8 +141,41 @@ def prepare(work: Path, frames: int, variants: list[str]) -> None:
                     model = openvino_compressed(exact, 8 if precision == "int8" else 4)
                 openvino.save_model(model, work / f"{precision}.xml", compress_to_fp16=False)
                 sizes[f"openvino {precision}"] = (work / f"{precision}.bin").stat().st_size
+    wanted = [v.split()[1] for v in variants if v.startswith("optimum")]
+    if wanted:
+        compressors = student.encoder.compressors
+        del student
+        sizes |= prepare_optimum(work, frames, wanted, compressors, feeds, step)
     step("prepared")
     (work / SIZES).write_text(json.dumps(sizes))
+
+
+def prepare_optimum(
+    work: Path, frames: int, precisions: list[str], compressors: Any, feeds: list[dict], step: Callable[[str], None]
+) -> dict[str, int]:
+    """Optimum's graphs with the same compressors behind them, as `linkedout-edge export --via optimum` makes them."""
+    from linkedout_export.vlm import Shape, load_graphs
+    from linkedout_export.vlm.bundle import graph_of
+    from linkedout_export.vlm.exported import open_exported
+    from linkedout_export.vlm.through_optimum import export_graphs, quantize_graphs
+
+    floats, sizes = work / "optimum", {}
+    step("optimum exports")
+    export_graphs(work / HALF, floats)
+    student = load_graphs(floats, Shape(frames=frames))
+    student.encoder.compressors = compressors
+    data = student.encoder.language_inputs(feeds) if "int4" in precisions else []
+    for precision in precisions:
+        step(f"optimum {precision}")
+        encoder = student.encoder
+        if precision != "fp32":
+            quantize_graphs(floats, work / f"optimum-{precision}", precision, data)
+            encoder = encoder.over(open_exported(work / f"optimum-{precision}"))
+        ir = graph_of(encoder, precision)
+        (work / f"optimum_{precision}.xml").write_bytes(ir.xml)
+        (work / f"optimum_{precision}.bin").write_bytes(ir.weights)
+        sizes[f"optimum {precision}"] = len(ir.xml) + len(ir.weights)
+    return sizes
 
 
 def child(variant: str, work: Path, frames: int, threads: int) -> dict:
@@ -175,11 +218,17 @@ def child(variant: str, work: Path, frames: int, threads: int) -> dict:
         else:
             import openvino as ov
 
-            hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
-            compiled = ov.Core().compile_model(work / f"{precision}.xml", "CPU", hints)
+            hints = {
+                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_NUM_THREADS": threads,
+                "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+            }
+            name = f"{'optimum_' if library == 'optimum' else ''}{precision}.xml"
+            compiled = ov.Core().compile_model(work / name, "CPU", hints)
 
             def call() -> list:
-                return list(compiled(feed).values())
+                found = compiled(feed)
+                return [found["tokens"], found["scales"]]
 
         def run() -> np.ndarray:
             tokens, scales = call()

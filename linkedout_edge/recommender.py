@@ -183,7 +183,7 @@ class Recommender(OneProcess):
         bundle: str | os.PathLike[str] = "int8",
         *,
         precision: str | None = None,
-        backend: str = "onnxruntime",
+        backend: str | None = None,
         device: str = "auto",
         providers: Providers | None = None,
         threads: int | None = None,
@@ -199,7 +199,8 @@ class Recommender(OneProcess):
         Args:
             bundle: A precision of the embedded bundle (``"int8"``), else an existing folder or .zip.
             precision: Which of the folder's or .zip's precisions; its first, if left out.
-            backend: ``"onnxruntime"`` or ``"openvino"``.
+            backend: ``"onnxruntime"`` or ``"openvino"``. Left out, ``"onnxruntime"``, unless the bundle's graph is
+                OpenVINO IR, which ``"openvino"`` alone reads.
             device: ``cpu``, ``cuda``, ``tensorrt``, ``gpu``, ``npu``, or ``auto``: the encoder where it was measured to
                 be the fastest, once for a model, library and driver. `info` says what really runs it.
             providers: Execution providers of ONNX Runtime, or device names of OpenVINO, instead of `device`; each a
@@ -239,20 +240,28 @@ class Recommender(OneProcess):
             )
         decode = decoder if callable(decoder) else get_decoder(decoder)
         pool = _decoder_pool(decoder, decode, decoders, count)
-        library = create_backend(
-            backend, device=device, providers=providers, threads=count, cache_dir=cache_dir, strict=strict_device
-        )
 
         def single() -> Session:
-            one = create_backend(backend, device="cpu", threads=1, cache_dir=cache_dir)
             with open_bundle(bundle, precision) as opened:
-                return one.load(opened.encoder(), opened.manifest.config, opened.precision)
+                one = create_backend(backend or opened.backend, device="cpu", threads=1, cache_dir=cache_dir)
+                config = opened.manifest.config
+                return one.load(opened.encoder(), config, opened.precision, weights=opened.weights())
 
         with open_bundle(bundle, precision) as opened:
+            library = create_backend(
+                opened.backend if backend is None else backend,
+                device=device,
+                providers=providers,
+                threads=count,
+                cache_dir=cache_dir,
+                strict=strict_device,
+            )
             config = opened.manifest.config
             full = opened.manifest.precisions[opened.precision].full_range_weights
             tokenizer = Tokenizer.from_json(opened.tokenizer(), config.vocab_size)
-            session = library.load(opened.encoder(), config, opened.precision, full_range=full)
+            session = library.load(
+                opened.encoder(), config, opened.precision, full_range=full, weights=opened.weights()
+            )
             database: Database | None = None
             try:
                 if data_dir is not None:

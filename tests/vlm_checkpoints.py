@@ -7,8 +7,10 @@ initialisation, so that different images give clearly different features.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,16 @@ def _tokenizer(folder: Path, special: list[str], named: dict[str, str] | None = 
     )
 
 
+def _images(family: str, name: str) -> Any:
+    """A family's image processor in its Pillow version, of transformers 5 or 4."""
+    try:
+        return getattr(
+            importlib.import_module(f"transformers.models.{family}.image_processing_pil_{family}"), f"{name}Pil"
+        )
+    except ModuleNotFoundError:
+        return getattr(importlib.import_module(f"transformers.models.{family}.image_processing_{family}"), name)
+
+
 def _save(folder: Path, config: Any, processor: dict[str, Any], images: Any, tokenizer: Any, template: str) -> Path:
     import torch
     from transformers import AutoModelForImageTextToText
@@ -47,6 +59,9 @@ def _save(folder: Path, config: Any, processor: dict[str, Any], images: Any, tok
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config)
+    for name, weight in model.named_parameters():
+        if name.endswith("mm_input_projection_weight"):  # Gemma 3's begins at zero: all pictures would be alike
+            torch.nn.init.normal_(weight, std=0.15)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     images.save_pretrained(folder)
@@ -92,7 +107,6 @@ def make_smolvlm(
         text, vision: fields of the two configurations that differ from the small ones.
     """
     from transformers import SmolVLMConfig
-    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
 
     tokenizer = _tokenizer(folder, ["<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"])
     vision = {
@@ -118,16 +132,156 @@ def make_smolvlm(
         folder,
         config,
         {"processor_class": "SmolVLMProcessor", "image_seq_len": tokens},
-        SmolVLMImageProcessorPil(size=edge, max_image_size=edge),
+        _images("smolvlm", "SmolVLMImageProcessor")(size=edge, max_image_size=edge),
         tokenizer,
         _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", "<video>"),
     )
 
 
+def make_idefics3(folder: Path) -> Path:
+    """Idefics3, which SmolVLM was made from."""
+    from transformers import Idefics3Config
+
+    tokenizer = _tokenizer(folder, ["<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"])
+    config = Idefics3Config(
+        vision_config={
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": SIDE,
+            "patch_size": 8,
+            "initializer_range": 0.15,
+        },
+        text_config=_llm(tokenizer, "llama", 64, 3),
+        scale_factor=2,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    edge = {"longest_edge": SIDE}
+    return _save(
+        folder,
+        config,
+        {"processor_class": "Idefics3Processor", "image_seq_len": 4},
+        _images("idefics3", "Idefics3ImageProcessor")(size=edge, max_image_size=edge),
+        tokenizer,
+        _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", ""),
+    )
+
+
+def make_llava(folder: Path) -> Path:
+    """LLaVA: CLIP tower, two-layer projector, Llama. 16 visual tokens a frame."""
+    from transformers import CLIPImageProcessor, LlavaConfig
+
+    tokenizer = _tokenizer(folder, ["<image>"])
+    config = LlavaConfig(
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": SIDE,
+            "patch_size": 8,
+            "projection_dim": 64,
+            "initializer_range": 0.15,
+        },
+        text_config=_llm(tokenizer, "llama", 64, 3),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=16,
+    )
+    side = {"height": SIDE, "width": SIDE}
+    return _save(
+        folder,
+        config,
+        {
+            "processor_class": "LlavaProcessor",
+            "patch_size": 8,
+            "vision_feature_select_strategy": "default",
+            "num_additional_image_tokens": 1,
+        },
+        CLIPImageProcessor(size=side, crop_size=side),
+        tokenizer,
+        _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", ""),
+    )
+
+
+def make_gemma3(folder: Path) -> Path:
+    """Gemma 3: SigLIP tower, average-pooling projector, Gemma. 4 visual tokens a frame, which see each other."""
+    from transformers import Gemma3Config
+
+    named = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer = _tokenizer(folder, list(named.values()), named)
+    ids = {k: tokenizer.convert_tokens_to_ids(v) for k, v in named.items()}
+    config = Gemma3Config(
+        vision_config={
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": SIDE,
+            "patch_size": 8,
+            "vision_use_head": False,
+        },
+        text_config=_llm(
+            tokenizer, "gemma3_text", 64, 3, head_dim=16, sliding_window=512, layer_types=["full_attention"] * 3
+        ),
+        mm_tokens_per_image=4,
+        boi_token_index=ids["boi_token"],
+        eoi_token_index=ids["eoi_token"],
+        image_token_index=ids["image_token"],
+    )
+    return _save(
+        folder,
+        config,
+        {"processor_class": "Gemma3Processor", "image_seq_length": 4},
+        _images("gemma3", "Gemma3ImageProcessor")(size={"height": SIDE, "width": SIDE}),
+        tokenizer,
+        _TEMPLATE.replace("IMAGE", "<start_of_image>").replace("VIDEO", ""),
+    )
+
+
+def make_got_ocr2(folder: Path) -> Path:
+    """GOT-OCR2: SAM-like tower, Qwen2."""
+    from transformers import GotOcr2Config
+
+    tokenizer = _tokenizer(folder, ["<img>", "</img>", "<imgpad>"])
+    config = GotOcr2Config(
+        vision_config={
+            "hidden_size": 64,
+            "output_channels": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": 128,
+            "patch_size": 8,
+            "window_size": 4,
+            "global_attn_indexes": [1],
+            "mlp_dim": 128,
+        },
+        text_config=_llm(tokenizer, "qwen2", 64, 3),
+        image_token_index=tokenizer.convert_tokens_to_ids("<imgpad>"),
+    )
+    return _save(
+        folder,
+        config,
+        {"processor_class": "GotOcr2Processor"},
+        _images("got_ocr2", "GotOcr2ImageProcessor")(size={"height": 128, "width": 128}),
+        tokenizer,
+        _TEMPLATE.replace("IMAGE", "<img><imgpad></img>").replace("VIDEO", ""),
+    )
+
+
+def make_qwen2_vl(folder: Path) -> Path:
+    """Qwen2-VL: ViT, patch merger, Qwen2 with multimodal rotary positions. Tokens by the frame's shape."""
+    from transformers import Qwen2VLConfig
+
+    vision = {"depth": 2, "embed_dim": 64, "hidden_size": 64, "initializer_range": 0.1}
+    return _make_qwen(folder, Qwen2VLConfig, vision, "Qwen2VLProcessor", 14)
+
+
 def make_llava_onevision(folder: Path) -> Path:
     """LLaVA-OneVision: SigLIP tower, two-layer projector, Qwen2. 16 visual tokens and a line break a frame."""
     from transformers import LlavaOnevisionConfig
-    from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 
     tokenizer = _tokenizer(folder, ["<image>", "<video>"])
     pinpoints = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
@@ -155,7 +309,9 @@ def make_llava_onevision(folder: Path) -> Path:
             "num_image_tokens": 16,
             "vision_feature_select_strategy": "full",
         },
-        LlavaOnevisionImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=pinpoints),
+        _images("llava_onevision", "LlavaOnevisionImageProcessor")(
+            size={"height": SIDE, "width": SIDE}, image_grid_pinpoints=pinpoints
+        ),
         tokenizer,
         _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", "<video>"),
     )
@@ -164,7 +320,6 @@ def make_llava_onevision(folder: Path) -> Path:
 def make_internvl(folder: Path) -> Path:
     """InternVL: its own ViT, pixel-shuffle projector, Qwen2. 4 visual tokens a frame."""
     from transformers import InternVLConfig
-    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
     named = {
         "start_image_token": "<img>",
@@ -192,17 +347,17 @@ def make_internvl(folder: Path) -> Path:
         folder,
         config,
         {"processor_class": "InternVLProcessor", "image_seq_length": 4},
-        GotOcr2ImageProcessorPil(size={"height": SIDE, "width": SIDE}, crop_to_patches=True),
+        _images("got_ocr2", "GotOcr2ImageProcessor")(size={"height": SIDE, "width": SIDE}, crop_to_patches=True),
         tokenizer,
         _TEMPLATE.replace("IMAGE", "<IMG_CONTEXT>").replace("VIDEO", "<video>"),
     )
 
 
 def _make_qwen(folder: Path, config: type, vision: dict[str, Any], processor: str, patch: int, **rope: Any) -> Path:
-    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-
     tokenizer = _tokenizer(folder, ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"])
-    text = _llm(tokenizer, "", 64, 3, rope_parameters={"rope_type": "default", "mrope_section": [2, 3, 3], **rope})
+    turns = {"rope_type": "default", "mrope_section": [2, 3, 3], **rope}
+    old = int(version("transformers").split(".")[0]) < 5
+    text = _llm(tokenizer, "", 64, 3, **{"rope_scaling" if old else "rope_parameters": turns})
     if "3" in processor.partition("VL")[0]:
         text["head_dim"] = 16
     del text["model_type"]
@@ -219,7 +374,7 @@ def _make_qwen(folder: Path, config: type, vision: dict[str, Any], processor: st
         folder,
         made,
         {"processor_class": processor},
-        Qwen2VLImageProcessorPil(
+        _images("qwen2_vl", "Qwen2VLImageProcessor")(
             patch_size=patch, size={"shortest_edge": 4 * side * side, "longest_edge": 16 * side * side}
         ),
         tokenizer,

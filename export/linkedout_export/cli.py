@@ -40,12 +40,13 @@ def _targets_help() -> str:
 
 
 class _Source(click.Path):
-    """A folder, or a precision of the built-in bundle, which stays text."""
+    """A folder; or, as text, a precision of the built-in bundle or, beside --via, a model's name on the hub."""
 
     def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from linkedout_edge.bundle.manifest import PRECISIONS
 
-        return value if value in PRECISIONS else super().convert(value, param, ctx)
+        on_hub = ctx is not None and isinstance(ctx.params.get("via"), str) and not Path(value).exists()
+        return value if value in PRECISIONS or on_hub else super().convert(value, param, ctx)
 
 
 _SOURCE = _Source(exists=True, file_okay=False, path_type=Path)
@@ -88,6 +89,19 @@ def _feeds(manifest: Manifest, data: Path | None) -> Callable[[int, int], list[F
     return lambda clips, seed: calibration_feeds(manifest.config, data, clips, seed)
 
 
+def _is_vlm(source: Path | str) -> bool:
+    """Whether SOURCE is a vision-language model."""
+    if isinstance(source, str):
+        from linkedout_edge.bundle.manifest import PRECISIONS
+
+        return source not in PRECISIONS
+    from linkedout_export.verbs import is_run
+
+    if is_run(source) or (source / "manifest.json").exists():
+        return False
+    return (source / "config.json").is_file() or any(source.glob("openvino_*.xml"))
+
+
 def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
     import msgspec
 
@@ -105,7 +119,7 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
 
 @click.command(cls=_Export)
 @click.argument("source", type=_SOURCE)
-@click.option("--format", "formats", default="onnx", show_default=True, help="onnx, openvino, tensorrt or all.")
+@click.option("--format", "formats", help="onnx, openvino, tensorrt or all.  [default: onnx; through Optimum openvino]")
 @click.option(
     "--precision", "precisions", multiple=True, help="Only this; may be given again.  [default: all there are]"
 )
@@ -114,15 +128,37 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the bundle.  [default: SOURCE if it is a bundle, SOURCE/bundle if it is a run, "
-    "linkedout-bundle if it is the built-in one]",
+    "linkedout-bundle if it is anything else]",
 )
-@click.option("--name", default="base", show_default=True, help="Name of the bundle.")
+@click.option("--name", help="Name of the bundle.  [default: base; of a vision-language model its folder's]")
 @click.option(
     "--prompt",
     default=None,
-    help="What a run's student is asked: general, objects, looks, or a sentence. Baked in; each has its own tokens."
-    "  [default: general]",
+    help="What a run's student is asked: general, objects, looks, or a sentence; of a vision-language model a sentence."
+    " Baked in; each has its own tokens.  [default: general]",
 )
+@click.option(
+    "--via",
+    is_eager=True,
+    help="How a vision-language model is exported: optimum, torch, or auto: Optimum where it has the architecture."
+    "  [default: auto]",
+)
+@click.option(
+    "--frames", type=click.IntRange(min=1), help="Of a vision-language model, frames of a video.  [default: 8]"
+)
+@click.option(
+    "--layer",
+    "layers",
+    type=int,
+    multiple=True,
+    help="Tapped layer of a vision-language model; may be given again.  [default: six, evenly spread]",
+)
+@click.option(
+    "--clips",
+    type=click.IntRange(min=1),
+    help="Clips that its compressors are fitted to.  [default: 96]",
+)
+@click.option("--method", help="4-bit values of --via torch --format onnx: hqq, rtn or gptq.  [default: hqq]")
 @_USERS
 @click.option(
     "--embed", "embed_into", type=click.Path(path_type=Path), help="Also write int8 and int4 alone to this folder."
@@ -130,27 +166,56 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
 @_JSON
 def export(
     source: Path | str,
-    formats: str,
+    formats: str | None,
     precisions: tuple[str, ...],
     data: Path | None,
     out: Path | None,
-    name: str,
+    name: str | None,
     prompt: str | None,
+    via: str | None,
+    frames: int | None,
+    layers: tuple[int, ...],
+    clips: int | None,
+    method: str | None,
     users: int,
     embed_into: Path | None,
     as_json: bool,
 ) -> None:
-    """Export a training run or a bundle for the devices it is to run on.
+    """Export a training run, a bundle or a vision-language model for the devices it is to run on.
 
     SOURCE is a run's or a bundle's folder, or a precision of the built-in bundle: int8. A run becomes a bundle with
     int8, int4 and fp32, its agreement measured; then, and for a bundle at once, the graphs of the format are added.
     `onnx` adds the static twins of the graphs that a bundle has in any case.
+
+    Or SOURCE is a vision-language model: a Hugging Face checkpoint's folder, with --via also its name on the hub, or
+    a folder that `optimum-cli export openvino` wrote. It becomes a bundle with int8 and int4, compressors added and
+    fitted (docs/vlm.md).
     """
     from linkedout_edge.errors import ArgumentError
     from linkedout_export.formats import check_pair, chosen_formats, require, toolkits
     from linkedout_export.verbs import Source, export_bundle, is_run
     from linkedout_export.writer import check_replaceable
 
+    asked = {"--via": via, "--frames": frames, "--layer": layers, "--clips": clips, "--method": method}
+    if _is_vlm(source):
+        from linkedout_export.vlm.bundle import Shape
+        from linkedout_export.vlm.command import Request, export_vlm
+
+        given: dict[str, Any] = {"frames": frames, "layers": layers, "prompt": prompt}
+        shape = Shape(**{k: v for k, v in given.items() if v})
+        request = Request(
+            source, via or "auto", formats, precisions, shape, data, clips or 96, method or "hqq",
+            name or Path(source).resolve().name,
+        )  # fmt: skip
+        out = out or BUILT_IN_OUT
+        _report(export_vlm(request, out), out, as_json)
+        return
+    if wrong := [option for option, value in asked.items() if value]:
+        raise ArgumentError(
+            f"{source} is no vision-language model (a checkpoint has config.json, an exported one openvino_*.xml), "
+            f"which {', '.join(wrong)} is for: leave it out"
+        )
+    formats, name = formats or "onnx", name or "base"
     chosen = chosen_formats(formats)  # before hours of work
     if len(chosen) == 1:
         for precision in precisions:

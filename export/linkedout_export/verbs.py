@@ -67,7 +67,16 @@ class Source:
             return cls(path, bundle.manifest)
 
     def encoder(self, precision: str) -> onnx.ModelProto:
-        """The ONNX graph in one of its precisions, checked against its SHA-256."""
+        """The ONNX graph in one of its precisions, checked against its SHA-256.
+
+        Raises:
+            ArgumentError: it is OpenVINO IR, of which nothing else is made.
+        """
+        if self.manifest.precisions[precision].is_ir:
+            raise ArgumentError(
+                f"{self.path} holds OpenVINO IR in {precision}, of which nothing else is made: export the "
+                "vision-language model again, --via torch --format onnx for ONNX"
+            )
         with open_bundle(self.path, precision) as bundle:
             return onnx.load_from_string(bundle.encoder())
 

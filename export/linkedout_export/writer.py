@@ -6,12 +6,14 @@ import hashlib
 import re
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import onnx
-import torch
 from linkedout_quant.model import Student
 
 from linkedout_edge.bundle.manifest import (
@@ -50,10 +52,37 @@ def _file(root: Path, path: Path, data: bytes) -> FileEntry:
     return FileEntry(path=path.relative_to(root).as_posix(), sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
+@dataclass(frozen=True)
+class IR:
+    """An encoder graph in OpenVINO's own format, its two files."""
+
+    xml: bytes
+    weights: bytes
+
+
+def versions(*libraries: str) -> dict[str, str]:
+    """Library → its installed version, of those that are installed, without the name of a build."""
+    found = {}
+    for name in libraries:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name).split("+")[0]
+    return found
+
+
+def _graph(root: Path, precision: str, encoder: onnx.ModelProto | IR) -> dict[Any, FileEntry]:
+    if isinstance(encoder, IR):
+        folder = root / "openvino" / precision
+        return {
+            "encoder": _file(root, folder / "encoder.xml", encoder.xml),
+            "weights": _file(root, folder / "encoder.bin", encoder.weights),
+        }
+    return {"encoder": _file(root, root / "onnx" / precision / "encoder.onnx", encoder.SerializeToString())}
+
+
 def write_bundle(
     out: Path,
     student: Student,
-    precisions: Mapping[str, onnx.ModelProto],
+    precisions: Mapping[str, onnx.ModelProto | IR],
     tokenizer: bytes,
     user_model: UserModel,
     *,
@@ -63,20 +92,28 @@ def write_bundle(
     licence: str,
     provenance: str,
     agreement: Mapping[str, Mapping[str, float]] | None = None,
+    tap_cosine: Mapping[str, Mapping[str, float]] | None = None,
     preprocessing: Preprocessing = Preprocessing(resize="area", mean=(128.0,) * 3, std=(64.0,) * 3),  # noqa: B008
     parity: Mapping[str, float] | None = None,
+    space: str | None = None,
+    via: str = "",
+    tools: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Write a bundle folder, replacing a bundle that lies there.
 
     Args:
         out: the folder.
         student: whose weights they are; gives config and token space.
-        precisions: precision → encoder graph; the first precision is the default.
+        precisions: precision → encoder graph, ONNX or OpenVINO IR; the first precision is the default.
         tokenizer: content of ``tokenizer.json``.
         user_model: as `linkedout_export.user_model` measures it on the calibration clips.
         agreement: precision → measure → value, as measured against float32.
+        tap_cosine: precision → layer name → cosine of hidden states with torch's.
         preprocessing: for the manifest; by default the student's.
         parity: ``encoder`` → largest difference of the float32 graph from torch.
+        space: the token space; by default `token_space` of the student.
+        via: for the manifest.
+        tools: libraries and their versions, for the manifest; by default those that make ONNX graphs.
 
     Returns:
         The manifest as written.
@@ -87,18 +124,18 @@ def write_bundle(
     partial.mkdir(parents=True)
     written = {
         precision: Precision(
-            files={
-                "encoder": _file(partial, partial / "onnx" / precision / "encoder.onnx", encoder.SerializeToString())
-            },
+            files=_graph(partial, precision, encoder),
             agreement=dict((agreement or {}).get(precision, {})),
-            full_range_weights=full_range_weights(encoder),
+            tap_cosine=dict((tap_cosine or {}).get(precision, {})),
+            # OpenVINO computes in float with weights that are stored in 8 bit: nothing overflows.
+            full_range_weights=not isinstance(encoder, IR) and full_range_weights(encoder),
         )
         for precision, encoder in precisions.items()
     }
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         name=name,
-        token_space=token_space(student),
+        token_space=space or token_space(student),
         config=student.config,
         precisions=written,
         tokenizer=_file(partial, partial / "tokenizer.json", tokenizer),
@@ -108,11 +145,8 @@ def write_bundle(
         calibration=calibration,
         licence=licence,
         provenance=provenance,
-        tools={
-            "torch": torch.__version__.split("+")[0],
-            "onnx": version("onnx"),
-            "onnxruntime": version("onnxruntime"),
-        },
+        via=via,
+        tools=dict(tools or versions("torch", "onnx", "onnxruntime")),
         layer_names=layer_names(student.config),
         parity=dict(parity or {}),
     )

@@ -70,7 +70,9 @@ class AutoBackend:
         """That of every device."""
         return {f"{d} {k}": v for d, b in self._backends.items() for k, v in b.fingerprint().items()}
 
-    def load(self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False) -> Session:
+    def load(
+        self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False, weights: bytes = b""
+    ) -> Session:
         """Load the graph where it runs fastest.
 
         Raises:
@@ -81,7 +83,7 @@ class AutoBackend:
             raise this_cpu.refusal()
         key = {
             "linkedout-edge": __version__,
-            "model": digest(model),
+            "model": digest(model, weights),
             "threads": str(self.threads),
             **self.fingerprint(),
         }
@@ -89,28 +91,28 @@ class AutoBackend:
         choice = self._cache.recall(key) or self._measured.get(name)
         if choice is not None and choice.device in self._backends:
             try:
-                session = self._backends[choice.device].load(model, config, precision)
+                session = self._backends[choice.device].load(model, config, precision, weights=weights)
             except Unusable as e:
                 self.notices.say(f"auto measures again: {e.reason}", logging.WARNING)
             else:
                 self._say(choice, "remembered")
                 return session
-        session, choice = self._measure(model, config, precision, key)
+        session, choice = self._measure(model, config, precision, key, weights)
         self._measured[name] = choice
         self._cache.remember(choice)
         self._say(choice, "measured")
         return session
 
     def _measure(
-        self, model: bytes, config: ModelConfig, precision: str, key: dict[str, str]
+        self, model: bytes, config: ModelConfig, precision: str, key: dict[str, str], weights: bytes
     ) -> tuple[Session, Choice]:
         feeds = example_feeds(config)
-        sessions = {CPU: self._backends[CPU].load(model, config, precision)}
+        sessions = {CPU: self._backends[CPU].load(model, config, precision, weights=weights)}
         try:
             wanted = sessions[CPU].run(feeds)
             for device in [d for d in self._backends if d != CPU]:
                 try:
-                    sessions[device] = self._backends[device].load(model, config, precision)
+                    sessions[device] = self._backends[device].load(model, config, precision, weights=weights)
                     gap = distance(sessions[device].run(feeds), wanted)
                 except BackendError as e:
                     reason = e.reason if isinstance(e, Unusable) else str(e)

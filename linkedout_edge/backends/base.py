@@ -67,16 +67,20 @@ class Backend(Protocol):
     def fingerprint(self) -> dict[str, str]:
         """All that a compiled engine or a measured time depends on, apart from the model: library, device, driver."""
 
-    def load(self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False) -> Session:
-        """Load the encoder graph from ONNX bytes and check it against the contract.
+    def load(
+        self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False, weights: bytes = b""
+    ) -> Session:
+        """Load the encoder graph and check it against the contract.
 
         Args:
-            model: The ONNX bytes.
+            model: ONNX bytes, or the .xml of OpenVINO IR.
             config: The model's shapes.
             precision: The bundle's precision; some devices must be told.
             full_range: Its int8 weights use all eight bits (see `linkedout_edge.backends.cpu`).
+            weights: Of OpenVINO IR; empty for ONNX.
 
         Raises:
+            ArgumentError: This library does not read OpenVINO IR.
             DeviceError: With `full_range`, where this CPU would run the graph and gets it wrong.
         """
 

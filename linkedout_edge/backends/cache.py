@@ -44,9 +44,12 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     key: dict[str, str]
 
 
-def digest(data: bytes) -> str:
+def digest(*data: bytes) -> str:
     """Sixteen hex digits that stand for some bytes."""
-    return hashlib.sha256(data).hexdigest()[:16]
+    whole = hashlib.sha256()
+    for part in data:
+        whole.update(part)
+    return whole.hexdigest()[:16]
 
 
 class EngineCache:

@@ -29,6 +29,7 @@ from linkedout_edge.backends.notices import Notices, announced
 from linkedout_edge.backends.placement import Record, described
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import (
+    ArgumentError,
     BackendError,
     BundleCorruptError,
     ClosedError,
@@ -131,14 +132,22 @@ class OnnxRuntimeBackend:
             found["tensorrt"] = drivers.tensorrt() or "unknown"
         return found
 
-    def load(self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False) -> Session:
+    def load(
+        self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False, weights: bytes = b""
+    ) -> Session:
         """Load the encoder graph from ONNX bytes.
 
         Raises:
+            ArgumentError: It is OpenVINO IR.
             BundleCorruptError: The bytes are no graph of the contract.
             DeviceError: In strict mode, when another provider than the chosen one would run it; with `full_range`, when
                 this CPU would run any of it and gets it wrong.
         """
+        if weights:
+            raise ArgumentError(
+                "the bundle's graph is OpenVINO IR, which onnxruntime does not read: leave backend out, or give "
+                "backend='openvino'"
+            )
         off_cpu = full_range and cpu.instruction_set().overflows
         if off_cpu and (self._providers[0][0] == CPU or not self._strict):
             raise cpu.refusal()

@@ -1,4 +1,4 @@
-"""OpenVINO. It reads the bundle's ONNX graphs; float stays float32, so that answers agree with the other backends."""
+"""OpenVINO. It reads ONNX graphs and its own IR; float stays float32, so that answers agree with the other backends."""
 
 from __future__ import annotations
 
@@ -126,8 +126,10 @@ class OpenVinoBackend(OneProcess):
             found["kernel"] = drivers.kernel()
         return found
 
-    def load(self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False) -> Session:
-        """Load the encoder graph from ONNX bytes.
+    def load(
+        self, model: bytes, config: ModelConfig, precision: str = "", *, full_range: bool = False, weights: bytes = b""
+    ) -> Session:
+        """Load the encoder graph from ONNX bytes, or from IR.
 
         Raises:
             BundleCorruptError: The bytes are no graph of the contract.
@@ -137,19 +139,19 @@ class OpenVinoBackend(OneProcess):
         on_cpu = not self._strict or not {"CPU", *VIRTUAL}.isdisjoint(_parts(self._device))
         if full_range and on_cpu and cpu.instruction_set().overflows:
             raise cpu.refusal()
-        session = self._load(model, config)
+        session = self._load(model, config, weights)
         return FixedSession(session) if self._static else session
 
     @native
-    def _load(self, model: bytes, config: ModelConfig) -> OpenVinoSession:
+    def _load(self, model: bytes, config: ModelConfig, weights: bytes) -> OpenVinoSession:
         try:
-            network = self._core.read_model(model, b"")
+            network = self._core.read_model(model, weights)
         except Exception as e:
             raise BundleCorruptError(f"OpenVINO {self.version} cannot read the encoder graph: {_first_line(e)}") from e
         check_contract([_port(p) for p in network.inputs], [_port(p) for p in network.outputs], config)
         if self._static:
             _fix(network)
-        name = f"openvino-{self._device}-{digest(model)}"
+        name = f"openvino-{self._device}-{digest(model, weights)}"
         try:
             return self._kept(network, name.replace(":", "_").replace(",", "_"))
         except Exception as e:

@@ -35,9 +35,10 @@ def plan(manifest: Manifest, precisions: Sequence[str], backends: Sequence[str],
             "cuda and tensorrt go with --backend onnxruntime"
         )
     return [
-        Cell(precision=p, backend=b, device=d, bytes=manifest.files(p)["encoder"].bytes)
+        Cell(precision=p, backend=b, device=d, bytes=sum(f.bytes for f in manifest.files(p).values()))
         for p in precisions or manifest.precisions
         for b, d in pairs
+        if b == "openvino" or not manifest.precisions[p].is_ir
     ]
 
 

@@ -40,10 +40,18 @@ class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
     """The graph in one precision, and how well it agrees with fp32 (measure → value)."""
 
-    files: dict[Literal["encoder"], FileEntry]
+    files: dict[Literal["encoder", "weights"], FileEntry]
+    """``encoder``: ONNX, or OpenVINO IR (.xml), whose ``weights`` (.bin) are a file of their own."""
     agreement: dict[str, float] = {}
+    tap_cosine: dict[str, float] = {}
+    """Layer name → cosine of its hidden states with those of the checkpoint in torch, float32."""
     full_range_weights: bool = False
     """Whether int8 weights use all eight bits: such graphs are not run on x86 CPUs without VNNI."""
+
+    @property
+    def is_ir(self) -> bool:
+        """Whether the graph is OpenVINO IR, which the backend ``openvino`` alone reads."""
+        return "weights" in self.files
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +118,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     calibration: Calibration = Calibration()
     licence: str = ""
     provenance: str = ""
+    via: str = ""
+    """How a vision-language model's graph was made: ``torch``, ``optimum``, or ``graphs`` (from a folder that somebody
+    had exported). Empty for a student."""
     tools: dict[str, str] = {}
+    """Libraries that made the graphs → version."""
     layer_names: list[str] = []
     exports: dict[str, Export] = {}
     """Folder, such as ``static/tensorrt/int8`` → what lies there."""
@@ -185,6 +197,8 @@ def _check(manifest: Manifest) -> None:
         for graph in GRAPHS:
             if graph not in precision.files:
                 raise corrupt(f"precision {name!r} has no {graph} graph")
+        if precision.is_ir != precision.files["encoder"].path.endswith(".xml"):
+            raise corrupt(f"precision {name!r} has OpenVINO IR without weights, or weights without IR")
         for entry in precision.files.values():
             check_path(entry.path)
     for export in manifest.exports.values():

@@ -158,12 +158,22 @@ class Bundle:
         self.embedded = embedded
 
     def encoder(self) -> bytes:
-        """The encoder graph in the chosen precision, as ONNX bytes.
+        """The encoder graph in the chosen precision, as ONNX bytes, or of OpenVINO IR the .xml.
 
         Raises:
             BundleCorruptError: The file is missing, or size or SHA-256 are not the manifest's.
         """
         return self.read(self.manifest.files(self.precision)["encoder"])
+
+    def weights(self) -> bytes:
+        """The weights of OpenVINO IR; empty for ONNX, which holds its own. Raises as `encoder` does."""
+        entry = self.manifest.files(self.precision).get("weights")
+        return b"" if entry is None else self.read(entry)
+
+    @property
+    def backend(self) -> str:
+        """The backend that reads the graph, of two the smaller one."""
+        return "openvino" if self.manifest.precisions[self.precision].is_ir else "onnxruntime"
 
     def tokenizer(self) -> bytes:
         """The tokenizer's JSON. Raises as `encoder` does."""

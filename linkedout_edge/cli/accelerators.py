@@ -91,7 +91,7 @@ def _try(backend: str, providers: list[str], bundle: str) -> str:
         for on in (None, providers):
             device = "cpu" if on is None else "auto"
             library = create_backend(backend, device=device, providers=on, threads=1, strict=True)
-            session = library.load(opened.encoder(), config, opened.precision)
+            session = library.load(opened.encoder(), config, opened.precision, weights=opened.weights())
             session.run(feeds)
             start = time.perf_counter()
             answers.append(session.run(feeds))

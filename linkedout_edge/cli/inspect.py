@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from linkedout_edge import install
+from linkedout_edge._telemetry import import_openvino
 from linkedout_edge.cli.options import VIDEO_SUFFIXES
 from linkedout_edge.errors import BundleError
 
@@ -92,6 +94,8 @@ def inspect_bundle(bundle: Bundle) -> dict[str, Any]:
 
 def _encoder(bundle: Bundle) -> dict[str, Any]:
     """Inputs and outputs as the graph itself states them."""
+    if bundle.backend == "openvino":
+        return _ir(bundle)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -107,6 +111,29 @@ def _encoder(bundle: Bundle) -> dict[str, Any]:
     return {
         kind: [{"name": p.name, "type": p.type.removeprefix("tensor(").rstrip(")"), "shape": p.shape} for p in each]
         for kind, each in ports.items()
+    }
+
+
+def _ir(bundle: Bundle) -> dict[str, Any]:
+    """The same of OpenVINO IR."""
+    try:
+        core = import_openvino().Core()
+    except ImportError:
+        return {"error": f"it is OpenVINO IR: {install.library('openvino')}"}
+    try:
+        model = core.read_model(bundle.encoder(), bundle.weights())
+    except Exception as e:  # OpenVINO has its own
+        return {"error": f"OpenVINO cannot load it: {e}"}
+    return {
+        kind: [
+            {
+                "name": p.get_any_name(),
+                "type": p.get_element_type().get_type_name(),
+                "shape": [d.get_length() if d.is_static else "B" for d in p.get_partial_shape()],
+            }
+            for p in each
+        ]
+        for kind, each in {"inputs": model.inputs, "outputs": model.outputs}.items()
     }
 
 

@@ -144,7 +144,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--bundle", help="Precision of the built-in bundle, or a bundle's folder or .zip. [default: int8]"
         ),
         click.option("--precision", help="One of the bundle's precisions, such as int8 or int4."),
-        click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or openvino."),
+        click.option("--backend", help="onnxruntime or openvino. [default: onnxruntime, where it reads the bundle]"),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, tensorrt, gpu or npu."),
         click.option(
             "--provider",

@@ -155,6 +155,7 @@ def _read_zip(data: bytes) -> None:
     with open_bundle(_file("bundle.zip", data)) as bundle:
         bundle.tokenizer()
         bundle.encoder()
+        bundle.weights()
 
 
 # -- feature packs -----------------------------------------------------------------------------------------------------

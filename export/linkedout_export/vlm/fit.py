@@ -8,7 +8,7 @@ which would raise the weak ones, and with them the noise of quantisation (docs/v
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,15 +16,18 @@ from torch import Tensor
 from linkedout_edge.backends.base import INPUTS
 from linkedout_edge.errors import ArgumentError
 from linkedout_export.quantisation import MIN_CALIBRATION, Feeds
-from linkedout_export.vlm.encoder import VLMStudent
+
+if TYPE_CHECKING:
+    from linkedout_export.vlm.encoder import VLMStudent
+    from linkedout_export.vlm.joined import GraphStudent
 
 
 @torch.no_grad()
-def fit(student: VLMStudent, feeds: Sequence[Feeds]) -> None:
+def fit(student: VLMStudent | GraphStudent, feeds: Sequence[Feeds]) -> None:
     """Set the compressors' projections, in place.
 
     Args:
-        student: As `load_vlm` gives it.
+        student: As `load_vlm` or `load_graphs` gives it.
         feeds: Inputs of the encoder graph, one clip or batch each; better a hundred clips than ten.
 
     Raises:

@@ -113,6 +113,15 @@ def openvino_compressed(encoder: onnx.ModelProto, bits: Literal[8, 4], feeds: Se
             )
 
 
+def as_openvino(encoder: onnx.ModelProto, precision: str, feeds: Sequence[Feeds] = ()) -> openvino.Model:
+    """The encoder as an OpenVINO model in a precision of a bundle; as `openvino_compressed` in 8 and 4 bit."""
+    if precision == "int8":
+        return openvino_compressed(encoder, 8)
+    if precision == "int4":
+        return openvino_compressed(encoder, 4, feeds)
+    return import_openvino().Core().read_model(encoder.SerializeToString(), b"")
+
+
 def _dynamic(encoder: onnx.ModelProto, kinds: list[str]) -> onnx.ModelProto:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -8,6 +8,7 @@ fingerprint. Images are never tiled: a frame of a clip is one view.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -156,8 +157,7 @@ def _without_torchvision(folder: Path, config: Any) -> Any:
     `AutoProcessor` gives up at the video processor, although images do not need it.
     """
     import transformers
-    from transformers import AutoTokenizer
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, PROCESSOR_MAPPING_NAMES
     from transformers.utils import PushToHubMixin  # what the library takes for a part that it can print as JSON
 
     if type(config) not in PROCESSOR_MAPPING:
@@ -176,16 +176,46 @@ def _without_torchvision(folder: Path, config: Any) -> Any:
             """For the library's log, which prints a processor as JSON."""
             return {}
 
-    kind = PROCESSOR_MAPPING[type(config)]
+    family = config.model_type
+    if PROCESSOR_MAPPING_NAMES[family] == "SmolVLMProcessor" and _major(transformers) < 5:
+        family = "idefics3"  # SmolVLM's module of that version imports torchvision; it was made from this, for images
+        kind = transformers.Idefics3Processor
+    else:
+        kind = PROCESSOR_MAPPING[type(config)]
     settings, _ = kind.get_processor_dict(folder, local_files_only=True, trust_remote_code=False)
     parts = []
-    for attribute in kind.get_attributes():
+    for attribute in kind.get_attributes() if hasattr(kind, "get_attributes") else kind.attributes:
         if attribute == "video_processor":
             parts.append(AbsentVideoProcessor())
+        elif attribute == "tokenizer":
+            parts.append(_tokenizer(folder))
         else:
-            part = AutoTokenizer if attribute == "tokenizer" else _image_processor(config.model_type)
+            part = _image_processor(family)
             parts.append(part.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     return kind.from_args_and_dict(parts, settings)
+
+
+def _major(library: Any) -> int:
+    return int(library.__version__.split(".")[0])
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The tokenizer, also one that transformers 5 saved where 4 is installed, which does not know its class."""
+    import transformers
+
+    path = folder / "tokenizer_config.json"
+    told = json.loads(path.read_bytes()) if path.is_file() else {}
+    if told.get("tokenizer_class") != "TokenizersBackend" or _major(transformers) >= 5:
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokens = {k: v for k, v in told.items() if k.endswith("_token") and isinstance(v, str)}
+    common = {k: tokens.pop(k) for k in transformers.PreTrainedTokenizerFast.SPECIAL_TOKENS_ATTRIBUTES if k in tokens}
+    template = folder / "chat_template.jinja"
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "tokenizer.json"),
+        chat_template=template.read_text(encoding="utf-8") if template.is_file() else None,
+        extra_special_tokens=tokens,
+        **common,
+    )
 
 
 def _image_processor(family: str) -> Any:
@@ -194,6 +224,13 @@ def _image_processor(family: str) -> Any:
     from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES, AutoImageProcessor
 
     module = f"transformers.models.{family}.image_processing_pil_{family}"
-    name = (IMAGE_PROCESSOR_MAPPING_NAMES.get(family) or {}).get("pil")
+    named: Any = IMAGE_PROCESSOR_MAPPING_NAMES.get(family)  # before transformers 5 a tuple, of Pillow's version first
+    name = named.get("pil") if isinstance(named, dict) else None
     # Directly where it can be: the library takes some of these for torchvision ones, because a comment mentions it.
-    return getattr(import_module(module), name) if name and find_spec(module) else AutoImageProcessor
+    if name and find_spec(module):
+        return getattr(import_module(module), name)
+    if isinstance(named, tuple):  # by its name: the folder may be of a family that was made from this one
+        import transformers
+
+        return getattr(transformers, named[0])
+    return AutoImageProcessor
