@@ -7,29 +7,25 @@ what is not at hand fails then.
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import platform
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import fields
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bindings_api import python_names
 from cpp_core import BUILDS, BUNDLE, HEADER, ROOT, SOURCES, Core, CoreError, built, missing, onnxruntime_library, run
 from safetensors.numpy import load_file
 from stored import put_tokens, tokens_of
 
-import linkedout_edge
 from linkedout_edge import Event, Prior, Recommender, Video, errors
 from linkedout_edge.decode import prepare_frames
-from linkedout_edge.history import History
-from linkedout_edge.ranking import Ranked, Ranking
 from linkedout_edge.text import Tokenizer
 
 ALL = os.environ.get("LINKEDOUT_BINDINGS") == "all"
@@ -397,32 +393,6 @@ def test_on_emulated_aarch64(tmp_path: Path) -> None:
 # The page.
 
 PAGE = ROOT / "docs" / "bindings-cpp.md"
-OF_STORE = ("select", "remove", "export_pack", "import_pack", "stats")
-"""What apps use of the store; the rest is for the recommender."""
-
-
-def public(kind: type) -> list[str]:
-    return [n for n in vars(kind) if not n.startswith("_")]
-
-
-def python_names() -> set[str]:
-    """What the Python package offers, as the page writes it."""
-    options = {
-        f"{call}({name}=…)"
-        for call, function in (("load", Recommender.load), ("rank", Recommender.rank))
-        for name in inspect.signature(function).parameters
-        if name != "self"
-    }
-    return {
-        *options,
-        *(n for n in linkedout_edge.__all__ if not n.startswith("_")),
-        *(f"rec.{n}" for n in (*public(Recommender), "history", "store")),
-        *(f"rec.history.{n}" for n in public(History) if n not in ("close", "is_incognito")),
-        *(f"rec.store.{n}" for n in OF_STORE),
-        *(f"ranking.{n}" for n in public(Ranking)),
-        *(f"ranking[i].{f.name}" for f in fields(Ranked) if not f.name.startswith("_")),
-        *(f"ranking[i].{n}" for n in public(Ranked)),
-    }
 
 
 def declared() -> set[str]:

@@ -4,30 +4,23 @@ They run where Node 20 and the npm packages are (`npm --prefix bindings/js insta
 `make test-bindings` installs them, and sets LINKEDOUT_BINDINGS=all: what is not at hand fails then.
 """
 
-import inspect
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from bindings_api import python_names
 
-import linkedout_edge
-from linkedout_edge import Recommender, errors
-from linkedout_edge.history import History
-from linkedout_edge.ranking import Ranked, Ranking
-from linkedout_edge.store import TokenStore
+from linkedout_edge import errors
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "bindings" / "js"
 PAGE = ROOT / "docs" / "bindings-js.md"
 NEEDED = ("typescript", "esbuild", "onnxruntime-node", "pngjs", "@types/node")
-OF_STORE = ("select", "remove", "export_pack", "import_pack", "stats")
-"""What apps use of the store; the rest is for the recommender."""
 
 
 def missing(what: str) -> None:
@@ -97,31 +90,6 @@ def test_in_chromium(built: Path, name: str) -> None:
 
 
 # The page.
-
-
-def public(kind: type) -> list[str]:
-    return [n for n in vars(kind) if not n.startswith("_")]
-
-
-def python_names() -> set[str]:
-    """What the Python package offers, as the page writes it."""
-    options = {
-        f"{call}({name}=…)"
-        for call, function in (("load", Recommender.load), ("rank", Recommender.rank))
-        for name in inspect.signature(function).parameters
-        if name != "self"
-    }
-    assert set(OF_STORE) <= set(public(TokenStore))
-    return {
-        *options,
-        *(n for n in linkedout_edge.__all__ if not n.startswith("_")),
-        *(f"rec.{n}" for n in (*public(Recommender), "history", "store")),
-        *(f"rec.history.{n}" for n in public(History) if n not in ("close", "is_incognito")),
-        *(f"rec.store.{n}" for n in OF_STORE),
-        *(f"ranking.{n}" for n in public(Ranking)),
-        *(f"ranking[i].{f.name}" for f in fields(Ranked) if not f.name.startswith("_")),
-        *(f"ranking[i].{n}" for n in public(Ranked)),
-    }
 
 
 def table() -> list[tuple[str, str, str]]:
