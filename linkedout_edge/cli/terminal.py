@@ -10,7 +10,7 @@ import sys
 _PLAIN = {
     **dict(zip("▁▂▃▄▅▆▇█", ".:-=+*#@", strict=True)),
     **{"→": "->", "←": "<-", "·": "-", "–": "-", "×": "x", "−": "-", "…": "...", "≥": ">=", "≤": "<="},
-    **{"✓": "+", "✗": "x", "“": '"', "”": '"', "’": "'", "°": " deg ", "Σ": "sum", "\ufffd": "?"},
+    **{"✓": "+", "✗": "x", "“": '"', "”": '"', "’": "'", "°": " deg ", "±": "+/-", "Σ": "sum", "\ufffd": "?"},
 }
 """What stands for the characters that the commands print; whatever else a terminal cannot show becomes an escape."""
 _ERRORS, _ASCII = "linkedout_plain", "linkedout_ascii"
