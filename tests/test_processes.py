@@ -99,6 +99,8 @@ RECOMMENDER: dict[str, Callable[[Recommender], Any]] = {
     "taste": lambda r: r.taste(),
 }
 HISTORY: dict[str, Callable[[History], Any]] = {
+    "save": lambda h: h.save("h"),
+    "load": lambda h: h.load("h"),
     "add": lambda h: h.add("a"),
     "forget": lambda h: h.forget("a"),
     "clear": lambda h: h.clear(),
