@@ -178,7 +178,8 @@ class History(OneProcess):
     def save(self, path: str | os.PathLike[str]) -> int:
         """Write all events, and the tokens of their videos, into one file: a backup, or for another device or binding.
 
-        The file is not encrypted, whatever `key` the recommender was loaded with. docs/formats.md describes it.
+        The file is not encrypted, whatever `key` the recommender was loaded with; its owner alone may read it.
+        docs/formats.md describes it.
 
         Args:
             path: The file; replaced as a whole, or not at all.

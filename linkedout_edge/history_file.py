@@ -59,7 +59,7 @@ def save(store: TokenStore, events: Sequence[Event], path: str | os.PathLike[str
     ]
     more = {"events": np.array(table, np.float64).reshape(-1, 4)}
     videos = Videos(ids, known, found.tokens, found.scales)
-    token_file.write(path, FORMAT, store.token_space, videos, "the saved history", more)
+    token_file.write(path, FORMAT, store.token_space, videos, "the saved history", more, mode=0o600)
     return len(table)
 
 

@@ -69,6 +69,7 @@ def write(
     videos: Videos,
     name: str,
     more: Mapping[str, NDArray[Any]] | None = None,
+    mode: int = 0o666,
 ) -> None:
     """Write a file as a whole, or not at all.
 
@@ -79,6 +80,7 @@ def write(
         videos: Tokens and records.
         name: What messages call it.
         more: Further arrays.
+        mode: Who may read and write it, before the umask.
 
     Raises:
         StorageFullError: There is no room.
@@ -105,7 +107,7 @@ def write(
                 os.fsync(f.fileno())
             umask = os.umask(0)
             os.umask(umask)
-            Path(temporary).chmod(0o666 & ~umask)
+            Path(temporary).chmod(mode & ~umask)
             Path(temporary).replace(target)
         except BaseException:
             with contextlib.suppress(OSError):

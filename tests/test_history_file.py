@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def saved(tmp_path: Path) -> Path:
         for e in EVENTS:
             s.history.add(e)
         assert s.history.save(path) == 3
+    if os.name == "posix":
+        assert path.stat().st_mode & 0o777 == 0o600
     return path
 
 
