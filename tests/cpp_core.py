@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ctypes as c
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+from bindings_api import missing, run
 from filelock import FileLock
 
 from linkedout_edge import Event
@@ -26,26 +24,6 @@ DEPENDENCIES = BUILDS / "dependencies"
 HEADER = SOURCES / "include" / "linkedout_edge.h"
 BUNDLE = embedded_folder()
 SOURCES_OF_PLACES = ("content", "cold_start", "prior")
-
-
-def missing(what: str) -> None:
-    """Skip; where all bindings are to be tested, fail."""
-    if os.environ.get("LINKEDOUT_BINDINGS") == "all":
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-def run(*command: str | Path, timeout: float = 840, **environment: str) -> str:
-    done = subprocess.run(
-        [str(part) for part in command],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
-    return done.stdout
 
 
 def onnxruntime_library() -> Path:

@@ -8,12 +8,12 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import bindings_api
 import pytest
-from bindings_api import python_names
+from bindings_api import missing, python_names
 
 from linkedout_edge import errors
 
@@ -23,25 +23,8 @@ PAGE = ROOT / "docs" / "bindings-js.md"
 NEEDED = ("typescript", "esbuild", "onnxruntime-node", "pngjs", "@types/node")
 
 
-def missing(what: str) -> None:
-    """Skip; where all bindings are to be tested, fail."""
-    if os.environ.get("LINKEDOUT_BINDINGS") == "all":
-        pytest.fail(what)
-    pytest.skip(what)
-
-
-def run(*command: str, timeout: float = 600, **environment: str) -> str:
-    done = subprocess.run(
-        command,
-        cwd=FOLDER,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
-    return done.stdout
+def run(*command: str, **environment: str) -> str:
+    return bindings_api.run(*command, cwd=FOLDER, timeout=600, **environment)
 
 
 @pytest.fixture(scope="module")
