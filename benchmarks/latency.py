@@ -32,7 +32,7 @@ from clips import videos_of
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli import terminal
 from linkedout_edge.encode.request import RequestPlan
-from linkedout_edge.store import Fingerprint
+from linkedout_edge.store import Tokens, read_tokens, write_tokens
 from linkedout_edge.taste import TEMPER, TEMPER_EVENTS, of_events
 
 EVENTS = 64
@@ -56,16 +56,13 @@ def side_by_side(contenders: dict[str, Callable[[], object]], seconds: float, le
 
 def fill(rec: Recommender, count: int) -> list[str]:
     """That many videos of random tokens, straight into the store."""
-    shape = rec.store.shape
+    shape = rec._tokens.shape
     rng = np.random.default_rng(0)
     ids = [f"video-{n:06}" for n in range(count)]
-    with rec.store.batch():
-        for start in range(0, count, 1024):
-            some = ids[start : start + 1024]
-            tokens = rng.integers(-127, 128, (len(some), *shape), dtype=np.int8)
-            scales = rng.random((len(some), *shape[:2]), dtype=np.float32) * 0.02
-            for n, i in enumerate(some):
-                rec.store.put(i, tokens[n], scales[n], Fingerprint(f"{n:032}"))
+    for start in range(0, count, 1024):
+        some = ids[start : start + 1024]
+        tokens = rng.integers(-127, 128, (len(some), *shape), dtype=np.int8)
+        write_tokens(rec.store, some, tokens, rng.random((len(some), *shape[:2]), dtype=np.float32) * 0.02)
     return ids
 
 
@@ -166,9 +163,8 @@ def warm(rec: Recommender, sizes: list[int], seconds: float) -> Rows:
         lists = itertools.cycle([some[n:] + some[:n] for n in range(12)])  # more than are remembered
         events = itertools.count()
         handle = rec.store.select(ids[:count])
-        with rec.store.lock:
-            found = rec.store.gather(rec.store.rows(some)).copies()
-        matrix = np.random.default_rng(1).standard_normal((count, found.tokens[0].size)).astype(np.float32)
+        tokens, scales = read_tokens(rec.store, some)
+        matrix = np.random.default_rng(1).standard_normal((count, tokens[0].size)).astype(np.float32)
         k = min(TOP_K, count)
 
         def numpy_way(matrix: np.ndarray = matrix, k: int = k) -> object:
@@ -179,14 +175,14 @@ def warm(rec: Recommender, sizes: list[int], seconds: float) -> Rows:
         def changed(some: list[str] = some, events: Iterator[int] = events) -> object:
             return rec.rank([*history[1:], Event(ids[next(events) % 90])], some, top_k=TOP_K).ids
 
-        stored = [a.reshape(-1).view(np.int64) for a in (found.tokens, found.scales)]
+        stored = [a.reshape(-1).view(np.int64) for a in (tokens, scales)]
         contenders: dict[str, Callable[[], object]] = {
             "by ids": lambda some=some: rec.rank(history, some, top_k=TOP_K).ids,
             "new ids": lambda lists=lists: rec.rank(history, next(lists), top_k=TOP_K).ids,
             "changed": changed,
             "by handle": lambda handle=handle: rec.rank(history, handle, top_k=TOP_K).ids,
             "top 1": lambda handle=handle: rec.rank(history, handle, top_k=1)[0],
-            **torch_contenders(rec, some, history, found.tokens, found.scales),
+            **torch_contenders(rec, some, history, tokens, scales),
             "numpy": numpy_way,
             "limit": lambda stored=stored: [a.sum() for a in stored],
         }
@@ -219,7 +215,7 @@ def cold(rec: Recommender, videos: list[Path], runs: int) -> Rows:
     ids = list(rec.store)
     rows: Rows = []
     spent = {"resize": 0.0, "store": 0.0}
-    real_resize, real_put = cv2.resize, rec.store.put
+    real_resize, real_put = cv2.resize, Tokens.put
 
     def timed(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def inner(*args: Any, **kwargs: Any) -> Any:
@@ -231,7 +227,7 @@ def cold(rec: Recommender, videos: list[Path], runs: int) -> Rows:
 
         return inner
 
-    cv2.resize, rec.store.put = timed("resize", real_resize), timed("store", real_put)  # type: ignore[method-assign]
+    cv2.resize, Tokens.put = timed("resize", real_resize), timed("store", real_put)  # type: ignore[method-assign]
     try:
         for path in videos:
             took: dict[str, list[float]] = {n: [] for n in ("decode", "resize", "encode", "store", "rank", "total")}
@@ -255,7 +251,7 @@ def cold(rec: Recommender, videos: list[Path], runs: int) -> Rows:
             rows.append({"video": path.name, "ms": ms})
             print(f"{path.name[:28]:28} " + " ".join(f"{v:8.2f}" for v in ms.values()))
     finally:
-        cv2.resize, rec.store.put = real_resize, real_put  # type: ignore[method-assign]
+        cv2.resize, Tokens.put = real_resize, real_put  # type: ignore[method-assign]
     return rows
 
 

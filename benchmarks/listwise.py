@@ -34,6 +34,7 @@ from linkedout_edge.decode import DEFAULT_LIMITS, get_decoder
 from linkedout_edge.listwise import DIVERSIFIED, _similarities, diversify, unit_tokens
 from linkedout_edge.microworld import make_exam, one_hot
 from linkedout_edge.ranking import best_first
+from linkedout_edge.store import read_tokens
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 THRESHOLDS = (0.9, 0.95, 0.97, 0.98, 0.99)
@@ -99,7 +100,7 @@ def diversity_table(rec: Recommender, users: int) -> list[dict]:
     videos = pool_videos(exam)
     rec.encode(videos)
     facets = np.stack([one_hot(a) for a, _ in exam.pool])
-    unit = unit_tokens(rec.store.gather(rec.store.rows([v.id for v in videos])).tokens)
+    unit = unit_tokens(read_tokens(rec.store, [v.id for v in videos])[0])
     now, rows = datetime.now(timezone.utc), []
     drawn = [u for u in exam.users if len(u.history) == 8]
     scored = [product_scores(rec, u, now).astype(np.float32) for u in track(drawn, "users")]
@@ -149,7 +150,7 @@ def duplicate_table(rec: Recommender, data: Path, photos: int) -> tuple[list[dic
 
         def unit(paths: list[Path]) -> np.ndarray:
             rec.encode([str(p) for p in paths])
-            return unit_tokens(rec.store.gather(rec.store.rows([str(p) for p in paths])).tokens)
+            return unit_tokens(read_tokens(rec.store, [str(p) for p in paths])[0])
 
         own = unit(originals)
         rows = []

@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,12 @@ from typing import Any
 import numpy as np
 import psutil
 
-from linkedout_edge import Event, Recommender, recommender, token_file
-from linkedout_edge.packs import FORMAT
+from linkedout_edge import Event, Recommender
 from linkedout_edge.scale import encode_to_packs
 from linkedout_edge.scale.shards import SHARD_VIDEOS, by_shard, pack_name
-from linkedout_edge.store import Fingerprint, TokenStore
-from linkedout_edge.token_file import Videos
+from linkedout_edge.store import Fingerprint, token_file
+from linkedout_edge.store.packs import FORMAT
+from linkedout_edge.store.token_file import Videos
 
 HISTORY = 100
 TOP = 50
@@ -41,7 +40,7 @@ def write_packs(folder: Path, videos: int, per_pack: int) -> dict[str, Any]:
     """Write made-up packs; seconds and bytes a video."""
     rng = np.random.default_rng(0)
     with Recommender.load() as rec:
-        (layers, m, d), space = rec.store.shape, rec.store.token_space
+        (layers, m, d), space = rec._tokens.shape, rec._tokens.token_space
     shards = -(-videos // per_pack)
     spent = 0.0
     for shard in range(shards):
@@ -67,10 +66,10 @@ def write_packs(folder: Path, videos: int, per_pack: int) -> dict[str, Any]:
 
 def of_a_store(folder: Path, videos: int, threads: int | None) -> dict[str, Any]:
     """Take packs over into a store that has room for them, and rank."""
-    recommender.TokenStore = partial(TokenStore, max_videos=videos)  # type: ignore[assignment, misc]
     process = psutil.Process()
     row: dict[str, Any] = {}
     with Recommender.load(threads=threads) as rec:
+        rec._tokens.max_videos = videos
         packs = sorted(folder.iterdir())
         before = process.memory_info().rss
         start = time.perf_counter()

@@ -19,7 +19,7 @@ from linkedout_edge.errors import ArgumentError, ArgumentTypeError, ClosedError
 from linkedout_edge.inputs import Event, EventLike, Video, as_video
 from linkedout_edge.lifetime import OneProcess
 from linkedout_edge.storage.records import Kept
-from linkedout_edge.store import TokenStore
+from linkedout_edge.store import Tokens
 
 if TYPE_CHECKING:
     import sqlite3
@@ -52,25 +52,22 @@ class History(OneProcess):
             old says so too, so that a clock that jumps years ahead, and back, empties nothing. None keeps them.
         clock: Present time, aware.
         database: The store's; None keeps the history in memory only.
-        forgotten: Called after events were removed, here or by another process: what was derived from them goes too.
     """
 
     def __init__(
         self,
-        store: TokenStore,
+        store: Tokens,
         encode: Callable[[Video], None],
         max_events: int = MAX_EVENTS,
         max_age: timedelta | None = MAX_AGE,
         clock: Callable[[], datetime] = _now,
         database: Database | None = None,
-        forgotten: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         if max_events < 1:
             raise ArgumentError(f"max_events must be at least 1, not {max_events}")
         self._store = store
         self._encode = encode
-        self._forgotten = forgotten
         self._max_events = max_events
         self._max_age = max_age
         self._clock = clock
@@ -322,11 +319,11 @@ class History(OneProcess):
         gone = {e.row for e in self._entries} - {e.row for e in entries}
         self._hold(entries)
         if gone:
-            self._forgotten()
+            self._store.forget_derived()
 
     def _drop(self, gone: Callable[[Kept], bool]) -> int:
         count = self._change(gone)
-        self._forgotten()
+        self._store.forget_derived()
         if self._db is not None:
             self._db.scrub()
         return count
@@ -376,8 +373,6 @@ class History(OneProcess):
     def _hold(self, entries: list[Kept]) -> None:
         """Make these the events, and pin their videos instead of the former ones'."""
         before, after = (Counter(e.event.id for e in part) for part in (self._entries, entries))
-        for i in (after - before).elements():
-            self._store.pin(i)
-        for i in (before - after).elements():
-            self._store.unpin(i)
+        self._store.pin((after - before).elements())
+        self._store.unpin((before - after).elements())
         self._entries = entries

@@ -13,19 +13,16 @@ import math
 import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge import token_file
 from linkedout_edge.errors import PackError
 from linkedout_edge.inputs import Event, Video
-from linkedout_edge.store import Fingerprint
-from linkedout_edge.token_file import Videos
-
-if TYPE_CHECKING:
-    from linkedout_edge.store import TokenStore
+from linkedout_edge.store import Tokens, token_file
+from linkedout_edge.store.packs import read_videos
+from linkedout_edge.store.token_file import Videos
 
 FORMAT = "linkedout-history"
 MAX_BYTES = 2**28
@@ -40,13 +37,10 @@ class Saved(NamedTuple):
     videos: Videos
 
 
-def save(store: TokenStore, events: Sequence[Event], path: str | os.PathLike[str]) -> int:
+def save(store: Tokens, events: Sequence[Event], path: str | os.PathLike[str]) -> int:
     """See `History.save`."""
-    with store.lock:
-        ids = list(dict.fromkeys(e.id for e in events if e.id in store))
-        found = store.gather(store.rows(ids)).copies()
-        known = [store.fingerprint(i) or Fingerprint("") for i in ids]
-    place = {i: n for n, i in enumerate(ids)}
+    videos = read_videos(store, dict.fromkeys(e.id for e in events if e.id in store))
+    place = {i: n for n, i in enumerate(videos.ids)}
     table = [
         (
             place[e.id],
@@ -58,7 +52,6 @@ def save(store: TokenStore, events: Sequence[Event], path: str | os.PathLike[str
         if e.id in place
     ]
     more = {"events": np.array(table, np.float64).reshape(-1, 4)}
-    videos = Videos(ids, known, found.tokens, found.scales)
     token_file.write(path, FORMAT, store.token_space, videos, "the saved history", more, mode=0o600)
     return len(table)
 

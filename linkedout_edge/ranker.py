@@ -12,33 +12,31 @@ What is remembered between rankings goes when something is forgotten: a ranking 
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge import taste
+from linkedout_edge import memo, taste
 from linkedout_edge.coldstart import WINDOW as UNKNOWN_WINDOW
 from linkedout_edge.coldstart import arrange_unknown
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.errors import ArgumentError, VideoNotFoundError
-from linkedout_edge.inputs import Event, Video
+from linkedout_edge.inputs import Event
 from linkedout_edge.interests import WINDOW as SHARED_WINDOW
-from linkedout_edge.interests import Events, find_interests, take_turns
+from linkedout_edge.interests import find_interests, take_turns
 from linkedout_edge.listwise import arrange, unit_tokens
+from linkedout_edge.memo import EncodedHistory, keep_history
 from linkedout_edge.prior import Priors, standardised
 from linkedout_edge.profile import TasteSummary, summarise
 from linkedout_edge.ranking import Evidence, Role
 from linkedout_edge.scorer import Scorer
-from linkedout_edge.store import ListCache, Rows, Selection, TokenStore, View, to_front
+from linkedout_edge.store import Derived, Mark, Positions, Selection, Snapshot, Tokens
 from linkedout_edge.taste import Space, Taste, dequantise
 
 KEPT_FOR_EXPLAINING = 4096
@@ -49,9 +47,8 @@ ATTEMPTS = 3
 """Rankings that are made again because a writer came between; the last one locks the store."""
 
 Floats: TypeAlias = NDArray[np.float32]
-Positions: TypeAlias = NDArray[np.int64]
-Keep: TypeAlias = Callable[[Callable[[], None]], None]
-"""Does what remembers something, unless that was forgotten meanwhile."""
+Tokenised: TypeAlias = tuple[NDArray[np.int8], Floats]
+"""Tokens int8 ``[C, L, M, D]`` and scales float32 ``[C, L, M]``."""
 
 
 @dataclass(frozen=True)
@@ -77,78 +74,6 @@ class Scored(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True)
-class Past:
-    """A history that was looked up and fitted: all of it is stored.
-
-    Attributes:
-        given: What the caller passed.
-        events: The same as events, oldest first.
-        rows: Where their tokens lie.
-        user: What they say.
-        interests: Which events attract, in one group or two.
-        revision: `TokenStore.revision` when it was looked up: it holds as long as that stays.
-        hour: What ages were taken from; None if no event has one.
-    """
-
-    given: list[Any]
-    events: list[Event]
-    rows: Positions
-    user: Taste
-    interests: tuple[Events, ...]
-    revision: tuple[int, int]
-    hour: datetime | None
-
-
-def this_hour() -> datetime:
-    """The present hour. Ages are taken from it, so that the same history need not be fitted again within it."""
-    return datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
-
-
-class PastCache:
-    """The latest histories, found again by comparing what the caller passes: 64 events cost a microsecond.
-
-    Without it, each ranking would look every event up and fit the user: as long as scoring a thousand videos takes.
-    """
-
-    KEPT = 4
-    TYPES = frozenset({str, Event, Video})
-    """What can be compared without surprises."""
-
-    def __init__(self, store: TokenStore) -> None:
-        self._store = store
-        self._lock = threading.Lock()
-        self._latest: deque[Past] = deque(maxlen=self.KEPT)
-
-    def find(self, given: list[Any]) -> Past | None:
-        """What was kept of the same history, if it still holds."""
-        if not given or not self._latest or not self.TYPES.issuperset(map(type, given)):
-            return None
-        with self._lock:
-            latest = list(self._latest)
-        for past in latest:
-            if past.given == given:
-                if past.revision != self._store.revision or past.hour not in (None, this_hour()):
-                    return None
-                with self._lock:
-                    to_front(self._latest, past)
-                return past
-        return None
-
-    def keep(self, past: Past) -> None:
-        """Remember a history."""
-        if self.TYPES.issuperset(map(type, past.given)):
-            with self._lock:
-                for old in [p for p in self._latest if p.given == past.given]:
-                    self._latest.remove(old)
-                self._latest.appendleft(past)
-
-    def clear(self) -> None:
-        """Forget all."""
-        with self._lock:
-            self._latest.clear()
-
-
 class Ranker:
     """Scores and orders what is stored.
 
@@ -161,79 +86,51 @@ class Ranker:
     """
 
     def __init__(
-        self, config: ModelConfig, store: TokenStore, space: Space, scorer: Scorer, layer_names: tuple[str, ...]
+        self, config: ModelConfig, store: Tokens, space: Space, scorer: Scorer, layer_names: tuple[str, ...]
     ) -> None:
         self._config = config
         self._store = store
         self._scorer = scorer
         self._layer_names = layer_names
         self._space = space
-        self._pasts = PastCache(store)
-        self._lock = threading.Lock()
-        self.lists = ListCache(store)
-        self.epoch = 0
-        """Changes whenever something is forgotten."""
         self.seconds = 0.0
         """What the latest ranking took here: deadlines leave so much time for it."""
 
-    def forget(self) -> None:
-        """Drop what is remembered of histories and lists; rankings that are under way remember nothing either."""
-        with self._lock:
-            self.epoch += 1
-            self._pasts.clear()
-            self.lists.clear()
-
-    def keeper(self, epoch: int) -> Keep:
-        """Lets a ranking remember something, if nothing was forgotten since.
-
-        Args:
-            epoch: The ranker's, from before anything was looked up.
-        """
-
-        def keep(then: Callable[[], None]) -> None:
-            with self._store.lock, self._lock:
-                if self.epoch == epoch:
-                    then()
-
-        return keep
-
-    def recall(self, given: list[Any]) -> Past | None:
-        """The same history, if it was ranked with lately and nothing has changed since."""
-        return self._pasts.find(given)
-
-    def look_up(self, events: list[Event], intake: RequestPlan, epoch: int, given: list[Any] | None = None) -> Past:
+    def look_up(
+        self, events: list[Event], intake: RequestPlan, derived: Derived, given: list[Any] | None = None
+    ) -> EncodedHistory:
         """Find a history's tokens, and fit the user.
 
         Args:
             events: Oldest first.
             intake: Notes what another thread removed meanwhile.
-            epoch: The ranker's, from before the history was read.
+            derived: The store's, from before the history was read.
             given: What the caller passed, if nothing of it failed: to be recalled next time.
         """
-        store, hour = self._store, this_hour()
+        store, hour = self._store, memo.this_hour()
         with store.lock:
-            rows = store.rows([e.id for e in events])
+            rows = store.find([e.id for e in events])
             if intake.unusable or (rows.size and rows.min() < 0):
                 usable = _usable([e.id for e in events], rows, "history", intake)
                 events, rows, given = [events[n] for n in usable], rows[usable], None
-            stored, revision = store.gather(rows).copies(), store.revision
-            space = self._space.following(store.sum.total(), store.sum.count)
-        values = dequantise(stored.tokens, stored.scales)
+            stored, revision = store.snapshot(rows).take(slice(None)), store.revision
+            space = self._space.following(store.rows.sum.total(), store.rows.sum.count)
+        values = dequantise(*stored)
         user = taste.fit(values, *taste.of_events(events, hour), space)
         ageless = all(e.at is None for e in events)
-        past = Past(given or [], events, rows, user, find_interests(user), revision, None if ageless else hour)
-        if given:
-            self.keeper(epoch)(lambda: self._pasts.keep(past))
+        past = EncodedHistory(
+            given or [], events, rows, user, find_interests(user), revision, None if ageless else hour
+        )
+        keep_history(derived, past)
         return past
 
     def rank(
         self,
-        past: Past,
+        past: EncodedHistory,
         chosen: Sequence[str] | Selection,
         pending: list[str],
         wish: Wish,
         intake: RequestPlan,
-        epoch: int,
     ) -> Scored:
         """Rank candidates.
 
@@ -243,7 +140,6 @@ class Ranker:
             pending: Candidates that are not encoded yet: they follow behind all others.
             wish: How the list is to be made.
             intake: Notes what another thread removed meanwhile.
-            epoch: The ranker's, from before anything was looked up.
 
         Raises:
             ClosedError: The store was closed meanwhile.
@@ -255,7 +151,7 @@ class Ranker:
                 store.touch(past.rows)
         for left in reversed(range(ATTEMPTS)):
             with nullcontext() if left else store.lock:
-                scored = self._attempt(past, chosen, pending, wish, intake, epoch)
+                scored = self._attempt(past, chosen, pending, wish, intake)
             if scored is not None:
                 break
         assert scored is not None  # nobody writes while the store is locked
@@ -264,12 +160,11 @@ class Ranker:
 
     def _attempt(
         self,
-        past: Past,
+        past: EncodedHistory,
         chosen: Sequence[str] | Selection,
         pending: list[str],
         wish: Wish,
         intake: RequestPlan,
-        epoch: int,
     ) -> Scored | None:
         """One ranking; None if a row was written while it was read."""
         start = time.perf_counter()
@@ -277,12 +172,12 @@ class Ranker:
         with store.lock:
             store.check_open()
             ids: Sequence[str] = chosen.ids if isinstance(chosen, Selection) else chosen
-            rows = chosen.rows() if isinstance(chosen, Selection) else store.rows(ids)
+            rows = chosen._rows() if isinstance(chosen, Selection) else store.find(ids)
             if intake.unusable or (rows.size and rows.min() < 0):
                 usable = _usable(ids, rows, "candidate", intake)
                 ids, rows = [ids[n] for n in usable], rows[usable]
             store.touch(rows)
-            view = store.view(rows)
+            view, mark = store.snapshot(rows), store.mark(rows)
         # Of few places out of many, layers are scored once more: all candidates' take more memory than anything else.
         few = wish.limit is not None and wish.limit <= KEPT_FOR_EXPLAINING < len(rows)
         content, split = self._score(past.user, view, not few)
@@ -291,11 +186,11 @@ class Ranker:
         made = self._list(ids, content, explored, pending, past, wish, view)
         ready = made.order[made.order < len(rows)]
         kept = ready[:KEPT_FOR_EXPLAINING]
-        found = view.read(kept).copies()
+        found = view.take(kept)
         layers = np.zeros((len(made.order), self._config.layers), np.float32)  # who is pending has none
         layers[: len(ready)] = self._layers(past.user, found) if split is None else split[ready]
-        read = self._reader(ids, kept, found, view.newest)
-        if not view.unchanged():
+        read = self._reader(mark, kept, found)
+        if not view.is_current():
             return None
         evidence = Evidence(
             past.events, past.user, self._layer_names, read, self._name, made.bonus, explored, len(rows)
@@ -310,7 +205,7 @@ class Ranker:
         user = taste.fit(dequantise(tokens, scales), np.ones(1), np.ones(1), self._space)
         self._scorer.score(user, tokens, scales, np.zeros(1, np.int64))
 
-    def summary(self, past: Past) -> TasteSummary:
+    def summary(self, past: EncodedHistory) -> TasteSummary:
         """What is believed of a user."""
         return summarise(past.events, past.user, past.interests, self._layer_names, self._name)
 
@@ -321,23 +216,23 @@ class Ranker:
         known = self._store.fingerprint(event.id)
         return event.video.name_with(None if known is None else known.title)
 
-    def _score(self, user: Taste, view: View, split: bool) -> tuple[Floats, Floats | None]:
+    def _score(self, user: Taste, view: Snapshot, split: bool) -> tuple[Floats, Floats | None]:
         total = len(view)
         if not len(user) or not total:
             return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
         return self._scorer.score(user, view.tokens, view.scales, view.rows, split=split)
 
-    def _unsure(self, user: Taste, view: View) -> Floats:
+    def _unsure(self, user: Taste, view: Snapshot) -> Floats:
         """How unsure each score is, standardised as a prior is: float32 ``[C]``."""
         out = np.empty(len(view), np.float32)
         for start in range(0, len(view), CHUNK):
             part = slice(start, min(len(view), start + CHUNK))
-            out[part] = user.deviation(dequantise(*view.read(part)[:2]))
+            out[part] = user.deviation(dequantise(*view.take(part)))
         return standardised(out).astype(np.float32)
 
-    def _layers(self, user: Taste, found: Rows) -> Floats:
+    def _layers(self, user: Taste, found: Tokenised) -> Floats:
         """Contributions float32 ``[K, L]`` of rows that were read."""
-        _, layers = self._scorer.score(user, found.tokens, found.scales, np.arange(len(found.tokens), dtype=np.int64))
+        _, layers = self._scorer.score(user, *found, np.arange(len(found[0]), dtype=np.int64))
         assert layers is not None
         return layers
 
@@ -347,9 +242,9 @@ class Ranker:
         content: Floats,
         explored: Floats | None,
         pending: list[str],
-        past: Past,
+        past: EncodedHistory,
         wish: Wish,
-        view: View,
+        view: Snapshot,
     ) -> _Made:
         """Mix in prior and optimism, and order; who is pending comes last, in order of the prior."""
         count = len(ids)
@@ -366,7 +261,7 @@ class Ranker:
         order = arrange(
             scores,
             limit,
-            lambda p: unit_tokens(view.read(p).tokens),
+            lambda p: unit_tokens(view.take(p)[0]),
             diversity=wish.diversity,
             fold_duplicates=wish.fold_duplicates,
         )
@@ -384,38 +279,39 @@ class Ranker:
             [source] * count + ["pending"] * len(pending),
         )
 
-    def _mixed(self, order: Positions, head: int, scores: Floats, past: Past, source: str, view: View) -> Positions:
+    def _mixed(
+        self, order: Positions, head: int, scores: Floats, past: EncodedHistory, source: str, view: Snapshot
+    ) -> Positions:
         """The list's head rearranged: shared by several interests, or spread out while none is known."""
         window, rest = order[:head], order[head:]
-        values, ranked = dequantise(*view.read(window)[:2]), scores[window].astype(np.float64)
+        values, ranked = dequantise(*view.take(window)), scores[window].astype(np.float64)
         if source == "cold_start":
             return np.concatenate([window[arrange_unknown(past.user, values, ranked)], rest])
         return np.concatenate([window[take_turns(past.user, past.interests, values, ranked)], rest])
 
     def _reader(
-        self, ids: Sequence[str], kept: Positions, found: Rows, newest: int
+        self, mark: Mark, kept: Positions, found: Tokenised
     ) -> Callable[[int], tuple[NDArray[np.int8], Floats]]:
         """Finds the tokens that a candidate was scored with: kept ones, else the store's if they are still the same.
 
         Args:
-            ids: Of the candidates.
+            mark: The candidates' rows; the store's arrays themselves would outlive it.
             kept: Positions of the rows in `found`.
             found: What was kept.
-            newest: The latest stamp when they were scored.
         """
+        store = self._store
 
         def read(position: int) -> tuple[NDArray[np.int8], Floats]:
             at = np.flatnonzero(kept == position)
             if at.size:
-                return found.tokens[at[0]], found.scales[at[0]]
-            with self._store.lock:
-                row = self._store.rows([ids[position]])
-                now = self._store.gather(row) if row[0] >= 0 else None
-                if now is None or now.stamps[0] > newest:
+                return found[0][at[0]], found[1][at[0]]
+            row = mark.rows[position]
+            with store.lock:
+                if not mark.alive[row]:
                     raise ArgumentError(
                         "the video left the store or changed since it was ranked: rank again to explain it"
                     )
-                return now.tokens[0].copy(), now.scales[0].copy()
+                return store.rows.tokens[row].copy(), store.rows.scales[row].copy()
 
         return read
 

@@ -33,6 +33,7 @@ from linkedout_edge.errors import (
 from linkedout_edge.history import History
 from linkedout_edge.inputs import EventLike, Video, VideoLike, as_events, as_video, as_videos, check_list
 from linkedout_edge.lifetime import OneProcess
+from linkedout_edge.memo import find_history, find_list, keep_list
 from linkedout_edge.options import at_least_0, flag, fraction
 from linkedout_edge.options import positive as _positive
 from linkedout_edge.prior import Prior, Priors
@@ -40,7 +41,7 @@ from linkedout_edge.profile import TasteSummary
 from linkedout_edge.ranker import Ranker, Wish, not_stored
 from linkedout_edge.ranking import Failed, Ranking, Timing
 from linkedout_edge.scorer import Scorer
-from linkedout_edge.store import Selection, TokenStore
+from linkedout_edge.store import Derived, Selection, TokenStore, open_tokens
 from linkedout_edge.taste import MAX_EVENTS, Space
 from linkedout_edge.text import Tokenizer
 from linkedout_edge.threads import available_cpus
@@ -169,13 +170,13 @@ class Recommender(OneProcess):
         )
         self._closed = False
         self._database = database
-        self.store = TokenStore(self._config, token_space=manifest.token_space, database=database)
-        self._encoding = EncodeService(self.store, encoder)
+        self._tokens = open_tokens(self._config, token_space=manifest.token_space, database=database)
+        self.store = TokenStore(self._tokens)
+        self._encoding = EncodeService(self._tokens, encoder)
         model = manifest.user_model
         space = Space.made(model.mean, model.size, model.layer_prior, model.score_scale)
-        self._ranker = Ranker(self._config, self.store, space, self._scorer, self._layer_names)
-        self.history = History(self.store, self._encoding.ensure, database=database, forgotten=self._ranker.forget)
-        self.store.forgotten = self._ranker.forget
+        self._ranker = Ranker(self._config, self._tokens, space, self._scorer, self._layer_names)
+        self.history = History(self._tokens, self._encoding.ensure, database=database)
 
     @classmethod
     def load(
@@ -379,8 +380,8 @@ class Recommender(OneProcess):
     ) -> Ranking:
         start = time.perf_counter()
         self._check_open()
-        epoch = self._ranker.epoch
-        self.store.refresh()
+        derived = self._tokens.derived
+        self._tokens.refresh()
         until = None
         if deadline_ms is not None:
             until = time.monotonic() + at_least_0("deadline_ms", deadline_ms, "milliseconds") / 1000
@@ -397,17 +398,17 @@ class Recommender(OneProcess):
         if candidates is not None and not isinstance(candidates, Selection):
             candidates = list(check_list(candidates, "candidates"))
         looks_on = until is not None and not self.history.is_incognito  # there, nothing goes on in the background
-        plan = RequestPlan(self.store, effort="full" if until is None else "auto" if looks_on else "quick")
-        known = self._ranker.lists.find(candidates) if isinstance(candidates, list) else None
+        plan = RequestPlan(self._tokens, effort="full" if until is None else "auto" if looks_on else "quick")
+        known = find_list(derived, candidates) if isinstance(candidates, list) else None
         # Named by nothing but str, no candidate can contradict a watched video.
         only_ids = known is not None or not isinstance(candidates, list) or {str}.issuperset(map(type, candidates))
-        past = self._ranker.recall(given) if only_ids else None
+        past = find_history(derived, given, self._tokens.revision) if only_ids else None
         every = past.events if past is not None else as_events(given)
         events = every if past is not None else every[-MAX_EVENTS:]
         if past is None and not (only_ids and plan.needs_none([e.video for e in events])):
             events = [e for e in events if plan.add(e.video, "history")]
         watched = {e.id for e in every} if exclude_watched or candidates is None else set()
-        chosen = self._candidates(candidates, watched, plan, wish.priors, known, only_ids, epoch)
+        chosen = self._candidates(candidates, watched, plan, wish.priors, known, only_ids, derived)
 
         timings = Timings()
         jobs = plan.jobs()
@@ -418,7 +419,7 @@ class Recommender(OneProcess):
                     chosen = chosen.ids  # encoding takes a while, and what is given by name stays pinned meanwhile
                 held = [] if isinstance(chosen, Selection) else chosen
                 while_encoding.enter_context(
-                    self.store.pinned(dict.fromkeys([*plan.ids, *(e.id for e in events), *held]))
+                    self._tokens.pinned(dict.fromkeys([*plan.ids, *(e.id for e in events), *held]))
                 )
                 late: set[str] = set()
                 if until is None:
@@ -439,10 +440,10 @@ class Recommender(OneProcess):
             looked_up = time.perf_counter()
             if past is None or jobs:
                 whole = given if len(events) == len(given) and not jobs else None
-                past = self._ranker.look_up(events, plan, epoch, whole)
+                past = self._ranker.look_up(events, plan, derived, whole)
             user_seconds = time.perf_counter() - looked_up
-            quick = self.store.quick()
-            scored = self._ranker.rank(past, chosen, pending, wish, plan, epoch)
+            quick = self._tokens.quick()
+            scored = self._ranker.rank(past, chosen, pending, wish, plan)
         timing = Timing(timings.decode, timings.encode, user_seconds, scored.seconds, time.perf_counter() - start)
         return Ranking(
             scored.ids,
@@ -466,13 +467,13 @@ class Recommender(OneProcess):
             ClosedError: After `close`.
         """
         self._check_open()
-        epoch = self._ranker.epoch
-        self.store.refresh()
+        derived = self._tokens.derived
+        self._tokens.refresh()
         given = list(self.history if history is None else check_list(history, "history"))
-        past = self._ranker.recall(given)
+        past = find_history(derived, given, self._tokens.revision)
         if past is None:
-            events = [e for e in as_events(given) if e.id in self.store]
-            past = self._ranker.look_up(events[-MAX_EVENTS:], RequestPlan(self.store), epoch)
+            events = [e for e in as_events(given) if e.id in self._tokens]
+            past = self._ranker.look_up(events[-MAX_EVENTS:], RequestPlan(self._tokens), derived)
         return self._ranker.summary(past)
 
     def encode(
@@ -529,8 +530,8 @@ class Recommender(OneProcess):
             BackendError, StorageError, ClosedError: As `encode`.
         """
         self._check_open()
-        self.store.refresh()
-        titles = {i: known.title for i in sorted(self.store.quick()) if (known := self.store.fingerprint(i))}
+        self._tokens.refresh()
+        titles = {i: known.title for i in sorted(self._tokens.quick()) if (known := self._tokens.fingerprint(i))}
         videos = [Video(i, title=title) for i, title in titles.items() if Path(i).is_file()]
         return self._encode_all(None, videos, progress, "full")
 
@@ -540,15 +541,15 @@ class Recommender(OneProcess):
         self._check_open()
         if effort not in EFFORTS:
             raise ArgumentError(unknown("effort", effort, EFFORTS))
-        self.store.refresh()
-        plan = RequestPlan(self.store, look_at_files=True, effort=effort)
+        self._tokens.refresh()
+        plan = RequestPlan(self._tokens, look_at_files=True, effort=effort)
         for video in as_videos(videos):
             plan.add(video, "video")
         encoded = self._encoding.encode(plan, Timings(), progress, stop, durable=True)
         failed = plan.failed
         left = {*encoded, *(f.id for f in failed if f.code != "conflict")}
         unchanged = tuple(i for i in plan.ids if i not in left)
-        quick = self.store.quick()
+        quick = self._tokens.quick()
         return EncodeResult(
             tuple(encoded), unchanged, tuple(failed), tuple(i for i in (*encoded, *unchanged) if i in quick)
         )
@@ -560,7 +561,7 @@ class Recommender(OneProcess):
             raise ArgumentTypeError(f"id must be a str, not {type(id).__name__}")
         self._encoding.cancel([id])  # else it would come back a moment later
         events = self.history.forget(id)
-        return bool(self.store.remove(id)) or events > 0
+        return bool(self._tokens.remove([id])) or events > 0
 
     def warmup(self) -> dict[str, float]:
         """Run everything once, so that the first ranking does not pay for planning; seconds by part.
@@ -595,9 +596,8 @@ class Recommender(OneProcess):
             return
         self._closed = True
         self._encoding.close()
-        self._ranker.forget()
         self.history.close()
-        self.store.close()
+        self._tokens.close()
         if self._database is not None:
             self._database.close()
         self._scorer.close()
@@ -614,7 +614,7 @@ class Recommender(OneProcess):
         if self._closed or self._forked:
             state = "closed" if self._closed else "forked"
         else:
-            state = f"{self._info.backend}, {len(self.store)} videos"
+            state = f"{self._info.backend}, {len(self._tokens)} videos"
         return f"<Recommender {self._info.bundle} {self._info.precision}, {state}>"
 
     def _check_open(self) -> None:
@@ -630,7 +630,7 @@ class Recommender(OneProcess):
         priors: Priors | None,
         known: Selection | None,
         only_ids: bool,
-        epoch: int,
+        derived: Derived,
     ) -> list[str] | Selection:
         """Distinct ids in input order, without `watched` and without those that failed already.
 
@@ -639,9 +639,9 @@ class Recommender(OneProcess):
         if candidates is None:
             if priors:
                 priors.align(None)
-            return [i for i in self.store if i not in watched]
+            return [i for i in self._tokens.ids() if i not in watched]
         if isinstance(candidates, Selection):
-            if not candidates.belongs_to(self.store):
+            if not candidates._belongs_to(self._tokens):
                 raise ArgumentError(
                     "the selection was made by another recommender's store: call rec.store.select again"
                 )
@@ -657,12 +657,12 @@ class Recommender(OneProcess):
             if known is not None and not watched:
                 return known
             ids = [i for i in dict.fromkeys(given) if i not in watched] if watched else list(dict.fromkeys(given))
-            with self.store.lock:
-                rows, version = self.store.rows(ids), self.store.version
+            with self._tokens.lock:
+                rows = self._tokens.find(ids)
+                selection = Selection(self._tokens, ids, rows)
             if not ids or rows.min() >= 0:  # as if it had been a handle: looked up once
-                selection = Selection(self.store, ids, rows, (), version)
                 if not watched:
-                    self._ranker.keeper(epoch)(lambda: self._ranker.lists.keep(given, selection))
+                    keep_list(derived, given, selection)
                 return selection
             return [i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or plan.add(Video(i), "candidate")]
         videos = [as_video(c, f"candidates[{i}]") for i, c in enumerate(given)]

@@ -15,9 +15,6 @@ from linkedout_edge import Ranked, Ranking, Recommender
 from linkedout_edge.history import History
 from linkedout_edge.store import TokenStore
 
-OF_STORE = ("select", "remove", "export_pack", "import_pack", "stats")
-"""What apps use of the store; the rest is for the recommender."""
-
 
 def public(kind: type) -> list[str]:
     return [n for n in vars(kind) if not n.startswith("_")]
@@ -31,13 +28,12 @@ def python_names() -> set[str]:
         for name in inspect.signature(function).parameters
         if name != "self"
     }
-    assert set(OF_STORE) <= set(public(TokenStore))
     return {
         *options,
         *(n for n in linkedout_edge.__all__ if not n.startswith("_")),
         *(f"rec.{n}" for n in (*public(Recommender), "history", "store")),
         *(f"rec.history.{n}" for n in public(History) if n not in ("close", "is_incognito")),
-        *(f"rec.store.{n}" for n in OF_STORE),
+        *(f"rec.store.{n}" for n in public(TokenStore)),
         *(f"ranking.{n}" for n in public(Ranking)),
         *(f"ranking[i].{f.name}" for f in fields(Ranked) if not f.name.startswith("_")),
         *(f"ranking[i].{n}" for n in public(Ranked)),

@@ -14,7 +14,7 @@ from linkedout_edge import Recommender, Video
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.history import History
 from linkedout_edge.storage import Database
-from linkedout_edge.store import Fingerprint, TokenStore
+from linkedout_edge.store import Fingerprint, Tokens, TokenStore, open_tokens, read_tokens
 
 CONFIG = ModelConfig.tiny()
 SHAPE = (CONFIG.layers, CONFIG.tokens_per_layer, CONFIG.token_width)
@@ -38,13 +38,13 @@ class Opened(NamedTuple):
     history: History
 
     @property
-    def tokens(self) -> Any:
+    def tokens(self) -> Tokens:
         """What lies behind the store's public methods."""
         return inner(self.store)
 
     def close(self) -> None:
         self.history.close()
-        self.store.close()
+        self.tokens.close()
         self.database.close()
 
 
@@ -53,13 +53,18 @@ def open_stored(
 ) -> Opened:
     """Open what lies in a folder; the encoder puts tokens of `number(id)`."""
     database = Database(folder, key)
-    store = TokenStore(CONFIG, max_videos, token_space=space, database=database)
+    store = new_store(max_videos, space=space, database=database)
 
     def encode(video: Video) -> None:
         if video.id not in store:
             put(store, video.id, title=video.title)
 
-    return Opened(database, store, History(store, encode, database=database, **history))
+    return Opened(database, store, History(inner(store), encode, database=database, **history))
+
+
+def new_store(max_videos: int = 1000, *, space: str = SPACE, database: Database | None = None) -> TokenStore:
+    """A store of the tiny shape."""
+    return TokenStore(open_tokens(CONFIG, max_videos, token_space=space, database=database))
 
 
 @contextmanager
@@ -71,15 +76,14 @@ def stored(folder: Path, key: str | bytes | None = None, **options: Any) -> Iter
         opened.close()
 
 
-def inner(store: TokenStore) -> Any:
+def inner(store: TokenStore) -> Tokens:
     """What lies behind the public methods of a store: the one place where tests reach for it."""
-    return store
+    return store._tokens
 
 
 def tokens_of(store: TokenStore, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Copies of what is stored: int8 ``[C, L, M, D]`` and float32 ``[C, L, M]``."""
-    found = inner(store).gather(inner(store).rows(list(ids))).copies()
-    return found.tokens, found.scales
+    return read_tokens(store, ids)
 
 
 def put_tokens(
@@ -98,8 +102,10 @@ def copy(store: TokenStore, source: str, target: str, known_as: str | None = Non
 
 def limit_store(store: TokenStore, max_videos: int, used: Sequence[str] = ()) -> None:
     """Let a store hold fewer videos from now on; `used` ones were used last."""
-    inner(store)._max = max_videos
-    inner(store).touch(inner(store).rows(list(used)))
+    tokens = inner(store)
+    tokens.max_videos = max_videos
+    with tokens.lock:
+        tokens.touch(tokens.find(list(used)))
 
 
 def number(id: str) -> int:

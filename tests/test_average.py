@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from linkedout_edge.average import RunningSum
+from linkedout_edge.store.average import RunningSum
 
 SHAPE = (3, 2, 8)
 

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
-from stored import CONFIG, NOW, SPACE, put, stored, value
+from stored import NOW, SPACE, new_store, put, stored, value
 
 from linkedout_edge import Event, errors
 from linkedout_edge.cli.history import history
-from linkedout_edge.store import TokenStore
 
 EVENTS = [
     Event("a.mp4", watched=0.1, at=NOW - timedelta(days=3, microseconds=7)),
@@ -136,7 +135,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with stored(tmp_path / "third", space="another") as s, pytest.raises(errors.TokenSpaceError):
         s.history.load(path)
     with pytest.raises(errors.PackError, match="another kind"):
-        TokenStore(CONFIG, token_space=SPACE).import_pack(path)
+        new_store().import_pack(path)
 
 
 def test_by_the_command_line(tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ import psutil
 import pytest
 from stored import CONFIG, SHAPE, copy, fill, limit_store, put_tokens, tokens_of
 
-from linkedout_edge import Event, Ranked, Recommender, Video, taste
-from linkedout_edge import ranker as ranker_module
+from linkedout_edge import Event, Ranked, Recommender, Video, memo, taste
 from linkedout_edge.scorer import Scorer
 from linkedout_edge.taste import dequantise
 
@@ -80,7 +79,7 @@ def test_ages_count_by_the_hour(rec: Recommender, fits: list[int], monkeypatch: 
     noon = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
     history = [Event("v0", at=noon - timedelta(hours=1))]
     now = noon
-    monkeypatch.setattr(ranker_module, "this_hour", lambda: now.replace(minute=0, second=0, microsecond=0))
+    monkeypatch.setattr(memo, "this_hour", lambda: now.replace(minute=0, second=0, microsecond=0))
     rec.rank(history, ids)
     now = noon + timedelta(minutes=59)
     rec.rank(history, ids)

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from stored import CONFIG, SPACE, put, stored, value
+from stored import CONFIG, SPACE, new_store, put, stored, value
 
 from linkedout_edge import Recommender, errors
 from linkedout_edge.store import Fingerprint, TokenStore
 
 
 def filled(count: int = 5) -> TokenStore:
-    store = TokenStore(CONFIG, token_space=SPACE)
+    store = new_store()
     for n in range(count):
         put(store, f"v{n}.mp4", n % 120 + 1, title="ü\udcff" if n else None)
     return store
@@ -32,9 +32,9 @@ def test_packs_travel(tmp_path: Path) -> None:
         assert value(s.store, "mine") == 7
         assert s.tokens.fingerprint("v2.mp4") == Fingerprint("content 3", "ü\udcff")
         assert s.store.export_pack(path, ["mine", "v4.mp4"]) == 2
-    other = TokenStore(CONFIG, token_space=SPACE)
+    other = new_store()
     assert other.import_pack(path) == ("mine", "v4.mp4")
-    assert TokenStore(CONFIG, token_space=SPACE).export_pack(path) == 0
+    assert new_store().export_pack(path) == 0
     assert other.import_pack(path) == ()
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["pack.safetensors"]
 
@@ -47,7 +47,7 @@ def test_a_video_costs_about_a_kilobyte(tmp_path: Path) -> None:
 
 def test_another_models_pack_is_refused(tmp_path: Path) -> None:
     filled().export_pack(tmp_path / "p")
-    other = TokenStore(CONFIG, token_space="another")
+    other = new_store(space="another")
     with pytest.raises(errors.TokenSpaceError, match="with the same bundle"):
         other.import_pack(tmp_path / "p")
     assert len(other) == 0
@@ -115,7 +115,7 @@ SPOILT = {
 def test_a_spoilt_pack_changes_nothing(tmp_path: Path, what: str) -> None:
     filled().export_pack(tmp_path / "p")
     spoil(tmp_path / "p", what)
-    store = TokenStore(CONFIG, token_space=SPACE)
+    store = new_store()
     with pytest.raises(errors.PackError, match=SPOILT[what]):
         store.import_pack(tmp_path / "p")
     assert len(store) == 0
@@ -137,7 +137,7 @@ def test_files_that_are_no_packs(tmp_path: Path) -> None:
             store.import_pack(path)
     path.write_bytes(whole)
     with pytest.raises(errors.PackError, match="at most 4"):
-        TokenStore(CONFIG, 4, token_space=SPACE).import_pack(path)
+        new_store(4).import_pack(path)
 
 
 def test_exporting_mistakes(tmp_path: Path) -> None:

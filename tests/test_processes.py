@@ -158,7 +158,7 @@ def test_every_call_in_a_child_is_a_clear_error(tiny_bundle: Path, tmp_path: Pat
                     call(rec)
             assert "forked" in repr(rec)
             rec.history.close()
-            rec.store.close()
+            inner(rec.store).close()
             rec.close()
             rec.__exit__(None, None, None)
 

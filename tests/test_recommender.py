@@ -499,6 +499,11 @@ def test_after_close_every_call_says_so(tiny_bundle: Path, clips: list[Path]) ->
         rec.warmup,
         rec.__enter__,
         rec.store.select,
+        rec.store.stats,
+        lambda: len(rec.store),
+        lambda: list(rec.store),
+        lambda: "a" in rec.store,
+        lambda: rec.store.remove("a"),
         rec.history.clear,
         lambda: rec.encode(clips),
         lambda: rec.forget("a"),
@@ -508,7 +513,6 @@ def test_after_close_every_call_says_so(tiny_bundle: Path, clips: list[Path]) ->
     for call in calls:
         with pytest.raises(ClosedError, match="closed"):
             call()
-    assert len(rec.store) == 0
     assert math.isclose(ranking[0].explain().matrix.sum(), ranking[0].score, abs_tol=1e-3)
     assert "closed" in repr(rec)
 

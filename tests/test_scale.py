@@ -173,14 +173,14 @@ def test_a_damaged_pack_is_set_aside_and_made_again(library: list[Path], model: 
 def other_space(folder: Path, ids: list[Path]) -> None:
     """Write the first pack of a folder of 1 shard, in another token space."""
     from linkedout_edge.config import ModelConfig
-    from linkedout_edge.store import Fingerprint, TokenStore
+    from linkedout_edge.store import TokenStore, open_tokens, write_tokens
 
     folder.mkdir(exist_ok=True)
-    store = TokenStore(ModelConfig.tiny(), token_space="another")
-    tokens, scales = np.ones(store.shape, np.int8), np.ones(store.shape[:2], np.float32)
-    store.put(str(ids[0]), tokens, scales, Fingerprint("00" * 16))
+    tokens = open_tokens(ModelConfig.tiny(), token_space="another")
+    store, shape = TokenStore(tokens), tokens.shape
+    write_tokens(store, [str(ids[0])], np.ones((1, *shape), np.int8), np.ones((1, *shape[:2]), np.float32))
     store.export_pack(folder / "videos-000000-of-000001.safetensors")
-    store.close()
+    tokens.close()
 
 
 def test_packs_of_another_model_stay(library: list[Path], model: dict[str, Any], tmp_path: Path) -> None:

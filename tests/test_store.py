@@ -7,27 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stored import CONFIG, inner, new_store, put, value
 
 from linkedout_edge import Event, Video
-from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, VideoNotFoundError, VideoUnreadableError
 from linkedout_edge.history import History
-from linkedout_edge.store import Fingerprint, TokenStore, file_is_unchanged, fingerprint
-
-CONFIG = ModelConfig.tiny()
-SHAPE = (CONFIG.layers, CONFIG.tokens_per_layer, CONFIG.token_width)
-
-
-def put(store: TokenStore, id: str, value: int = 1) -> None:
-    store.put(id, np.full(SHAPE, value, np.int8), np.full(SHAPE[:2], value, np.float32), Fingerprint(str(value)))
-
-
-def value(store: TokenStore, id: str) -> int:
-    return int(store.gather(store.rows([id])).tokens.flat[0])
+from linkedout_edge.store import TokenStore, file_is_unchanged, fingerprint
 
 
 def test_rows_survive_growth_replacement_and_removal() -> None:
-    store = TokenStore(CONFIG)
+    store = new_store()
     for i in range(100):
         put(store, f"v{i}", i)
     put(store, "v5", 77)
@@ -43,32 +32,32 @@ def test_rows_survive_growth_replacement_and_removal() -> None:
 
 
 def test_removed_tokens_are_overwritten() -> None:
-    store = TokenStore(CONFIG)
+    store = new_store()
     put(store, "a", 1)
     put(store, "b", 42)
     store.remove("b")
-    assert not (store._tokens == 42).any()
+    assert not (inner(store).rows.tokens == 42).any()
     store.remove("a")
-    assert not store._tokens.any()
+    assert not inner(store).rows.tokens.any()
 
 
 def test_the_least_recently_used_leaves_and_pinned_stay() -> None:
-    store = TokenStore(CONFIG, max_videos=3)
+    store = new_store(max_videos=3)
     for i in "abc":
         put(store, i)
-    store.pin("a")
-    store.touch(store.rows(["b"]))
+    inner(store).pin(["a"])
+    inner(store).touch(inner(store).find(["b"]))
     put(store, "d")
     assert list(store) == ["a", "b", "d"]
-    store.unpin("a")
+    inner(store).unpin(["a"])
     put(store, "e")
     assert list(store) == ["b", "d", "e"]
     assert store.stats().evicted == 2
 
 
 def test_when_all_are_pinned_the_bound_gives_way_and_comes_back() -> None:
-    store = TokenStore(CONFIG, max_videos=2)
-    with store.pinned("abc"):
+    store = new_store(max_videos=2)
+    with inner(store).pinned("abc"):
         for i in "abc":
             put(store, i)
         assert len(store) == 3
@@ -78,28 +67,50 @@ def test_when_all_are_pinned_the_bound_gives_way_and_comes_back() -> None:
 
 
 def test_a_selection_follows_what_leaves() -> None:
-    store = TokenStore(CONFIG)
+    store = new_store()
     for n, i in enumerate("abc"):
         put(store, i, n + 1)
     handle = store.select(["c", "a", "nope", "c"])
     assert (handle.ids, handle.missing, len(handle)) == (["c", "a"], ("nope",), 2)
-    store.remove("b")  # moves c's row
-    assert store.gather(handle.rows()).tokens[:, 0, 0, 0].tolist() == [3, 1]
+    store.remove("b")
+    put(store, "a", 7)
+    assert inner(store).rows.tokens[handle._rows()][:, 0, 0, 0].tolist() == [3, 7]
     store.remove("c")
-    assert handle.rows().tolist() == [-1, 0]
+    assert (handle._rows() < 0).tolist() == [True, False]
     assert store.select().ids == ["a"]
     with pytest.raises(ArgumentTypeError, match="must be a list"):
         store.select("a")
 
 
-def test_neighbouring_rows_are_not_copied() -> None:
-    store = TokenStore(CONFIG)
+def test_a_snapshot_says_whether_what_was_read_still_holds() -> None:
+    store = new_store()
     for i in "abcd":
         put(store, i)
-    assert store.gather(store.rows(list("bcd"))).tokens.base is not None
-    apart = store.gather(store.rows(list("bd"))).tokens
-    apart[:] = 9
-    assert value(store, "b") == 1
+    tokens = inner(store)
+    with tokens.lock:
+        some = tokens.snapshot(tokens.find(["b", "d"]))
+    put(store, "c", 9)
+    put(store, "e")
+    assert some.is_current()  # other rows come and go
+    put(store, "b", 9)
+    assert not some.is_current()
+
+
+def test_rows_that_moved_together_are_found_again() -> None:
+    store = new_store()
+    ids = [f"v{n}" for n in range(300)]
+    for n, i in enumerate(ids):
+        put(store, i, n % 120 + 1)
+    tokens = inner(store)
+    with tokens.lock:
+        before = tokens.snapshot(tokens.find(["v299"]))
+    handle = store.select(ids[150:])
+    store.remove(ids[:150])
+    assert not before.is_current()
+    assert handle._rows().max() < 150
+    assert all(value(store, i) == n % 120 + 1 for n, i in enumerate(ids) if n >= 150)
+    assert list(store) == ids[150:]
+    assert not tokens.rows.tokens[150:].any()
 
 
 def test_fingerprints_of_files(tmp_path: Path) -> None:
@@ -135,7 +146,7 @@ def test_a_fifo_does_not_block(tmp_path: Path) -> None:
 
 
 def test_many_threads_leave_a_store_in_order() -> None:
-    store = TokenStore(CONFIG, max_videos=20)
+    store = new_store(max_videos=20)
 
     def work(seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -157,8 +168,8 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
 
 
 def new_history(store: TokenStore | None = None, **options) -> History:  # type: ignore[no-untyped-def]
-    kept = TokenStore(CONFIG) if store is None else store
-    return History(kept, lambda v: put(kept, v.id), clock=lambda: NOW, **options)
+    kept = new_store() if store is None else store
+    return History(inner(kept), lambda v: put(kept, v.id), clock=lambda: NOW, **options)
 
 
 def test_events_are_kept_in_order_without_frames(frames: np.ndarray) -> None:
@@ -174,7 +185,7 @@ def test_events_are_kept_in_order_without_frames(frames: np.ndarray) -> None:
 
 
 def test_history_is_bounded_by_number_and_age_and_pins() -> None:
-    store = TokenStore(CONFIG, max_videos=2)
+    store = new_store(max_videos=2)
     history = new_history(store, max_events=2, max_age=timedelta(days=1))
     history.add(Event("old", at=NOW - timedelta(days=2)))
     assert list(history) == []
@@ -200,7 +211,7 @@ def test_forgetting_by_id_by_time_and_all() -> None:
     history.add("d")
     assert history.clear() == 1
     assert len(history) == 0
-    assert history._store.stats().pinned == 0
+    assert history._store.count_pinned() == 0
 
 
 def test_history_mistakes() -> None:

@@ -15,15 +15,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from linkedout_edge import Event, Recommender, Video, token_file
+from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.backends import cpu
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.decode import prepare_frames
 from linkedout_edge.decode.base import slot_centres, spread
 from linkedout_edge.history_file import FORMAT as HISTORY
 from linkedout_edge.microworld import caption, random_attributes, render_frames
-from linkedout_edge.packs import FORMAT as PACK
-from linkedout_edge.store import Fingerprint
+from linkedout_edge.store import Fingerprint, read_tokens, token_file
+from linkedout_edge.store.packs import FORMAT as PACK
 from linkedout_edge.text import Tokenizer
 
 FORMAT = 3
@@ -208,7 +208,7 @@ def write_golden(out: Path, bundle: str) -> None:
         failed = rec.encode(videos).failed
         if failed:
             raise RuntimeError(f"golden videos could not be encoded: {failed}")
-        tokens, scales, _ = rec.store.gather(rec.store.rows([v.id for v in videos]))
+        tokens, scales = read_tokens(rec.store, [v.id for v in videos])
         described = []
         for i, (f, title) in enumerate(zip(frames, titles, strict=True)):
             name = f"video{i}.png"

@@ -100,20 +100,19 @@ class CellWorker:
         from linkedout_edge import Event
         from linkedout_edge.backends.examples import example_feeds
         from linkedout_edge.config import ModelConfig
-        from linkedout_edge.store import Fingerprint
+        from linkedout_edge.store import write_tokens
 
-        rng, shape, store = np.random.default_rng(0), self.rec.store.shape, self.rec.store
+        config = msgspec.convert(self._config, ModelConfig)
+        rng, shape = np.random.default_rng(0), (config.layers, config.tokens_per_layer, config.token_width)
         self.ids = [f"stored-{n:04}" for n in range(CANDIDATES)]
         tokens = rng.integers(-127, 128, (CANDIDATES, *shape), dtype=np.int8)
         scales = rng.random((CANDIDATES, *shape[:2]), dtype=np.float32) * 0.02
-        with store.batch():
-            for n, i in enumerate(self.ids):
-                store.put(i, tokens[n], scales[n], Fingerprint(f"{n:032}"))
+        write_tokens(self.rec.store, self.ids, tokens, scales)
         self.events = [
             Event(i, watched=(n % 10) / 10, liked=[None, True, None, False][n % 4])
             for n, i in enumerate(self.ids[:EVENTS])
         ]
-        self.frames = example_feeds(msgspec.convert(self._config, ModelConfig))["frames"][0]
+        self.frames = example_feeds(config)["frames"][0]
 
     def encode(self, count: int) -> dict[str, Any]:
         """Encode that many new videos, one by one."""

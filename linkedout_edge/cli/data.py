@@ -14,7 +14,7 @@ from linkedout_edge.errors import ArgumentError
 
 if TYPE_CHECKING:
     from linkedout_edge.history import History
-    from linkedout_edge.store import TokenStore
+    from linkedout_edge.store import Tokens
 
 KEY_VARIABLE = "LINKEDOUT_KEY"
 
@@ -73,20 +73,20 @@ def absolute(paths: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def kept(data_dir: Path | None, key_file: Path | None) -> Iterator[tuple[History, TokenStore]]:
+def kept(data_dir: Path | None, key_file: Path | None) -> Iterator[tuple[History, Tokens]]:
     """History and store as they lie on disk, without a model: enough to list and to forget."""
     from linkedout_edge.config import ModelConfig
     from linkedout_edge.history import History
     from linkedout_edge.inputs import Video
     from linkedout_edge.storage import Database
-    from linkedout_edge.store import TokenStore
+    from linkedout_edge.store import open_tokens
 
     def refuse(video: Video) -> None:
         raise ArgumentError("a model is needed to add videos")
 
     database = Database(**data_arguments(data_dir, key_file))
     try:
-        store = TokenStore(ModelConfig(), database=database)  # of no token space: it holds nothing
+        store = open_tokens(ModelConfig(), database=database)  # of no token space: it holds nothing
         history = History(store, refuse, database=database)
         yield history, store
         history.close()

@@ -101,7 +101,7 @@ class Library:
         """
         moved = dict(self._moved(paths))
         for new, old in moved.items():
-            yield Outcome(new, "moved", new in self._rec.store.quick(), reason=old)
+            yield Outcome(new, "moved", new in self._rec._tokens.quick(), reason=old)
         first: Effort = "full" if self._effort == "full" else "quick"
         again: list[str] = []
         for outcome in self._encode([p for p in paths if p not in moved], first, "encoded", advance):
@@ -109,7 +109,7 @@ class Library:
                 again.append(outcome.id)
             yield outcome
         if self._effort == "auto":
-            again += [p for p in moved if p in self._rec.store.quick()]
+            again += [p for p in moved if p in self._rec._tokens.quick()]
             yield from (o for o in self._encode(again, "full", "refined", advance) if o.status != "unchanged")
 
     def forget_gone(self, folders: Iterable[str]) -> Iterator[Outcome]:
@@ -132,13 +132,13 @@ class Library:
 
     def _moved(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
         """New paths of known contents, whose tokens are taken over, and their old paths."""
-        store = self._rec.store
+        store = self._rec._tokens
         new = [p for p in dict.fromkeys(paths) if p not in store]
         if not new:
             return
         held = {e.id for e in self._rec.history}
         gone: dict[str, str] = {}
-        for i in list(store):
+        for i in store.ids():
             known = store.fingerprint(i) if Path(i).is_absolute() and not os.path.lexists(i) else None
             if known is not None and known.title is None:
                 gone[known.digest] = i
@@ -150,7 +150,7 @@ class Library:
             old = gone.pop(found.digest, None)
             if old is not None and store.copy(old, path, found):
                 if old not in held:
-                    store.remove(old)
+                    store.remove([old])
                 yield path, old
 
     def _encode(self, paths: Sequence[str], effort: Effort, status: Status, advance: Advance) -> Iterator[Outcome]:

@@ -9,7 +9,7 @@ from linkedout_edge.encode.encoder import Effort, Job
 from linkedout_edge.errors import ConflictError, VideoError, VideoNotFoundError
 from linkedout_edge.inputs import Video
 from linkedout_edge.ranking import Failed, Role
-from linkedout_edge.store import Fingerprint, TokenStore, file_is_unchanged, fingerprint
+from linkedout_edge.store import Fingerprint, Tokens, file_is_unchanged, fingerprint
 
 
 @dataclass
@@ -34,7 +34,7 @@ class RequestPlan:
             quickly is to be encoded again.
     """
 
-    def __init__(self, store: TokenStore, *, look_at_files: bool = False, effort: Effort = "full") -> None:
+    def __init__(self, store: Tokens, *, look_at_files: bool = False, effort: Effort = "full") -> None:
         self._store = store
         self._look = look_at_files
         self.effort = effort
@@ -78,7 +78,7 @@ class RequestPlan:
         if self._look or len(ids) < len(videos):
             return False
         with self._store.lock:
-            return bool((self._store.rows(ids) >= 0).all())
+            return bool((self._store.find(ids) >= 0).all())
 
     def jobs(self) -> list[Job]:
         """What has to be encoded now."""

@@ -19,7 +19,7 @@ from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.errors import ClosedError, VideoError
 from linkedout_edge.inputs import Video
 from linkedout_edge.lifetime import OneProcess
-from linkedout_edge.store import TokenStore
+from linkedout_edge.store import Tokens
 
 logger = logging.getLogger("linkedout_edge")
 
@@ -47,7 +47,7 @@ class EncodeService(OneProcess):
         encoder: Makes them.
     """
 
-    def __init__(self, store: TokenStore, encoder: Encoder) -> None:
+    def __init__(self, store: Tokens, encoder: Encoder) -> None:
         super().__init__()
         self.encoder = encoder
         self._store = store

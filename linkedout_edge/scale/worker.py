@@ -129,7 +129,7 @@ class Worker:
             if not remote.is_remote(id):
                 result = self._rec.encode([Video(id)])
             else:
-                known = self._rec.store.fingerprint(id)
+                known = self._rec._tokens.fingerprint(id)
                 if known is not None and known.content == remote.content(id):
                     done.unchanged += 1
                     return

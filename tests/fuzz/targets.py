@@ -33,9 +33,9 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode.files import sniff
 from linkedout_edge.errors import ArgumentError, BundleError, PackError, VideoUnreadableError
 from linkedout_edge.history_file import read_history
-from linkedout_edge.packs import read_pack
 from linkedout_edge.storage.encryption import DamagedRecordError
 from linkedout_edge.storage.records import VideoRecord, pack_event, pack_video, unpack_event, unpack_video
+from linkedout_edge.store.packs import read_pack
 from linkedout_edge.text import Tokenizer
 
 SHAPE = (3, 2, 16)

@@ -24,7 +24,7 @@ from linkedout_edge.bundle import open_bundle
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode import Limits, get_decoder, prepare_frames
 from linkedout_edge.scorer import score_with_numpy
-from linkedout_edge.store import Fingerprint, fingerprint
+from linkedout_edge.store import fingerprint, write_tokens
 from linkedout_edge.text import Tokenizer
 
 CONFIG = ModelConfig()
@@ -207,9 +207,8 @@ def main() -> None:
         tokenizer = Tokenizer.from_json(bundle.tokenizer())
     with Recommender.load("int8", threads=1) as rec:
         tokens, scales = random_tokens(rng, 90)
-        for n in range(90):
-            title = f"clip number {n}" if n % 3 else None
-            rec.store.put(f"videos/{n:02}.mp4", tokens[n], scales[n], Fingerprint(f"{n:032x}", title))
+        titles_of = [f"clip number {n}" if n % 3 else None for n in range(90)]
+        write_tokens(rec.store, [f"videos/{n:02}.mp4" for n in range(90)], tokens, scales, titles_of)
         rec.store.export_pack(folder / "from-python-pack.safetensors")
         answers = {
             "titles": [{"text": t, "ids": tokenizer.encode(t)} for t in titles(random.Random(17))],

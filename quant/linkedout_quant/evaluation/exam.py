@@ -11,6 +11,7 @@ from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli.output import progress
 from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalised, render_frames
+from linkedout_edge.store import read_tokens
 from linkedout_edge.taste import dequantise
 from linkedout_quant.evaluation.baselines import (
     colour_histograms,
@@ -42,8 +43,7 @@ def encode(rec: Recommender, videos: list[Video]) -> None:
 
 def stored_values(rec: Recommender, ids: list[str]) -> np.ndarray:
     """Stored layer tokens of videos, float32 [len(ids), L, M·D]."""
-    rows = rec.store.gather(rec.store.rows(ids))
-    return dequantise(rows.tokens, rows.scales)
+    return dequantise(*read_tokens(rec.store, ids))
 
 
 def stored_vectors(rec: Recommender, ids: list[str]) -> np.ndarray:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.errors import PackError, PackNotFoundError, StorageError, StorageFullError, TokenSpaceError
-from linkedout_edge.store import Fingerprint
+from linkedout_edge.store.fingerprint import Fingerprint
 
 VERSION = "1"
 _MAX_TEXT = 64 * 1024  # characters of an id or title

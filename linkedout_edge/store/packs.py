@@ -8,39 +8,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from linkedout_edge import token_file
 from linkedout_edge.errors import PackError, VideoNotFoundError
-from linkedout_edge.store import Fingerprint
-from linkedout_edge.token_file import Videos
-
-if TYPE_CHECKING:
-    from linkedout_edge.store import TokenStore
+from linkedout_edge.inputs import check_list
+from linkedout_edge.store import token_file
+from linkedout_edge.store.fingerprint import Fingerprint
+from linkedout_edge.store.token_file import Videos
+from linkedout_edge.store.tokens import Tokens
 
 FORMAT = "linkedout-pack"
+MAX_PACK_BYTES = 2**30
 
 
-def export_pack(store: TokenStore, path: str | os.PathLike[str], ids: Iterable[str] | None = None) -> int:
+def export_pack(store: Tokens, path: str | os.PathLike[str], ids: Iterable[str] | None = None) -> int:
     """See `TokenStore.export_pack`."""
-    selection = store.select(ids)
-    if selection.missing:
+    wanted = store.ids() if ids is None else list(dict.fromkeys(check_list(ids, "ids")))
+    if missing := [i for i in wanted if i not in store]:
         raise VideoNotFoundError(
-            f"{len(selection.missing)} of the ids are not in the store, the first is {selection.missing[0]!r}: encode "
-            "them first, or leave them out"
+            f"{len(missing)} of the ids are not in the store, the first is {missing[0]!r}: encode them first, or leave "
+            "them out"
         )
-    known = [store.fingerprint(i) or Fingerprint("") for i in selection.ids]
-    with store.lock:
-        rows = selection.rows()
-        here = rows >= 0
-        found = store.gather(rows[here]).copies()
-    kept = [(i, f) for i, f, h in zip(selection.ids, known, here, strict=True) if h]
-    videos = Videos([i for i, _ in kept], [f for _, f in kept], found.tokens, found.scales)
+    videos = read_videos(store, wanted)
     token_file.write(path, FORMAT, store.token_space, videos, "the pack")
-    return len(kept)
+    return len(videos.ids)
 
 
-def import_pack(store: TokenStore, path: str | os.PathLike[str], max_bytes: int) -> tuple[str, ...]:
+def import_pack(store: Tokens, path: str | os.PathLike[str], max_bytes: int) -> tuple[str, ...]:
     """See `TokenStore.import_pack`."""
     pack = read_pack(path, token_space=store.token_space, shape=store.shape, max_bytes=max_bytes)
     if len(pack.ids) > store.max_videos:
@@ -67,3 +60,11 @@ def read_pack(path: str | os.PathLike[str], *, token_space: str, shape: tuple[in
     """
     what = token_file.Kind(FORMAT, "the pack", "a file that export_pack wrote")
     return token_file.read(path, what, token_space=token_space, shape=shape, max_bytes=max_bytes)[0]
+
+
+def read_videos(store: Tokens, ids: Iterable[str]) -> Videos:
+    """What a file holds of these ids, without those that left the store meanwhile."""
+    known = {i: store.fingerprint(i) or Fingerprint("") for i in ids}
+    with store.lock:
+        here = [i for i in known if i in store]
+        return Videos(here, [known[i] for i in here], *store.read(here))

@@ -1,0 +1,251 @@
+"""Layer tokens in contiguous arrays, to which rows are only appended.
+
+A row never changes while it lives. Other tokens of the same id get a new row; the old row, like that of a removed id,
+is overwritten with zeros and stays behind as a tombstone. Once more than a tenth are tombstones, the living rows move
+together, in place.
+
+So reading needs no lock: a `Snapshot` is read where it lies, and says afterwards whether all of its rows still live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.store.average import RunningSum
+
+Positions = NDArray[np.int64]
+
+_COLUMNS = ("tokens", "scales", "used", "number", "content", "file")
+_RESERVED = 2**17  # rows for which addresses are reserved at once
+_LEAST = 64  # rows, and tombstones that are always put up with
+_MOVED = 1024  # rows at a time
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Rows that were looked up, without their tokens: a caller may keep it for as long as it likes.
+
+    Attributes:
+        source: Whose rows they are.
+        rows: int64 ``[C]``; -1 stands for an id that was not there.
+        alive: bool ``[V]``: the source's rows that have not been removed, replaced or moved since.
+        revision: The source's when they were looked up.
+    """
+
+    source: Rows
+    rows: Positions
+    alive: NDArray[np.bool_]
+    revision: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def is_current(self) -> bool:
+        """Whether all of them still hold what they held; asked with the lock held."""
+        if self.revision == self.source.revision or not self.rows.size:
+            return True
+        return bool(self.rows.min() >= 0 and self.alive[self.rows].all())
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Rows to be read where they lie, without a lock.
+
+    Attributes:
+        tokens: int8 ``[V, L, M, D]``, of all rows.
+        scales: float32 ``[V, L, M]``, of all rows.
+        rows: int64 ``[C]``, which of them are meant; all of them live when the snapshot is made.
+        alive: bool ``[V]``: the rows that have not been removed, replaced or moved since.
+    """
+
+    tokens: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    rows: Positions
+    alive: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, where: slice | Positions) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Copies of some rows' tokens int8 ``[C, L, M, D]`` and scales float32 ``[C, L, M]``, by position in `rows`."""
+        at = self.rows[where]
+        return self.tokens[at], self.scales[at]
+
+    def is_current(self) -> bool:
+        """Whether all rows live. Ask after reading: then what was read is what they held."""
+        return bool(self.alive[self.rows].all())
+
+
+class Rows:
+    """Rows by id. Its caller locks, but for what a `Snapshot` does.
+
+    Args:
+        shape: L, M and D.
+        limit: Rows that are expected at most: addresses for them are reserved once. Memory is taken for what is stored.
+
+    Attributes:
+        index: Id → row, in the order in which ids came. For reading.
+        revision: Changes with every row that comes, leaves or moves.
+        sum: Of all living rows.
+        tokens, scales: int8 ``[V, L, M, D]`` and float32 ``[V, L, M]``.
+        used: int64 ``[V]``, when each was needed last.
+        number: int64 ``[V]``, which row of the database it is; 0: of none.
+        content, file: uint8 ``[V, 16]`` and int64 ``[V, 2]``: fingerprints, which as objects would take a third of the
+            tokens' bytes.
+    """
+
+    tokens: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    used: Positions
+    number: Positions
+    content: NDArray[np.uint8]
+    file: Positions
+
+    def __init__(self, shape: tuple[int, int, int], limit: int) -> None:
+        self.shape = shape
+        self._reserved = min(limit, _RESERVED) * 9 // 8 + _LEAST + 1  # a tenth of all rows may be tombstones
+        self.revision = 0
+        self._alive = np.zeros(0, bool)
+        self.clear()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def capacity(self) -> int:
+        """V."""
+        return len(self._alive)
+
+    def find(self, ids: Sequence[str]) -> Positions:
+        """Row of each id, int64 ``[C]``; -1 where unknown."""
+        return np.fromiter(map(self.index.get, ids, repeat(-1)), np.int64, len(ids))
+
+    def mark(self, rows: Positions) -> Mark:
+        """Rows that `find` gave, to be recognised later."""
+        return Mark(self, rows, self._alive, self.revision)
+
+    def snapshot(self, rows: Positions) -> Snapshot:
+        """Living rows, to be read without a lock."""
+        return Snapshot(self.tokens, self.scales, rows, self._alive)
+
+    def append(self, id: str, tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
+        """Store tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]``, in place of what the id had; its row."""
+        self.reserve(1)
+        row, old = self._end, self.index.get(id)
+        if old is not None:
+            for name in _COLUMNS[2:]:
+                column = getattr(self, name)
+                column[row] = column[old]
+        self.tokens[row], self.scales[row] = tokens, scales
+        self._came(1)
+        self.index[id] = row  # an id that was known keeps its place in the order
+        if old is not None:
+            self._bury(old)
+            self._tidy()
+        return self.index[id]
+
+    def append_many(self, ids: Sequence[str], tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> slice:
+        """Store int8 ``[V, L, M, D]`` and float32 ``[V, L, M]`` under distinct ids that are not known; their rows."""
+        self.reserve(len(ids))
+        part = slice(self._end, self._end + len(ids))
+        self.tokens[part], self.scales[part] = tokens, scales
+        self._came(len(ids))
+        self.index.update(zip(ids, range(part.start, part.stop), strict=True))
+        return part
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Let ids go, and overwrite what was stored; how many there were."""
+        gone = [row for i in ids if (row := self.index.pop(i, None)) is not None]
+        for row in gone:
+            self._bury(row)
+        self._tidy()
+        return len(gone)
+
+    def clear(self) -> None:
+        """Let all go, and the memory."""
+        self._alive[:] = False
+        self.index: dict[str, int] = {}
+        self.sum = RunningSum(self.shape)
+        self._end = self._dead = 0
+        self._allocate(0)
+        self.revision += 1
+
+    def reserve(self, more: int) -> None:
+        """Make room for so many rows more.
+
+        Raises:
+            MemoryError: There is none.
+        """
+        least = self._end + more
+        if least <= self.capacity:
+            return
+        before = {name: getattr(self, name) for name in _COLUMNS}
+        previous, doubled = self._alive, max(_LEAST, 2 * self.capacity, least)
+        for capacity in (self._reserved, doubled) if least <= self._reserved else (doubled,):
+            try:
+                self._allocate(capacity)
+                break
+            except MemoryError:  # not even room for addresses (a limit on them, no overcommitment)
+                continue
+        else:
+            raise MemoryError(f"there is no memory for {least} stored videos: lower the store's max_videos")
+        for name, column in before.items():
+            getattr(self, name)[: self._end] = column[: self._end]
+        self._alive[: self._end] = previous[: self._end]
+        previous[:] = False
+
+    def _allocate(self, count: int) -> None:
+        layers, m, d = self.shape
+        made = (
+            np.zeros((count, layers, m, d), np.int8),
+            np.zeros((count, layers, m), np.float32),
+            np.zeros(count, np.int64),
+            np.zeros(count, np.int64),
+            np.zeros((count, 16), np.uint8),
+            np.zeros((count, 2), np.int64),
+        )
+        self._alive = np.zeros(count, bool)
+        for name, column in zip(_COLUMNS, made, strict=True):
+            setattr(self, name, column)
+
+    def _came(self, count: int) -> None:
+        part = slice(self._end, self._end + count)
+        self.sum.add(self.tokens[part], self.scales[part])
+        self._alive[part] = True
+        self._end += count
+        self.revision += 1
+
+    def _bury(self, row: int) -> None:
+        self._alive[row] = False  # first: who reads the zeros finds out
+        self.sum.remove(self.tokens[row : row + 1], self.scales[row : row + 1])
+        for name in _COLUMNS:
+            getattr(self, name)[row] = 0  # removed means gone
+        self._dead += 1
+        self.revision += 1
+
+    def _tidy(self) -> None:
+        """Move the living rows together, if there are too many tombstones."""
+        if self._dead <= max(_LEAST, self._end // 10):
+            return
+        living = np.flatnonzero(self._alive)
+        previous, self._alive = self._alive, np.zeros(self.capacity, bool)
+        previous[:] = False  # first: who reads them finds out that they moved
+        for start in range(0, len(living), _MOVED):
+            part = living[start : start + _MOVED]
+            for name in _COLUMNS:
+                column: NDArray[Any] = getattr(self, name)
+                column[start : start + len(part)] = column[part]
+        for name in _COLUMNS:
+            getattr(self, name)[len(living) : self._end] = 0
+        self._alive[: len(living)] = True
+        new = np.zeros(self._end, np.int64)
+        new[living] = np.arange(len(living))
+        self.index = dict(zip(self.index, new[list(self.index.values())].tolist(), strict=True))
+        self._end, self._dead = len(living), 0
+        self.revision += 1
