@@ -32,8 +32,8 @@ from clips import videos_of
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli import terminal
 from linkedout_edge.encode.request import RequestPlan
+from linkedout_edge.rank.taste import TEMPER, TEMPER_EVENTS, of_events
 from linkedout_edge.store import Tokens, read_tokens, write_tokens
-from linkedout_edge.taste import TEMPER, TEMPER_EVENTS, of_events
 
 EVENTS = 64
 TOP_K = 50

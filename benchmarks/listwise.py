@@ -31,9 +31,9 @@ from rich.table import Table
 from linkedout_edge import Recommender
 from linkedout_edge.cli import output, terminal
 from linkedout_edge.decode import DEFAULT_LIMITS, get_decoder
-from linkedout_edge.listwise import DIVERSIFIED, _similarities, diversify, unit_tokens
 from linkedout_edge.microworld import make_exam, one_hot
-from linkedout_edge.ranking import best_first
+from linkedout_edge.rank.rerank import DIVERSIFIED, _similarities, diversify, unit_tokens
+from linkedout_edge.results import best_first
 from linkedout_edge.store import read_tokens
 
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from linkedout_edge import _telemetry, errors  # noqa: F401 (quiets onnxruntime before anything imports it)
 from linkedout_edge._version import __version__
 from linkedout_edge.inputs import Event, Video
-from linkedout_edge.prior import Prior
-from linkedout_edge.profile import Interest, TasteSummary
-from linkedout_edge.ranking import Explanation, Failed, Ranked, Ranking, Timing
+from linkedout_edge.rank.prior import Prior
+from linkedout_edge.rank.profile import Interest, TasteSummary
+from linkedout_edge.results import Explanation, Failed, Ranked, Ranking, Timing
 
 if TYPE_CHECKING:
     from linkedout_edge.recommender import EncodeResult, Info, Recommender

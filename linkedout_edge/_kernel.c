@@ -454,7 +454,7 @@ static PyObject *score(PyObject *module, PyObject *args) {
 static PyMethodDef methods[] = {
     {"score", score, METH_VARARGS,
      "score(path, digits, units, offsets, tokens, scales, rows, scores, layers)\n\n"
-     "The same as `linkedout_edge.scorer.score_with_numpy`, by a path of PATHS."},
+     "The same as `linkedout_edge.rank.scorer.score_with_numpy`, by a path of PATHS."},
     {NULL, NULL, 0, NULL},
 };
 

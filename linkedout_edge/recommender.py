@@ -33,16 +33,16 @@ from linkedout_edge.errors import (
 from linkedout_edge.history import History
 from linkedout_edge.inputs import EventLike, Video, VideoLike, as_events, as_video, as_videos, check_list
 from linkedout_edge.lifetime import OneProcess
-from linkedout_edge.memo import find_history, find_list, keep_list
 from linkedout_edge.options import at_least_0, flag, fraction
 from linkedout_edge.options import positive as _positive
-from linkedout_edge.prior import Prior, Priors
-from linkedout_edge.profile import TasteSummary
-from linkedout_edge.ranker import Ranker, Wish, not_stored
-from linkedout_edge.ranking import Failed, Ranking, Timing
-from linkedout_edge.scorer import Scorer
+from linkedout_edge.rank.memo import find_history, find_list, keep_list
+from linkedout_edge.rank.pipeline import Ranker, Wish, not_stored
+from linkedout_edge.rank.prior import Prior, Priors
+from linkedout_edge.rank.profile import TasteSummary
+from linkedout_edge.rank.scorer import Scorer
+from linkedout_edge.rank.taste import MAX_EVENTS, Space
+from linkedout_edge.results import Failed, Ranking, Timing
 from linkedout_edge.store import Derived, Selection, TokenStore, open_tokens
-from linkedout_edge.taste import MAX_EVENTS, Space
 from linkedout_edge.text import Tokenizer
 from linkedout_edge.threads import available_cpus
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from linkedout_edge import Recommender, taste
+from linkedout_edge import Recommender
+from linkedout_edge.rank import taste
 
 # PyAV loads these with its first stream. Some tests hide PyAV, and a stream must not be the first there.
 with contextlib.suppress(ImportError):

@@ -31,7 +31,7 @@ from linkedout_edge.cli.main import cli
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, BackendError, MissingDependencyError
 from linkedout_edge.microworld import make_exam
-from linkedout_edge.scorer import Scorer
+from linkedout_edge.rank.scorer import Scorer
 
 
 def run(*args: object) -> Result:

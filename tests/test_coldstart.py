@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from linkedout_edge.coldstart import PLACES, arrange_unknown
-from linkedout_edge.taste import Space, Taste, fit, noise
+from linkedout_edge.rank.coldstart import PLACES, arrange_unknown
+from linkedout_edge.rank.taste import Space, Taste, fit, noise
 
 L, F, KINDS, EACH = 2, 24, 6, 8
 

@@ -33,7 +33,7 @@ from linkedout_edge.bundle import open_bundle, reader
 from linkedout_edge.cli.accelerators import onnxruntime_providers, openvino_devices
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError, BundleCorruptError, ClosedError, DeviceError
-from linkedout_edge.scorer import Scorer
+from linkedout_edge.rank.scorer import Scorer
 
 CONFIG = ModelConfig.tiny()
 CPU, CUDA, AZURE = "CPUExecutionProvider", "CUDAExecutionProvider", "AzureExecutionProvider"

@@ -17,7 +17,7 @@ from linkedout_edge.backends.base import INPUTS  # noqa: E402
 from linkedout_edge.bundle.manifest import parse_manifest  # noqa: E402
 from linkedout_edge.config import ModelConfig  # noqa: E402
 from linkedout_edge.errors import ArgumentError, BackendError  # noqa: E402
-from linkedout_edge.taste import Space, fit, noise, wanted  # noqa: E402
+from linkedout_edge.rank.taste import Space, fit, noise, wanted  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from stored import copy, fill, open_stored, put, tokens_of
 
-from linkedout_edge import Event, Recommender, Video, taste
+from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, ClosedError
-from linkedout_edge.scorer import Scorer
+from linkedout_edge.rank import taste
+from linkedout_edge.rank.scorer import Scorer
 from linkedout_edge.storage import tables
 
 

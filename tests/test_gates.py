@@ -15,7 +15,7 @@ from linkedout_quant.evaluation.gates import DEPTHS, compare_gates, drawn_users,
 from linkedout_edge import microworld
 from linkedout_edge.cli.main import cli
 from linkedout_edge.microworld import FACETS, KINDS, UserPool, one_hot, random_attributes
-from linkedout_edge.taste import Space
+from linkedout_edge.rank.taste import Space
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from linkedout_edge.bundle import open_bundle
 from linkedout_edge.bundle.reader import embedded_folder
 from linkedout_edge.decode import prepare_frames
 from linkedout_edge.decode.base import spread
-from linkedout_edge.scorer import FORCED, PATHS
+from linkedout_edge.rank.scorer import FORCED, PATHS
 from linkedout_edge.text import Tokenizer
 
 FOLDER = Path(__file__).parents[1] / "bindings" / "conformance"

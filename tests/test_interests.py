@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from linkedout_edge.interests import PLACES, find_interests, take_turns
-from linkedout_edge.taste import Space, Taste, fit, noise
+from linkedout_edge.rank.interests import PLACES, find_interests, take_turns
+from linkedout_edge.rank.taste import Space, Taste, fit, noise
 
 L, F = 3, 16
 

@@ -18,9 +18,10 @@ import psutil
 import pytest
 from stored import CONFIG, SHAPE, copy, fill, limit_store, put_tokens, tokens_of
 
-from linkedout_edge import Event, Ranked, Recommender, Video, memo, taste
-from linkedout_edge.scorer import Scorer
-from linkedout_edge.taste import dequantise
+from linkedout_edge import Event, Ranked, Recommender, Video
+from linkedout_edge.rank import memo, taste
+from linkedout_edge.rank.scorer import Scorer
+from linkedout_edge.rank.taste import dequantise
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from stored import fill, put_tokens, tokens_of
 
 from linkedout_edge import Event, Prior, Recommender, Video
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError
-from linkedout_edge.listwise import DIVERSIFIED, arrange, diversify, fold, unit_tokens
-from linkedout_edge.prior import Priors
-from linkedout_edge.ranking import best_first
+from linkedout_edge.rank.prior import Priors
+from linkedout_edge.rank.rerank import DIVERSIFIED, arrange, diversify, fold, unit_tokens
+from linkedout_edge.results import best_first
 
 
 def copy(rec: Recommender, source: str, target: str, noise: int = 0) -> None:
@@ -247,8 +247,8 @@ def test_large_lists_take_the_same_options(rec: Recommender, monkeypatch: pytest
     copy(rec, "v3", "copy")
     options: dict[str, Any] = {"diversity": 0.4, "fold_duplicates": True, "prior": dict.fromkeys(ids[::3], 1.0)}
     small = [rec.rank(["v0"], rec.store.select(), top_k=k, **options) for k in (7, None)]
-    monkeypatch.setattr("linkedout_edge.ranker.KEPT_FOR_EXPLAINING", 5)
-    monkeypatch.setattr("linkedout_edge.ranker.CHUNK", 16)
+    monkeypatch.setattr("linkedout_edge.rank.pipeline.KEPT_FOR_EXPLAINING", 5)
+    monkeypatch.setattr("linkedout_edge.rank.pipeline.CHUNK", 16)
     large = [rec.rank(["v0"], rec.store.select(), top_k=k, **options) for k in (7, None)]
     for a, b in zip(small, large, strict=True):
         assert a.ids == b.ids

@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from linkedout_edge import Event, Failed, Ranked, Ranking, Video
 from linkedout_edge.errors import ArgumentError
-from linkedout_edge.ranking import Evidence, best_first
-from linkedout_edge.taste import Space, Taste
+from linkedout_edge.rank.taste import Space, Taste
+from linkedout_edge.results import Evidence, best_first
 
 
 @given(

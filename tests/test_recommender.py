@@ -26,8 +26,8 @@ from linkedout_edge.errors import (
     VideoNotFoundError,
     VideoUnreadableError,
 )
-from linkedout_edge.scorer import Scorer
-from linkedout_edge.taste import MAX_EVENTS
+from linkedout_edge.rank.scorer import Scorer
+from linkedout_edge.rank.taste import MAX_EVENTS
 
 
 def load(bundle: Path, **options: Any) -> Recommender:
@@ -296,7 +296,7 @@ def test_candidates_none_is_what_was_not_watched(rec: Recommender, clips: list[P
 def test_many_candidates_are_scored_where_they_lie(
     rec: Recommender, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linkedout_edge.ranker.KEPT_FOR_EXPLAINING", 2)
+    monkeypatch.setattr("linkedout_edge.rank.pipeline.KEPT_FOR_EXPLAINING", 2)
     whole = rec.rank(clips[:2], clips)
     last = whole[-1]
     assert math.isclose(last.explain().matrix.sum(), last.score, abs_tol=1e-3)

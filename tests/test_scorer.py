@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linkedout_edge import scorer as scorer_module
-from linkedout_edge import taste
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError, BundleError
-from linkedout_edge.scorer import FORCED, LARGEST, MOST, NUMPY, PATHS, Scorer, score_with_numpy
+from linkedout_edge.rank import scorer as scorer_module
+from linkedout_edge.rank import taste
+from linkedout_edge.rank.scorer import FORCED, LARGEST, MOST, NUMPY, PATHS, Scorer, score_with_numpy
 
 COMPILED = [p for p in PATHS if p != NUMPY]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from stored import CONFIG, SHAPE, inner, new_store, put
 
-from linkedout_edge import taste
-from linkedout_edge.scorer import Scorer
+from linkedout_edge.rank import taste
+from linkedout_edge.rank.scorer import Scorer
 from linkedout_edge.store import TokenStore
 
 VIDEOS, APART = 60, 60

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from linkedout_edge import Event
-from linkedout_edge.taste import (
+from linkedout_edge.rank.taste import (
     DISLIKED,
     LIKED,
     PRIOR_VIDEOS,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from linkedout_edge.bundle.manifest import UserModel
 from linkedout_edge.errors import ArgumentError
-from linkedout_edge.taste import Space, fit, noise, wanted
+from linkedout_edge.rank.taste import Space, fit, noise, wanted
 from linkedout_export.quantisation import MIN_CALIBRATION
 
 Floats = NDArray[np.float64]

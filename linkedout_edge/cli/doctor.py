@@ -237,7 +237,7 @@ def _ffmpeg_licence(av: Any) -> tuple[str, str]:
 
 def _processor() -> Iterator[Check]:
     from linkedout_edge.backends import cpu
-    from linkedout_edge.scorer import NUMPY, PATHS
+    from linkedout_edge.rank.scorer import NUMPY, PATHS
     from linkedout_edge.threads import available_cpus, cgroup_quota
 
     cores, quota, used = os.cpu_count() or 1, cgroup_quota(), available_cpus()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from linkedout_edge.encode.encoder import Effort, Job
 from linkedout_edge.errors import ConflictError, VideoError, VideoNotFoundError
 from linkedout_edge.inputs import Video
-from linkedout_edge.ranking import Failed, Role
+from linkedout_edge.results import Failed, Role
 from linkedout_edge.store import Fingerprint, Tokens, file_is_unchanged, fingerprint
 
 

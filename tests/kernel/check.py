@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from linkedout_edge.scorer import LARGEST, score_with_numpy
+from linkedout_edge.rank.scorer import LARGEST, score_with_numpy
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from test_scorer import example

@@ -1,5 +1,5 @@
 // What looks at a list as a whole: order, folding and diversity, interests that take turns, cold start, and priors; as
-// linkedout_edge/listwise.py, interests.py, coldstart.py and prior.py have them.
+// linkedout_edge/rank/rerank.py, interests.py, coldstart.py and prior.py have them.
 #pragma once
 
 #include <functional>

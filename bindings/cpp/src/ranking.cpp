@@ -16,7 +16,7 @@ constexpr size_t KEPT_FOR_EXPLAINING = 4096;
 constexpr size_t CHUNK = 1024;  // candidates whose tokens are widened at a time
 constexpr size_t LIKED_VIDEOS = 5, AVOIDED_VIDEOS = 3;
 
-// A user's query in whole numbers; see linkedout_edge/scorer.py.
+// A user's query in whole numbers; see linkedout_edge/rank/scorer.py.
 class WholeQuery {
 public:
     WholeQuery(const Taste &user, const Shape &shape)

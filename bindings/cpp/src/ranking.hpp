@@ -1,5 +1,5 @@
-// Events and candidates → order, scores and evidence; and what is believed of a user. As linkedout_edge/ranker.py,
-// ranking.py and profile.py have them.
+// Events and candidates → order, scores and evidence; and what is believed of a user. As linkedout_edge/rank/pipeline.py,
+// results.py and rank/profile.py have them.
 #pragma once
 
 #include <memory>

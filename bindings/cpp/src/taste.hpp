@@ -1,5 +1,5 @@
 // What a user likes, in closed form: events → a query per layer. The formulas and constants are those of
-// linkedout_edge/taste.py, which says why.
+// linkedout_edge/rank/taste.py, which says why.
 #pragma once
 
 #include <cstdint>

@@ -59,7 +59,7 @@ export function fold(order: readonly number[], vectors: Vectors, count: number, 
 
 /**
  * Reorder the best 200 so that neighbours differ: greedy MAP inference of a determinantal point process, as
- * `linkedout_edge/listwise.py` explains.
+ * `linkedout_edge/rank/rerank.py` explains.
  */
 export function diversify(
   order: readonly number[], scores: Float32Array, vectors: Vectors, diversity: number, limit: number | null,

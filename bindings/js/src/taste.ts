@@ -1,7 +1,7 @@
 /**
  * What a user likes, in closed form: events → a query per layer. No training, no graph.
  *
- * Gaussian-process regression on centred layer tokens; `linkedout_edge/taste.py` and docs/ranking.md say why. Constants
+ * Gaussian-process regression on centred layer tokens; `linkedout_edge/rank/taste.py` and docs/ranking.md say why. Constants
  * are those of Python. Dimensions: N events, L layers, W = M·D numbers of a layer.
  */
 

@@ -23,7 +23,7 @@ from linkedout_edge import Event, Prior, Recommender, Video
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode import Limits, get_decoder, prepare_frames
-from linkedout_edge.scorer import score_with_numpy
+from linkedout_edge.rank.scorer import score_with_numpy
 from linkedout_edge.store import fingerprint, write_tokens
 from linkedout_edge.text import Tokenizer
 

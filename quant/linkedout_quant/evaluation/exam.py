@@ -11,8 +11,8 @@ from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli.output import progress
 from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalised, render_frames
+from linkedout_edge.rank.taste import dequantise
 from linkedout_edge.store import read_tokens
-from linkedout_edge.taste import dequantise
 from linkedout_quant.evaluation.baselines import (
     colour_histograms,
     latest_cosine,

@@ -1,6 +1,6 @@
 """Do personal gates earn their place? Users whose taste lives at one depth, with gates by evidence and without.
 
-Both rank by the same closed form (`linkedout_edge.taste`) over the same tokens. Without personal gates every layer
+Both rank by the same closed form (`linkedout_edge.rank.taste`) over the same tokens. Without personal gates every layer
 counts as `Space.prior` says, for all users alike.
 """
 
@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from linkedout_edge.microworld import Attributes, PoolUser, UserPool
-from linkedout_edge.taste import Space, Taste, fit, noise, wanted
+from linkedout_edge.rank.taste import Space, Taste, fit, noise, wanted
 from linkedout_quant.evaluation.metrics import bootstrap_interval, user_metrics
 from linkedout_quant.progress import track
 

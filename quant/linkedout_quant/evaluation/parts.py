@@ -1,8 +1,8 @@
 """Does each part earn its place? One table of what a finished student loses without it, with intervals.
 
 The trunk (tower and LM) is that of the run. Compressors on its hidden states are trained anew for each variant, alike
-for all. All are judged by the closed form (`linkedout_edge.taste`) on the exam's users, whose clips show combinations
-that no training saw; differences are paired by user.
+for all. All are judged by the closed form (`linkedout_edge.rank.taste`) on the exam's users, whose clips show
+combinations that no training saw; differences are paired by user.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode.base import slot_centres
 from linkedout_edge.microworld import Attributes, Exam, make_exam, one_hot, random_attributes, render_frames
-from linkedout_edge.taste import Space
+from linkedout_edge.rank.taste import Space
 from linkedout_quant.evaluation.gates import ndcg_of, without_gates
 from linkedout_quant.evaluation.metrics import bootstrap_interval
 from linkedout_quant.model import Student

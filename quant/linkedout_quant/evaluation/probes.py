@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from linkedout_edge.microworld import UserPool, make_exam
-from linkedout_edge.taste import Space
+from linkedout_edge.rank.taste import Space
 from linkedout_quant.evaluation.baselines import popularity
 from linkedout_quant.evaluation.gates import drawn_users, ndcg_of, taste_of
 from linkedout_quant.evaluation.metrics import bootstrap_interval, user_metrics

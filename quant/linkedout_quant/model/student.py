@@ -56,7 +56,7 @@ class VideoEncoder(nn.Module):
 
 
 class Student(nn.Module):
-    """All trained weights of a bundle: the video encoder. Users are a closed form (`linkedout_edge.taste`)."""
+    """All trained weights of a bundle: the video encoder. Users are a closed form (`linkedout_edge.rank.taste`)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from typing import Any
 
 from linkedout_edge.inputs import Event, Video
-from linkedout_edge.interests import Events
+from linkedout_edge.rank.interests import Events
+from linkedout_edge.rank.taste import Taste
 from linkedout_edge.store import Derived, Positions, Selection
-from linkedout_edge.taste import Taste
 
 _COMPARABLE = frozenset({str, Event, Video})
 """What can be compared without surprises."""

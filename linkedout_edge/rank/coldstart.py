@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge.prior import standardised
-from linkedout_edge.taste import Floats, Singles, Taste
+from linkedout_edge.rank.prior import standardised
+from linkedout_edge.rank.taste import Floats, Singles, Taste
 
 WINDOW = 256
 """So many candidates are arranged: comparing them takes time that grows with the square."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from linkedout_edge.inputs import Event
-from linkedout_edge.interests import Events
-from linkedout_edge.taste import Taste
+from linkedout_edge.rank.interests import Events
+from linkedout_edge.rank.taste import Taste
 
 LIKED, AVOIDED = 5, 3
 """Videos that are named of an interest, and of what is avoided."""

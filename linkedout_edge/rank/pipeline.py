@@ -21,23 +21,23 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge import memo, taste
-from linkedout_edge.coldstart import WINDOW as UNKNOWN_WINDOW
-from linkedout_edge.coldstart import arrange_unknown
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.errors import ArgumentError, VideoNotFoundError
 from linkedout_edge.inputs import Event
-from linkedout_edge.interests import WINDOW as SHARED_WINDOW
-from linkedout_edge.interests import find_interests, take_turns
-from linkedout_edge.listwise import arrange, unit_tokens
-from linkedout_edge.memo import EncodedHistory, keep_history
-from linkedout_edge.prior import Priors, standardised
-from linkedout_edge.profile import TasteSummary, summarise
-from linkedout_edge.ranking import Evidence, Role
-from linkedout_edge.scorer import Scorer
+from linkedout_edge.rank import memo, taste
+from linkedout_edge.rank.coldstart import WINDOW as UNKNOWN_WINDOW
+from linkedout_edge.rank.coldstart import arrange_unknown
+from linkedout_edge.rank.interests import WINDOW as SHARED_WINDOW
+from linkedout_edge.rank.interests import find_interests, take_turns
+from linkedout_edge.rank.memo import EncodedHistory, keep_history
+from linkedout_edge.rank.prior import Priors, standardised
+from linkedout_edge.rank.profile import TasteSummary, summarise
+from linkedout_edge.rank.rerank import arrange, unit_tokens
+from linkedout_edge.rank.scorer import Scorer
+from linkedout_edge.rank.taste import Space, Taste, dequantise
+from linkedout_edge.results import Evidence, Role
 from linkedout_edge.store import Derived, Mark, Positions, Selection, Snapshot, Tokens
-from linkedout_edge.taste import Space, Taste, dequantise
 
 KEPT_FOR_EXPLAINING = 4096
 """Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""

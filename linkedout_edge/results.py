@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.inputs import Event
-from linkedout_edge.taste import USUAL, Taste, dequantise
+from linkedout_edge.rank.taste import USUAL, Taste, dequantise
 
 Role: TypeAlias = Literal["candidate", "history", "video"]
 Floats: TypeAlias = NDArray[np.float32]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge.taste import Floats, Singles, Taste
+from linkedout_edge.rank.taste import Floats, Singles, Taste
 
 MAX_EVENTS = 64
 """Interests are looked for among the latest so many events that attract."""

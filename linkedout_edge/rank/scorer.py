@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError, BundleError
 from linkedout_edge.lifetime import submit
-from linkedout_edge.taste import Taste
+from linkedout_edge.rank.taste import Taste
 
 if TYPE_CHECKING:
     _kernel: Any
