@@ -33,7 +33,7 @@ def main() -> None:
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     with Recommender.load(given.bundle) as rec:
-        size, times = rec._config.frame_size, np.linspace(0.05, 0.95, rec._config.frames)
+        size, times = rec._parts.config.frame_size, np.linspace(0.05, 0.95, rec._parts.config.frames)
         clips = [(f"other{n}", random_attributes(rng)) for n in range(STORED)]
         clips += [("watched", clips[0][1]), ("similar", clips[0][1])]
         rec.encode(

@@ -89,7 +89,7 @@ def torch_contenders(
     except ImportError as error:
         print(f"without eager torch: {error}")
         return {}
-    past = rec._ranker.look_up(history, RequestPlan(rec.store), rec._ranker.epoch)
+    past = rec._ranker.encode_history(history, RequestPlan(rec._tokens), rec._tokens.derived)
     space = past.user.space
     mean, size, prior = (torch.from_numpy(a).float() for a in (space.mean, space.size, space.prior))
     t, s = torch.from_numpy(tokens.copy()), torch.from_numpy(scales.copy())

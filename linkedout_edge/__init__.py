@@ -21,10 +21,11 @@ from linkedout_edge._version import __version__
 from linkedout_edge.inputs import Event, Video
 from linkedout_edge.rank.prior import Prior
 from linkedout_edge.rank.profile import Interest, TasteSummary
-from linkedout_edge.results import Explanation, Failed, Ranked, Ranking, Timing
+from linkedout_edge.results import EncodeResult, Explanation, Failed, Info, Ranked, Ranking, Timing
 
 if TYPE_CHECKING:
-    from linkedout_edge.recommender import EncodeResult, Info, Recommender
+    from linkedout_edge.rank.request import RankOptions
+    from linkedout_edge.recommender import Recommender
     from linkedout_edge.store import Selection, StoreStats
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Info",
     "Interest",
     "Prior",
+    "RankOptions",
     "Ranked",
     "Ranking",
     "Recommender",
@@ -52,8 +54,7 @@ logging.getLogger("linkedout_edge").addHandler(logging.NullHandler())
 
 # Late, because they load OpenCV or the store: without a working OpenCV, `linkedout-edge doctor` must still start.
 _LATE = {
-    "EncodeResult": "linkedout_edge.recommender",
-    "Info": "linkedout_edge.recommender",
+    "RankOptions": "linkedout_edge.rank.request",
     "Recommender": "linkedout_edge.recommender",
     "Selection": "linkedout_edge.store",
     "StoreStats": "linkedout_edge.store",

@@ -262,7 +262,7 @@ class History(OneProcess):
             return iter([e.event for e in self._young(self._entries)])
 
     def __len__(self) -> int:
-        self._check_process()
+        self._check_open()
         with self._lock:
             self._follow()
             return len(self._young(self._entries))

@@ -1,4 +1,4 @@
-"""What callers get back: `Ranking`, `Ranked`, `Failed`, and the `Explanation` of a place."""
+"""What callers get back: `Ranking`, `Ranked`, the `Explanation` of a place, `Failed`, `EncodeResult`, `Info`."""
 
 from __future__ import annotations
 
@@ -44,6 +44,59 @@ class Timing:
     user: float = 0.0
     score: float = 0.0
     total: float = 0.0
+
+
+@dataclass(frozen=True)
+class EncodeResult:
+    """What `Recommender.encode` did.
+
+    Attributes:
+        encoded: Ids that were encoded.
+        unchanged: Ids that were in the store already.
+        failed: What could not be used, and why.
+        quick: Of these ids, encoded now or before, only a quick look was taken so far.
+    """
+
+    encoded: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    failed: tuple[Failed, ...]
+    quick: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Info:
+    """What runs, and where.
+
+    Attributes:
+        bundle: Name of the bundle.
+        precision: Which of its precisions.
+        token_space: Tokens are interchangeable within one.
+        backend: Inference library.
+        devices: Graph → what really runs it, whatever was asked for.
+        threads: Threads on the CPU.
+        decoder: What decodes files.
+        layer_names: Names of the L layers.
+        versions: Library → version.
+        agreement: Measure → value against fp32, from the manifest.
+        notices: What was worth saying about devices: what could not be used and why, what ``auto`` measured, which
+            compiled engines were built again.
+    """
+
+    bundle: str
+    precision: str
+    token_space: str
+    backend: str
+    devices: dict[str, str]
+    threads: int
+    decoder: str
+    layer_names: tuple[str, ...]
+    versions: dict[str, str]
+    agreement: dict[str, float]
+    notices: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)

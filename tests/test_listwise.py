@@ -247,8 +247,8 @@ def test_large_lists_take_the_same_options(rec: Recommender, monkeypatch: pytest
     copy(rec, "v3", "copy")
     options: dict[str, Any] = {"diversity": 0.4, "fold_duplicates": True, "prior": dict.fromkeys(ids[::3], 1.0)}
     small = [rec.rank(["v0"], rec.store.select(), top_k=k, **options) for k in (7, None)]
-    monkeypatch.setattr("linkedout_edge.rank.pipeline.KEPT_FOR_EXPLAINING", 5)
-    monkeypatch.setattr("linkedout_edge.rank.pipeline.CHUNK", 16)
+    monkeypatch.setattr("linkedout_edge.rank.ranker.KEPT_FOR_EXPLAINING", 5)
+    monkeypatch.setattr("linkedout_edge.rank.ranker.CHUNK", 16)
     large = [rec.rank(["v0"], rec.store.select(), top_k=k, **options) for k in (7, None)]
     for a, b in zip(small, large, strict=True):
         assert a.ids == b.ids

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 import os
@@ -18,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from public_calls import all_calls
 from stored import inner
 
 from linkedout_edge import Event, Failed, Recommender, Video, errors
 from linkedout_edge.backends.base import Unusable
-from linkedout_edge.history import History
 from linkedout_edge.storage.database import FILE_NAME, Database
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -86,55 +85,15 @@ def in_child(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-RECOMMENDER: dict[str, Callable[[Recommender], Any]] = {
-    "rank": lambda r: r.rank(["a"], ["b"]),
-    "arank": lambda r: asyncio.run(r.arank(["a"], ["b"])),
-    "encode": lambda r: r.encode([]),
-    "aencode": lambda r: asyncio.run(r.aencode([])),
-    "refine": lambda r: r.refine(),
-    "wait": lambda r: r.wait(),
-    "forget": lambda r: r.forget("a"),
-    "warmup": lambda r: r.warmup(),
-    "info": lambda r: r.info(),
-    "taste": lambda r: r.taste(),
-}
-HISTORY: dict[str, Callable[[History], Any]] = {
-    "save": lambda h: h.save("h"),
-    "load": lambda h: h.load("h"),
-    "add": lambda h: h.add("a"),
-    "forget": lambda h: h.forget("a"),
-    "clear": lambda h: h.clear(),
-    "export": lambda h: h.export(),
-    "incognito": lambda h: h.incognito().__enter__(),
-}
-OTHERS: list[Callable[[Recommender], Any]] = [
-    lambda r: r.__enter__(),
-    lambda r: list(r.history),
-    lambda r: len(r.history),
-    lambda r: "a" in r.store,
-    lambda r: len(r.store),
-    lambda r: list(r.store),
-    lambda r: r.store.select(),
-    lambda r: r.store.select(["a"]),
-    lambda r: r.store.remove("a"),
-    lambda r: r.store.stats(),
-    lambda r: r.store.export_pack("/nowhere"),
-    lambda r: r.store.import_pack("/nowhere"),
-    lambda r: r._session.run({}),  # what is under way when the process is forked ends there
-    lambda r: r._database and r._database.reading().__enter__(),
-    lambda r: r._database and r._database.transaction().__enter__(),
+UNDER_WAY: list[Callable[[Recommender], Any]] = [  # what a call was about to do when the process was forked
+    lambda r: r._parts.session.run({}),
+    lambda r: r._parts.database and r._parts.database.reading().__enter__(),
+    lambda r: r._parts.database and r._parts.database.transaction().__enter__(),
 ]
-
-
-def public_calls(kind: type) -> set[str]:
-    names = {n for n, _ in inspect.getmembers(kind, inspect.isfunction) if not n.startswith("_")}
-    return names - {"close"}
 
 
 @needs_fork
 def test_every_call_in_a_child_is_a_clear_error(tiny_bundle: Path, tmp_path: Path) -> None:
-    assert public_calls(Recommender) == set(RECOMMENDER)
-    assert public_calls(History) == set(HISTORY)
     started, go_on = threading.Event(), threading.Event()
 
     def decoder(path: str, count: int, size: int, limits: Any) -> np.ndarray:
@@ -152,8 +111,7 @@ def test_every_call_in_a_child_is_a_clear_error(tiny_bundle: Path, tmp_path: Pat
         assert started.wait(10)
 
         def work() -> None:
-            calls = [*RECOMMENDER.values(), *OTHERS, *(lambda r, c=c: c(r.history) for c in HISTORY.values())]
-            for call in calls:
+            for call in [*all_calls(), *UNDER_WAY]:
                 with pytest.raises(errors.ForkedError, match="load a recommender in each process"):
                     call(rec)
             assert "forked" in repr(rec)
@@ -175,7 +133,7 @@ def _hold(rec: Recommender, started: threading.Event, go_on: threading.Event) ->
         inner(rec.store).lock,
         rec.history._lock,
         rec._encoding._background._changed,
-        rec._session.__dict__.get("_lock", threading.Lock()),
+        rec._parts.session.__dict__.get("_lock", threading.Lock()),
     ):
         go_on.wait(30)
 

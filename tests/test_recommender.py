@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from public_calls import all_calls
 from stored import fill, limit_store, tokens_of
 
 from linkedout_edge import Event, Failed, Recommender, Video
@@ -296,7 +297,7 @@ def test_candidates_none_is_what_was_not_watched(rec: Recommender, clips: list[P
 def test_many_candidates_are_scored_where_they_lie(
     rec: Recommender, clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("linkedout_edge.rank.pipeline.KEPT_FOR_EXPLAINING", 2)
+    monkeypatch.setattr("linkedout_edge.rank.ranker.KEPT_FOR_EXPLAINING", 2)
     whole = rec.rank(clips[:2], clips)
     last = whole[-1]
     assert math.isclose(last.explain().matrix.sum(), last.score, abs_tol=1e-3)
@@ -493,26 +494,9 @@ def test_after_close_every_call_says_so(tiny_bundle: Path, clips: list[Path]) ->
     ranking = rec.rank(clips[:1], clips[1:])
     rec.close()
     rec.close()
-    calls = [
-        rec.rank,
-        rec.info,
-        rec.warmup,
-        rec.__enter__,
-        rec.store.select,
-        rec.store.stats,
-        lambda: len(rec.store),
-        lambda: list(rec.store),
-        lambda: "a" in rec.store,
-        lambda: rec.store.remove("a"),
-        rec.history.clear,
-        lambda: rec.encode(clips),
-        lambda: rec.forget("a"),
-        lambda: rec.history.add(clips[0]),
-        lambda: list(rec.history),
-    ]
-    for call in calls:
+    for call in [*all_calls(), lambda r: r.encode(clips), lambda r: r.history.add(clips[0])]:
         with pytest.raises(ClosedError, match="closed"):
-            call()
+            call(rec)
     assert math.isclose(ranking[0].explain().matrix.sum(), ranking[0].score, abs_tol=1e-3)
     assert "closed" in repr(rec)
 
@@ -613,3 +597,20 @@ def test_many_videos_encoded_side_by_side_give_the_same_in_order(tiny_bundle: Pa
         a, b = (tokens_of(r.store, paths) for r in (one, several))
         assert np.abs(a[0].astype(int) - b[0]).max() <= 1
         np.testing.assert_allclose(a[1], b[1], rtol=1e-4)
+
+
+def test_options_are_one_object_or_keywords(rec: Recommender, clips: list[Path]) -> None:
+    from linkedout_edge import RankOptions
+
+    options = RankOptions(top_k=2, diversity=0.5, prior={str(clips[1]): 3.0})
+    by_object = rec.rank(clips[:2], clips, options)
+    by_keywords = rec.rank(clips[:2], clips, top_k=2, diversity=0.5, prior={str(clips[1]): 3.0})
+    assert by_object.ids == by_keywords.ids
+    assert len(by_object) == 2
+    assert rec.rank(clips[:2], clips, RankOptions()).ids == rec.rank(clips[:2], clips).ids
+    with pytest.raises(ArgumentError, match="beside it"):
+        rec.rank(clips[:2], clips, options, top_k=3)
+    with pytest.raises(ArgumentError, match="must be a RankOptions"):
+        rec.rank(clips[:2], clips, {"top_k": 3})  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="top_k must be at least 1"):
+        RankOptions(top_k=0)

@@ -14,7 +14,7 @@ from linkedout_edge.cli.data import absolute, data_arguments, data_options, defa
 from linkedout_edge.cli.options import SeveralValues, expand_videos, model_options, parse_watched
 
 if TYPE_CHECKING:
-    from linkedout_edge import Event, Failed, Ranking, Recommender
+    from linkedout_edge import Event, Failed, Ranking, RankOptions, Recommender
     from linkedout_edge.encode.encoder import Effort
 
 
@@ -100,7 +100,7 @@ def rank(
 
     Exit code: 0 if something was ranked, 1 if all candidates or all watched videos failed, 2 for a mistake in the call.
     """
-    from linkedout_edge import Recommender, Video
+    from linkedout_edge import RankOptions, Recommender, Video
     from linkedout_edge.cli.output import note, print_json
 
     events = read_history(history)
@@ -118,12 +118,14 @@ def rank(
             rec,
             events,
             videos,
-            top_k=top_k,
-            exclude_watched=not include_watched,
-            diversity=diversity,
-            explore=explore,
-            fold_duplicates=fold_duplicates,
-            deadline_ms=deadline,
+            RankOptions(
+                top_k=top_k,
+                exclude_watched=not include_watched,
+                diversity=diversity,
+                explore=explore,
+                fold_duplicates=fold_duplicates,
+                deadline_ms=deadline,
+            ),
             effort=effort,
         )
         lost = {f.id for f in outcome.failed if f.role == "history" and f.code != "pending"}
@@ -155,20 +157,19 @@ def prepare_and_rank(
     rec: Recommender,
     events: Sequence[Event],
     candidates: Sequence[str],
+    options: RankOptions | None = None,
     *,
-    deadline_ms: float | None = None,
     effort: Effort = "full",
-    **options: Any,
 ) -> Outcome:
     """Encode with progress, then rank what could be encoded; each failure keeps the role in which it was named.
 
-    With a deadline, `Recommender.rank` encodes what it has time for. `options` go to it as they are.
+    With a deadline, `Recommender.rank` encodes what it has time for.
     """
     from linkedout_edge import Failed
     from linkedout_edge.cli.output import progress
 
-    if deadline_ms is not None:
-        ranking = rec.rank(events, candidates, deadline_ms=deadline_ms, **options)
+    if options is not None and options.deadline_ms is not None:
+        ranking = rec.rank(events, candidates, options)
         return Outcome(ranking, ranking.failed, 0.0)
     start = time.perf_counter()
     # A stored event's file may be gone, and need not be there.
@@ -177,7 +178,7 @@ def prepare_and_rank(
     with progress("Looking at videos", len(distinct)) as advance:
         failed = {f.id: f for f in rec.encode(distinct, advance, effort=effort).failed}
     prepare = time.perf_counter() - start
-    ranking = rec.rank([e for e in events if e.id not in failed], [c for c in candidates if c not in failed], **options)
+    ranking = rec.rank([e for e in events if e.id not in failed], [c for c in candidates if c not in failed], options)
     roles = [("history", list(dict.fromkeys(e.id for e in events))), ("candidate", list(candidates))]
     before = [
         Failed(i, "history" if role == "history" else "candidate", failed[i].code, failed[i].reason)

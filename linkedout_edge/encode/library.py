@@ -18,7 +18,8 @@ from linkedout_edge.inputs import Video
 from linkedout_edge.store import fingerprint
 
 if TYPE_CHECKING:
-    from linkedout_edge.recommender import EncodeResult, Recommender
+    from linkedout_edge.recommender import Recommender
+    from linkedout_edge.results import EncodeResult
 
 CHUNK = 64
 """Videos between two reports: as many as the store writes at a time."""

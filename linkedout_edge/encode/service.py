@@ -13,12 +13,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from pathlib import Path
 
-from linkedout_edge.encode.encoder import Encoded, Encoder, Job, Timings
+from linkedout_edge.cancellation import STOP
+from linkedout_edge.encode.encoder import EFFORTS, Effort, Encoded, Encoder, Job, Timings
 from linkedout_edge.encode.request import RequestPlan
-from linkedout_edge.errors import ClosedError, VideoError
+from linkedout_edge.errors import ArgumentError, ClosedError, VideoError, unknown
 from linkedout_edge.inputs import Video
 from linkedout_edge.lifetime import OneProcess
+from linkedout_edge.results import EncodeResult
 from linkedout_edge.store import Tokens
 
 logger = logging.getLogger("linkedout_edge")
@@ -55,16 +58,39 @@ class EncodeService(OneProcess):
         self._background = Background(self._encode_behind)
         self._closed = False
 
+    def encode_all(self, videos: Sequence[Video], progress: Progress | None, effort: Effort) -> EncodeResult:
+        """See `Recommender.encode`."""
+        if effort not in EFFORTS:
+            raise ArgumentError(unknown("effort", effort, EFFORTS))
+        self._store.refresh()
+        plan = RequestPlan(self._store, look_at_files=True, effort=effort)
+        for video in videos:
+            plan.add(video, "video")
+        encoded = self.encode(plan, Timings(), progress, durable=True)
+        failed = plan.failed
+        left = {*encoded, *(f.id for f in failed if f.code != "conflict")}
+        unchanged = tuple(i for i in plan.ids if i not in left)
+        quick = self._store.quick()
+        return EncodeResult(
+            tuple(encoded), unchanged, tuple(failed), tuple(i for i in (*encoded, *unchanged) if i in quick)
+        )
+
+    def refine(self, progress: Progress | None) -> EncodeResult:
+        """See `Recommender.refine`."""
+        self._store.refresh()
+        titles = {i: known.title for i in sorted(self._store.quick()) if (known := self._store.fingerprint(i))}
+        videos = [Video(i, title=title) for i, title in titles.items() if Path(i).is_file()]
+        return self.encode_all(videos, progress, "full")
+
     def encode(
         self,
         plan: RequestPlan,
         timings: Timings,
         progress: Progress | None = None,
-        stop: threading.Event | None = None,
         *,
         durable: bool = False,
     ) -> list[str]:
-        """Encode what a plan needs and the store lacks, until `stop` is set; ids that were encoded.
+        """Encode what a plan needs and the store lacks, until nobody waits for it; ids that were encoded.
 
         With `durable`, what cannot be kept in `data_dir` is an error; without, a ranking goes on from memory.
 
@@ -96,7 +122,7 @@ class EncodeService(OneProcess):
                     self._check_process()  # it may have forked, and the threads that decode are not here
 
             known = plan.refinements() if plan.effort == "auto" else []
-            self._run(jobs, finished, timings, stop, durable=durable)
+            self._run(jobs, finished, timings, STOP.get(), durable=durable)
             self._background.submit(known, behind=True)
         return encoded
 

@@ -52,6 +52,9 @@ class Prior:
             )
 
 
+PriorLike: TypeAlias = Prior | Mapping[str, float] | Sequence[float] | NDArray[Any]
+
+
 class Priors:
     """A checked prior, to be looked up by candidate.
 

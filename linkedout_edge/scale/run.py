@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from linkedout_edge.encode.encoder import DecoderLike
 from linkedout_edge.errors import ArgumentError, LinkedOutError, StorageError, unknown
-from linkedout_edge.recommender import DecoderLike
 from linkedout_edge.scale import remote
 from linkedout_edge.scale.shards import by_shard, number_of_shards, pack_name, packs_in, remove_leftovers
 from linkedout_edge.scale.worker import Done, Task, Worker

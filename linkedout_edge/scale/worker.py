@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from linkedout_edge import Recommender, Video
+from linkedout_edge.encode.encoder import DecoderLike
 from linkedout_edge.errors import LinkedOutError, PackError, StorageError, TokenSpaceError, VideoError
-from linkedout_edge.recommender import DecoderLike
 from linkedout_edge.scale import remote
 from linkedout_edge.scale.shards import pack_name
 

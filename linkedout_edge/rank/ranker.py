@@ -1,0 +1,299 @@
+"""Events and candidates → scores, order and evidence; everything is stored by now, nothing is decoded here.
+
+What costs something is done once: a history that was ranked with before is not looked up and fitted again, and
+candidates are scored where they lie in the store. With a handle from ``rec.store.select`` nothing is
+done in Python for each candidate.
+
+The store is not locked meanwhile: rankings run beside each other and beside writers. If a writer touched a row that was
+being read (of a long list: if any row left the store), the ranking is made again.
+
+What is remembered between rankings goes when something is forgotten: a ranking that began before remembers nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linkedout_edge.config import ModelConfig
+from linkedout_edge.encode.request import RequestPlan
+from linkedout_edge.errors import ArgumentError
+from linkedout_edge.inputs import Event
+from linkedout_edge.rank import memo, taste
+from linkedout_edge.rank.coldstart import WINDOW as UNKNOWN_WINDOW
+from linkedout_edge.rank.coldstart import arrange_unknown
+from linkedout_edge.rank.interests import WINDOW as SHARED_WINDOW
+from linkedout_edge.rank.interests import find_interests, take_turns
+from linkedout_edge.rank.memo import EncodedHistory, keep_history
+from linkedout_edge.rank.prior import standardised
+from linkedout_edge.rank.profile import TasteSummary, summarise
+from linkedout_edge.rank.request import RankOptions, Request, not_stored
+from linkedout_edge.rank.rerank import arrange, unit_tokens
+from linkedout_edge.rank.scorer import Scorer
+from linkedout_edge.rank.taste import Space, Taste, dequantise
+from linkedout_edge.results import Evidence, Role
+from linkedout_edge.store import Derived, Mark, Positions, Selection, Snapshot, Tokens
+
+KEPT_FOR_EXPLAINING = 4096
+"""Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""
+CHUNK = 1024
+"""Candidates whose tokens are widened at a time, to say how unsure their scores are."""
+ATTEMPTS = 3
+"""Rankings that are made again because a writer came between; the last one locks the store."""
+
+Floats: TypeAlias = NDArray[np.float32]
+Tokenised: TypeAlias = tuple[NDArray[np.int8], Floats]
+"""Tokens int8 ``[C, L, M, D]`` and scales float32 ``[C, L, M]``."""
+
+
+class Scored(NamedTuple):
+    """What a `Ranking` is made of, and the seconds that it took to score and order."""
+
+    ids: Sequence[str]
+    scores: Floats  # [C]
+    layers: Floats  # [K, L]
+    order: Positions  # [K]
+    evidence: Evidence
+    sources: str | list[str]
+    seconds: float
+
+
+class Ranker:
+    """Scores and orders what is stored.
+
+    Args:
+        config: The model's shapes.
+        store: Holds the tokens.
+        space: What the bundle knows of tokens.
+        scorer: What scores.
+        layer_names: L names.
+    """
+
+    def __init__(
+        self, config: ModelConfig, store: Tokens, space: Space, scorer: Scorer, layer_names: tuple[str, ...]
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._scorer = scorer
+        self._layer_names = layer_names
+        self._space = space
+        self.seconds = 0.0
+        """What the latest ranking took here: deadlines leave so much time for it."""
+
+    def encode_history(
+        self, events: list[Event], plan: RequestPlan, derived: Derived, given: list[Any] | None = None
+    ) -> EncodedHistory:
+        """Find a history's tokens, and fit the user.
+
+        Args:
+            events: Oldest first.
+            plan: Notes what another thread removed meanwhile.
+            derived: The store's, from before the history was read.
+            given: What the caller passed, if nothing of it failed: to be recalled next time.
+        """
+        store, hour = self._store, memo.this_hour()
+        with store.lock:
+            rows = store.find([e.id for e in events])
+            if plan.unusable or (rows.size and rows.min() < 0):
+                usable = _usable([e.id for e in events], rows, "history", plan)
+                events, rows, given = [events[n] for n in usable], rows[usable], None
+            stored, revision = store.snapshot(rows).take(slice(None)), store.revision
+            space = self._space.following(store.rows.sum.total(), store.rows.sum.count)
+        values = dequantise(*stored)
+        user = taste.fit(values, *taste.of_events(events, hour), space)
+        ageless = all(e.at is None for e in events)
+        encoded = EncodedHistory(
+            given or [], events, rows, user, find_interests(user), revision, None if ageless else hour
+        )
+        keep_history(derived, encoded)
+        return encoded
+
+    def rank(self, history: EncodedHistory, request: Request, options: RankOptions) -> Scored:
+        """Rank a request's candidates; those that are pending follow behind all others.
+
+        Raises:
+            ClosedError: The store was closed meanwhile.
+        """
+        start = time.perf_counter()
+        store = self._store
+        with store.lock:
+            if history.revision == store.revision:
+                store.touch(history.rows)
+        for left in reversed(range(ATTEMPTS)):
+            with nullcontext() if left else store.lock:
+                scored = self._attempt(history, request, options)
+            if scored is not None:
+                break
+        assert scored is not None  # nobody writes while the store is locked
+        self.seconds = time.perf_counter() - start
+        return scored
+
+    def _attempt(self, history: EncodedHistory, request: Request, options: RankOptions) -> Scored | None:
+        """One ranking; None if a row was written while it was read."""
+        start = time.perf_counter()
+        store, chosen, plan, user = self._store, request.candidates, request.plan, history.user
+        with store.lock:
+            store.check_open()
+            ids: Sequence[str] = chosen.ids if isinstance(chosen, Selection) else chosen
+            rows = chosen._rows() if isinstance(chosen, Selection) else store.find(ids)
+            if plan.unusable or (rows.size and rows.min() < 0):
+                usable = _usable(ids, rows, "candidate", plan)
+                ids, rows = [ids[n] for n in usable], rows[usable]
+            store.touch(rows)
+            view, mark = store.snapshot(rows), store.mark(rows)
+        # Of few places out of many, layers are scored once more: all candidates' take more memory than anything else.
+        few = options.top_k is not None and options.top_k <= KEPT_FOR_EXPLAINING < len(rows)
+        content, split = self._score(user, view, not few)
+        # While nothing is known to be liked, all is uncertain alike.
+        explored = options.explore * self._unsure(user, view) if options.explore and user.is_known else None
+        made = self._list(ids, content, explored, history, request, options, view)
+        ready = made.order[made.order < len(rows)]
+        kept = ready[:KEPT_FOR_EXPLAINING]
+        found = view.take(kept)
+        layers = np.zeros((len(made.order), self._config.layers), np.float32)  # who is pending has none
+        layers[: len(ready)] = self._layers(user, found) if split is None else split[ready]
+        read = self._reader(mark, kept, found)
+        if not view.is_current():
+            return None
+        evidence = Evidence(history.events, user, self._layer_names, read, self._name, made.bonus, explored, len(rows))
+        return Scored(made.ids, made.scores, layers, made.order, evidence, made.sources, time.perf_counter() - start)
+
+    def warm_up(self) -> None:
+        """Fit and score once."""
+        c = self._config
+        tokens = np.ones((1, c.layers, c.tokens_per_layer, c.token_width), np.int8)
+        scales = np.ones((1, c.layers, c.tokens_per_layer), np.float32)
+        user = taste.fit(dequantise(tokens, scales), np.ones(1), np.ones(1), self._space)
+        self._scorer.score(user, tokens, scales, np.zeros(1, np.int64))
+
+    def summary(self, history: EncodedHistory) -> TasteSummary:
+        """What is believed of a user."""
+        return summarise(history.events, history.user, history.interests, self._layer_names, self._name)
+
+    def _name(self, event: Event) -> str:
+        """What to call a watched video: by the event's own title, else by the one that it was encoded with."""
+        if event.video.title:
+            return event.video.name
+        known = self._store.fingerprint(event.id)
+        return event.video.name_with(None if known is None else known.title)
+
+    def _score(self, user: Taste, view: Snapshot, split: bool) -> tuple[Floats, Floats | None]:
+        total = len(view)
+        if not len(user) or not total:
+            return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
+        return self._scorer.score(user, view.tokens, view.scales, view.rows, split=split)
+
+    def _unsure(self, user: Taste, view: Snapshot) -> Floats:
+        """How unsure each score is, standardised as a prior is: float32 ``[C]``."""
+        out = np.empty(len(view), np.float32)
+        for start in range(0, len(view), CHUNK):
+            part = slice(start, min(len(view), start + CHUNK))
+            out[part] = user.deviation(dequantise(*view.take(part)))
+        return standardised(out).astype(np.float32)
+
+    def _layers(self, user: Taste, found: Tokenised) -> Floats:
+        """Contributions float32 ``[K, L]`` of rows that were read."""
+        _, layers = self._scorer.score(user, *found, np.arange(len(found[0]), dtype=np.int64))
+        assert layers is not None
+        return layers
+
+    def _list(
+        self,
+        ids: Sequence[str],
+        content: Floats,
+        explored: Floats | None,
+        history: EncodedHistory,
+        request: Request,
+        options: RankOptions,
+        view: Snapshot,
+    ) -> _Made:
+        """Mix in prior and optimism, and order; who is pending comes last, in order of the prior."""
+        count, pending = len(ids), request.pending
+        every: Sequence[str] = [*ids, *pending] if pending else ids
+        bonus = request.priors.bonus(every) if request.priors else None
+        scores = content if explored is None else content + explored
+        scores = scores if bonus is None else scores + bonus[:count]
+        source, head = "content", SHARED_WINDOW if len(history.interests) > 1 else 0
+        if not history.user.is_known and bonus is None:
+            source, head = "cold_start", UNKNOWN_WINDOW
+        elif not history.events:
+            source = "prior"
+        top_k = options.top_k
+        limit = top_k if top_k is None or options.diversity else max(top_k, head)
+        order = arrange(
+            scores,
+            limit,
+            lambda p: unit_tokens(view.take(p)[0]),
+            diversity=options.diversity,
+            fold_duplicates=options.fold_duplicates,
+        )
+        if head and not options.diversity:
+            order = self._mixed(order, head, scores, history, source, view)[:top_k]
+        if not pending:
+            return _Made(every, scores, order, bonus, source)
+        late = np.zeros(len(pending), np.float32) if bonus is None else bonus[count:]
+        order = np.concatenate([order, count + np.argsort(-late, kind="stable")])[:top_k]
+        return _Made(
+            every,
+            np.concatenate([scores, late]),
+            order,
+            bonus,
+            [source] * count + ["pending"] * len(pending),
+        )
+
+    def _mixed(
+        self, order: Positions, head: int, scores: Floats, history: EncodedHistory, source: str, view: Snapshot
+    ) -> Positions:
+        """The list's head rearranged: shared by several interests, or spread out while none is known."""
+        window, rest = order[:head], order[head:]
+        values, ranked = dequantise(*view.take(window)), scores[window].astype(np.float64)
+        if source == "cold_start":
+            return np.concatenate([window[arrange_unknown(history.user, values, ranked)], rest])
+        return np.concatenate([window[take_turns(history.user, history.interests, values, ranked)], rest])
+
+    def _reader(
+        self, mark: Mark, kept: Positions, found: Tokenised
+    ) -> Callable[[int], tuple[NDArray[np.int8], Floats]]:
+        """Finds the tokens that a candidate was scored with: kept ones, else the store's if they are still the same.
+
+        Args:
+            mark: The candidates' rows; the store's arrays themselves would outlive it.
+            kept: Positions of the rows in `found`.
+            found: What was kept.
+        """
+        store = self._store
+
+        def read(position: int) -> tuple[NDArray[np.int8], Floats]:
+            at = np.flatnonzero(kept == position)
+            if at.size:
+                return found[0][at[0]], found[1][at[0]]
+            row = mark.rows[position]
+            with store.lock:
+                if not mark.alive[row]:
+                    raise ArgumentError(
+                        "the video left the store or changed since it was ranked: rank again to explain it"
+                    )
+                return store.rows.tokens[row].copy(), store.rows.scales[row].copy()
+
+        return read
+
+
+class _Made(NamedTuple):
+    ids: Sequence[str]
+    scores: Floats
+    order: Positions
+    bonus: Floats | None
+    sources: str | list[str]
+
+
+def _usable(ids: Sequence[str], rows: Positions, role: Role, plan: RequestPlan) -> list[int]:
+    """Positions that can be scored; what another thread removed meanwhile is noted as failed."""
+    for n in np.flatnonzero(rows < 0).tolist():
+        if not plan.has_failed(ids[n], role):
+            plan.fail(ids[n], role, not_stored())
+    return [n for n, i in enumerate(ids) if rows[n] >= 0 and i not in plan.unusable]

@@ -1,0 +1,194 @@
+"""What one call of `Recommender.rank` asks for: its options, and which videos it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from linkedout_edge.encode.encoder import Effort
+from linkedout_edge.encode.request import RequestPlan
+from linkedout_edge.errors import ArgumentError, VideoNotFoundError
+from linkedout_edge.inputs import Event, EventLike, Video, VideoLike, as_events, as_video, check_list
+from linkedout_edge.options import at_least_0, flag, fraction, positive
+from linkedout_edge.rank.memo import EncodedHistory, find_history, find_list, keep_list
+from linkedout_edge.rank.prior import PriorLike, Priors
+from linkedout_edge.rank.taste import MAX_EVENTS
+from linkedout_edge.store import Derived, Selection, Tokens
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RankOptions:
+    """How `Recommender.rank` makes its list. The keywords of `rank` and `arank` are the same.
+
+    Attributes:
+        top_k: Give only so many.
+        diversity: From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbours differ.
+        deadline_ms: Answer after about so many milliseconds; see `rank`.
+        exclude_watched: Leave out candidates that are in the history.
+        fold_duplicates: Of near-identical videos give the best placed one only.
+        prior: What you know besides content: a mapping from id to number, numbers aligned with the candidates, or a
+            `Prior` with a weight.
+        explore: From 0 (off) to 1: how much it counts that little is known of a video.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: A value that makes no sense.
+    """
+
+    top_k: int | None = None
+    diversity: float = 0.0
+    deadline_ms: float | None = None
+    exclude_watched: bool = False
+    fold_duplicates: bool = False
+    prior: PriorLike | None = None
+    explore: float = 0.0
+
+    def __post_init__(self) -> None:
+        checked = {
+            "top_k": None if self.top_k is None else positive("top_k", self.top_k),
+            "diversity": fraction("diversity", self.diversity),
+            "exclude_watched": flag("exclude_watched", self.exclude_watched),
+            "fold_duplicates": flag("fold_duplicates", self.fold_duplicates),
+            "explore": fraction("explore", self.explore),
+        }
+        if self.deadline_ms is not None:
+            checked["deadline_ms"] = at_least_0("deadline_ms", self.deadline_ms, "milliseconds")
+        vars(self).update(checked)
+
+    def is_default(self) -> bool:
+        """Whether nothing was asked for."""
+        plain = self.top_k is None and self.deadline_ms is None and self.prior is None
+        return plain and not (self.diversity or self.exclude_watched or self.fold_duplicates or self.explore)
+
+
+@dataclass
+class Request:
+    """The videos of one call.
+
+    Attributes:
+        plan: What has to be encoded for it, and what failed.
+        given: The history as the caller passed it.
+        events: What of it counts, oldest first.
+        known: The same history, if it was fitted lately.
+        candidates: Ids, each once, without those that failed already; or a `Selection` of what is stored.
+        is_handle: Whether it is the caller's own `Selection`: nothing of it is pinned or looked up again.
+        priors: What the app knows besides content.
+        pending: Candidates that were not encoded in time; they are not among `candidates`.
+    """
+
+    plan: RequestPlan
+    given: list[Any]
+    events: list[Event]
+    known: EncodedHistory | None
+    candidates: list[str] | Selection
+    is_handle: bool
+    priors: Priors | None
+    pending: list[str] = field(default_factory=list)
+
+    def list_candidates(self) -> None:
+        """Hold candidates by their ids alone: encoding takes a while, and rows may move meanwhile."""
+        if isinstance(self.candidates, Selection) and not self.is_handle:
+            self.candidates = self.candidates.ids
+
+    def ids(self) -> list[str]:
+        """Ids that must stay stored until the ranking is made."""
+        named = [] if isinstance(self.candidates, Selection) else self.candidates
+        return list(dict.fromkeys([*self.plan.ids, *(e.id for e in self.events), *named]))
+
+    def leave_out(self, late: set[str]) -> None:
+        """Go on without what was not encoded in time."""
+        self.events = [e for e in self.events if e.id not in late]
+        if late and not isinstance(self.candidates, Selection):
+            self.pending = [i for i in self.candidates if i in late]
+            self.candidates = [i for i in self.candidates if i not in late]
+
+
+def not_stored() -> VideoNotFoundError:
+    """What is wrong with an id that the store does not have."""
+    return VideoNotFoundError("the id is not in the store: encode the video first, or pass its path or frames")
+
+
+def resolve(
+    store: Tokens,
+    derived: Derived,
+    history: Iterable[EventLike],
+    candidates: Iterable[VideoLike] | Selection | None,
+    options: RankOptions,
+    effort: Effort,
+) -> Request:
+    """Look up what a call names.
+
+    Args:
+        store: What is encoded.
+        derived: Its own, from before anything was read.
+        history: As of `Recommender.rank`.
+        candidates: The same.
+        options: The same.
+        effort: How closely to look at what is new.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: Arguments that make no sense.
+    """
+    priors = None if options.prior is None else Priors(options.prior)
+    given: list[Any] = list(check_list(history, "history"))
+    named: list[Any] | None = None
+    if candidates is not None and not isinstance(candidates, Selection):
+        named = list(check_list(candidates, "candidates"))
+    plan = RequestPlan(store, effort=effort)
+    listed = None if named is None else find_list(derived, named)
+    # Named by nothing but str, no candidate can contradict a watched video.
+    only_ids = listed is not None or named is None or {str}.issuperset(map(type, named))
+    known = find_history(derived, given, store.revision) if only_ids else None
+    every = known.events if known is not None else as_events(given)
+    events = every if known is not None else every[-MAX_EVENTS:]
+    if known is None and not (only_ids and plan.needs_none([e.video for e in events])):
+        events = [e for e in events if plan.add(e.video, "history")]
+    watched = {e.id for e in every} if options.exclude_watched or candidates is None else set()
+    chosen: list[str] | Selection
+    if isinstance(candidates, Selection):
+        chosen = _of_handle(store, candidates, watched, plan, priors)
+    elif named is None:
+        if priors:
+            priors.align(None)
+        chosen = [i for i in store.ids() if i not in watched]
+    elif not only_ids:
+        chosen = _of_videos(named, watched, plan, priors)
+    else:
+        if priors:
+            priors.align(named)
+        chosen = listed if listed is not None and not watched else _of_ids(store, derived, named, watched, plan)
+    return Request(plan, given, events, known, chosen, chosen is candidates, priors)
+
+
+def _of_handle(
+    store: Tokens, handle: Selection, watched: set[str], plan: RequestPlan, priors: Priors | None
+) -> list[str] | Selection:
+    if not handle._belongs_to(store):
+        raise ArgumentError("the selection was made by another recommender's store: call rec.store.select again")
+    for missing in handle.missing:
+        plan.fail(missing, "candidate", not_stored())
+    if priors:
+        priors.align(handle.ids)
+    return [i for i in handle.ids if i not in watched] if watched else handle
+
+
+def _of_ids(
+    store: Tokens, derived: Derived, given: list[str], watched: set[str], plan: RequestPlan
+) -> list[str] | Selection:
+    """The usual case, without an object for every candidate; what is all stored is as good as a handle."""
+    ids = [i for i in dict.fromkeys(given) if i not in watched] if watched else list(dict.fromkeys(given))
+    with store.lock:
+        rows = store.find(ids)
+        selection = Selection(store, ids, rows)
+    if ids and rows.min() < 0:
+        return [i for i, row in zip(ids, rows.tolist(), strict=True) if row >= 0 or plan.add(Video(i), "candidate")]
+    if not watched:
+        keep_list(derived, given, selection)
+    return selection
+
+
+def _of_videos(given: list[Any], watched: set[str], plan: RequestPlan, priors: Priors | None) -> list[str]:
+    videos = [as_video(c, f"candidates[{i}]") for i, c in enumerate(given)]
+    if priors:
+        priors.align([v.id for v in videos])
+    return list(dict.fromkeys(v.id for v in videos if v.id not in watched and plan.add(v, "candidate")))
