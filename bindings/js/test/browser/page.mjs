@@ -3,7 +3,7 @@
 import { prepareFrames, readFrames } from "/dist/index.js";
 import { asRgb } from "/dist/frames.js";
 import { Tokenizer } from "/dist/tokenizer.js";
-import { compareCase, compareTokens, eventsOf, framesOf, goldenOf, putGolden, resultOf } from "/test/golden.mjs";
+import { compareCase, compareLikes, compareTokens, eventsOf, framesOf, goldenOf, putGolden, resultOf } from "/test/golden.mjs";
 import { measure } from "/test/measure.mjs";
 import { load, picture, read } from "./setup.mjs";
 
@@ -25,7 +25,9 @@ window.tests = {
     for (const testCase of golden.cases) {
       await rec.store.remove(rec.store);
       putGolden(rec, golden, testCase.store);
-      const said = compareCase(golden, testCase, await rec.rank(eventsOf(golden, testCase), testCase.candidates));
+      const events = eventsOf(golden, testCase);
+      const ranking = await rec.rank(events, testCase.candidates);
+      const said = compareCase(golden, testCase, ranking) || compareLikes(testCase, rec.taste(events));
       if (said) wrong[testCase.name] = said;
     }
     await rec.close();
