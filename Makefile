@@ -199,7 +199,7 @@ HASWELL = Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid
 haswell: .venv/installed  ## golden vectors and decoding on an emulated CPU without AVX-512 (needs qemu-user; TESTS=...)
 	@test -n "$(QEMU)" || { echo "no qemu-x86_64 here: sudo apt install qemu-user"; exit 2; }
 	OMP_NUM_THREADS=1 $(QEMU) -cpu $(HASWELL) .venv/bin/python -m pytest -q -p no:cacheprovider -m "not slow" \
-		--hypothesis-profile emulated --timeout 1200 $(or $(TESTS),tests/test_golden.py tests/test_decode.py -k "not real_clips")
+		--timeout 1200 $(or $(TESTS),tests/test_golden.py tests/test_decode.py -k "not real_clips")
 
 kernel-check: .venv/installed  ## the scoring kernel for other processors, emulated, and with sanitizers (seconds; docs/development.md)
 	OMP_NUM_THREADS=1 .venv/bin/python tests/kernel/check.py $(if $(CASES),--cases $(CASES))

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +100,24 @@ def cpp(pack: Path, frames: Path) -> Process | str:
     return Process(program, embedded_folder(), onnxruntime_library(), pack, frames, str(WATCHED))
 
 
-BINDINGS: dict[str, Callable[[Path, Path], Process | str]] = {"C++": cpp}
+def javascript(where: str, pack: Path, frames: Path) -> Process | str:
+    """The JavaScript package in Node or in headless Chromium, or why it is left out."""
+    folder = ROOT / "bindings" / "js"
+    if shutil.which("node") is None:
+        return "there is no node"
+    if not ((folder / "dist").is_dir() and (folder / "node_modules").is_dir()):
+        return "not built: make test-bindings"
+    browser = os.environ.get("LINKEDOUT_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if where == "chromium" and browser is None:
+        return "there is no chromium"
+    return Process("node", folder / "test" / "bench.mjs", where, pack, frames, str(WATCHED))
+
+
+BINDINGS: dict[str, Callable[[Path, Path], Process | str]] = {
+    "C++": cpp,
+    "Node": partial(javascript, "node"),
+    "Chromium": partial(javascript, "chromium"),
+}
 """Name → starts it with a feature pack and a file of frames uint8 [8][128][128][3]."""
 
 

@@ -32,6 +32,13 @@ def test_two_kinds_are_two_interests_the_larger_first(history: list[int]) -> Non
     assert [len(g) for g in groups] == sorted((sum(h < 30 for h in history), sum(h >= 30 for h in history)))[::-1]
 
 
+@pytest.mark.parametrize("history", [[0, 30, 0, 30], [30, 0, 30, 0], [0, 1, 30, 31], [0, 30, 1, 31, 32, 2]])
+def test_of_two_that_are_equally_large_the_one_with_the_latest_event_comes_first(history: list[int]) -> None:
+    first, second = find_interests(user_of(videos(), history))
+    assert len(first) == len(second)
+    assert len(history) - 1 in first
+
+
 def test_one_kind_is_one_interest_and_skips_are_none() -> None:
     values = videos()
     assert [g.tolist() for g in find_interests(user_of(values, [0]))] == [[0]]

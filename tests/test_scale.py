@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from filelock import FileLock
+from safetensors.numpy import load_file
 
 from linkedout_edge import Recommender
 from linkedout_edge.cli.main import cli
@@ -302,6 +307,64 @@ def test_folders_and_patterns_by_url(library: list[Path]) -> None:
     assert expand([f"{folder}/"]) == sorted(v.as_uri() for v in library[:7])
     assert expand([f"{folder}/clip[01].mp4"]) == [v.as_uri() for v in library[:2]]
     assert expand(["http://host/clip?name=1"]) == ["http://host/clip?name=1"]
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """Answers with the part of a file that is asked for, as most servers do and Python's own does not."""
+
+    def end_headers(self) -> None:
+        self.send_header("Accept-Ranges", "bytes")
+        super().end_headers()
+
+    def do_GET(self) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not asked:
+            return super().do_GET()
+        data = Path(self.translate_path(self.path)).read_bytes()
+        first, last = int(asked[1]), min(int(asked[2]), len(data) - 1)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        self.wfile.write(data[first : last + 1])
+        return None
+
+
+@pytest.mark.parametrize("answers", [SimpleHTTPRequestHandler, Ranges])
+def test_the_command_takes_files_and_folders_from_a_web_server(
+    library: list[Path],
+    model: dict[str, Any],
+    tmp_path: Path,
+    run: Callable[..., Any],
+    answers: type[SimpleHTTPRequestHandler],
+) -> None:
+    pytest.importorskip("fsspec", reason="the extra scale is not installed")
+    pytest.importorskip("aiohttp", reason="the extra scale is not installed")
+    handler = functools.partial(answers, directory=str(library[0].parent))
+    packs, here = tmp_path / "packs", tmp_path / "here"
+
+    def encoded(*urls: str) -> dict[str, int]:
+        bundle = ("--bundle", model["bundle"], "--precision", "fp32")
+        made = run("encode", *urls, *bundle, "--packs", packs, "--shards", 1, "--json")
+        assert made.exit_code == 0, made.output
+        return {k: v for k, v in json.loads(made.stdout).items() if k in ("encoded", "unchanged", "failed")}
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        root = f"http://127.0.0.1:{server.server_port}"
+        one = encoded(f"{root}/clip0.mp4", f"{root}/gone.mp4")
+        assert one == {"encoded": 1, "unchanged": 0, "failed": 1}
+        assert json.loads((packs / "failures.jsonl").read_text())["code"] == "not_found"
+        assert encoded(f"{root}/") == {"encoded": 5, "unchanged": 1, "failed": 1}
+        server.shutdown()
+    encode_to_packs(library[:6], here, shards=1, model=model)
+    (by_url,), (by_path,) = ([load_file(p) for p in folder.glob("*.safetensors")] for folder in (packs, here))
+    np.testing.assert_array_equal(by_url["tokens"], by_path["tokens"])
+
+
+def test_packs_are_not_written_to_a_url(library: list[Path], tmp_path: Path, run: Callable[..., Any]) -> None:
+    refused = run("encode", library[0], "--packs", "https://host/packs/")
+    assert (refused.exit_code, "write them here, then copy them to https://host/packs/" in refused.stderr) == (2, True)
 
 
 # The commands.

@@ -88,6 +88,18 @@ def _llm(tokenizer: Any, kind: str, hidden: int, layers: int, **more: Any) -> di
     }
 
 
+def _tower(**more: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": SIDE,
+        "patch_size": 8,
+        **more,
+    }
+
+
 def make_smolvlm(
     folder: Path,
     *,
@@ -106,67 +118,39 @@ def make_smolvlm(
         scale_factor: side of the square of patches that becomes one visual token.
         text, vision: fields of the two configurations that differ from the small ones.
     """
-    from transformers import SmolVLMConfig
-
-    tokenizer = _tokenizer(folder, ["<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"])
-    vision = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "image_size": SIDE,
-        "patch_size": 8,
-        "initializer_range": 0.15,
-        **(vision or {}),
-    }
-    config = SmolVLMConfig(
-        vision_config=vision,
-        text_config=_llm(tokenizer, "llama", hidden, layers, **(text or {})),
-        scale_factor=scale_factor,
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    tokens = (vision["image_size"] // vision["patch_size"] // scale_factor) ** 2
-    edge = {"longest_edge": vision["image_size"]}
-    return _save(
-        folder,
-        config,
-        {"processor_class": "SmolVLMProcessor", "image_seq_len": tokens},
-        _images("smolvlm", "SmolVLMImageProcessor")(size=edge, max_image_size=edge),
-        tokenizer,
-        _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", "<video>"),
-    )
+    vision = _tower(initializer_range=0.15) | (vision or {})
+    return _make_idefics(folder, "SmolVLM", "<video>", vision, hidden, layers, scale_factor, text)
 
 
 def make_idefics3(folder: Path) -> Path:
     """Idefics3, which SmolVLM was made from."""
-    from transformers import Idefics3Config
+    return _make_idefics(folder, "Idefics3", "", _tower(initializer_range=0.15))
 
+
+def _make_idefics(
+    folder: Path,
+    name: str,
+    video: str,
+    vision: dict[str, Any],
+    hidden: int = 64,
+    layers: int = 3,
+    scale: int = 2,
+    text: dict[str, Any] | None = None,
+) -> Path:
     tokenizer = _tokenizer(folder, ["<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>"])
-    config = Idefics3Config(
-        vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": SIDE,
-            "patch_size": 8,
-            "initializer_range": 0.15,
-        },
-        text_config=_llm(tokenizer, "llama", 64, 3),
-        scale_factor=2,
+    config = getattr(importlib.import_module("transformers"), f"{name}Config")(
+        vision_config=vision,
+        text_config=_llm(tokenizer, "llama", hidden, layers, **(text or {})),
+        scale_factor=scale,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         pad_token_id=tokenizer.pad_token_id,
     )
-    edge = {"longest_edge": SIDE}
-    return _save(
-        folder,
-        config,
-        {"processor_class": "Idefics3Processor", "image_seq_len": 4},
-        _images("idefics3", "Idefics3ImageProcessor")(size=edge, max_image_size=edge),
-        tokenizer,
-        _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", ""),
-    )
+    edge = {"longest_edge": vision["image_size"]}
+    images = _images(name.lower(), f"{name}ImageProcessor")(size=edge, max_image_size=edge)
+    tokens = (vision["image_size"] // vision["patch_size"] // scale) ** 2
+    processor = {"processor_class": f"{name}Processor", "image_seq_len": tokens}
+    template = _TEMPLATE.replace("IMAGE", "<image>").replace("VIDEO", video)
+    return _save(folder, config, processor, images, tokenizer, template)
 
 
 def make_llava(folder: Path) -> Path:
@@ -175,17 +159,9 @@ def make_llava(folder: Path) -> Path:
 
     tokenizer = _tokenizer(folder, ["<image>"])
     config = LlavaConfig(
-        vision_config={
-            "model_type": "clip_vision_model",
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": SIDE,
-            "patch_size": 8,
-            "projection_dim": 64,
-            "initializer_range": 0.15,
-        },
+        vision_config=_tower(
+            model_type="clip_vision_model", num_hidden_layers=3, projection_dim=64, initializer_range=0.15
+        ),
         text_config=_llm(tokenizer, "llama", 64, 3),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
@@ -214,15 +190,7 @@ def make_gemma3(folder: Path) -> Path:
     tokenizer = _tokenizer(folder, list(named.values()), named)
     ids = {k: tokenizer.convert_tokens_to_ids(v) for k, v in named.items()}
     config = Gemma3Config(
-        vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": SIDE,
-            "patch_size": 8,
-            "vision_use_head": False,
-        },
+        vision_config=_tower(vision_use_head=False),
         text_config=_llm(
             tokenizer, "gemma3_text", 64, 3, head_dim=16, sliding_window=512, layer_types=["full_attention"] * 3
         ),
@@ -286,16 +254,7 @@ def make_llava_onevision(folder: Path) -> Path:
     tokenizer = _tokenizer(folder, ["<image>", "<video>"])
     pinpoints = [[SIDE, SIDE], [SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
     config = LlavaOnevisionConfig(
-        vision_config={
-            "model_type": "siglip_vision_model",
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": SIDE,
-            "patch_size": 8,
-            "vision_use_head": False,
-        },
+        vision_config=_tower(model_type="siglip_vision_model", vision_use_head=False),
         text_config=_llm(tokenizer, "qwen2", 64, 3),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
@@ -329,16 +288,9 @@ def make_internvl(folder: Path) -> Path:
     }
     tokenizer = _tokenizer(folder, list(named.values()), named)
     config = InternVLConfig(
-        vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "image_size": [SIDE, SIDE],
-            "patch_size": [8, 8],
-            "initializer_range": 0.15,
-            "layer_scale_init_value": 1.0,
-        },
+        vision_config=_tower(
+            image_size=[SIDE, SIDE], patch_size=[8, 8], initializer_range=0.15, layer_scale_init_value=1.0
+        ),
         text_config=_llm(tokenizer, "qwen2", 64, 3),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,

@@ -150,6 +150,7 @@ def golden_case(
         for e in events
     ]
     ranking = rec.rank(history, [f"video{i}" for i in candidates])
+    likes = rec.taste(history).likes
     return {
         "name": name,
         "store": [f"video{i}" for i in store],
@@ -158,6 +159,7 @@ def golden_case(
         "order": [r.id for r in ranking],
         "scores": {r.id: round(float(r.score), 6) for r in ranking},
         "contributions": {r.id: [round(float(x), 6) for x in r.layers] for r in ranking},
+        "likes": [list(interest.videos) for interest in likes],
         "explanations": {r.id: np.asarray(r.explain().matrix, float).round(6).tolist() for r in ranking},
     }
 

@@ -23,10 +23,11 @@ Events = NDArray[np.int64]
 
 
 def find_interests(user: Taste) -> tuple[Events, ...]:
-    """Which events belong together: places int64 of the events of each interest, one or two, the larger first.
+    """Which events belong together: places int64 of the events of each interest, one or two.
 
-    The two least alike events that attract begin an interest each, and every other joins the one that it is more alike
-    to on average (k-means with cosines, k = 2). Where that tells nothing apart, all that attract are one interest.
+    The larger comes first, and of two that are equally large the one with the latest event. The two least alike events
+    that attract begin an interest each, and every other joins the one that it is more alike to on average (k-means with
+    cosines, k = 2). Where that tells nothing apart, all that attract are one interest.
     """
     kept = np.flatnonzero(user.weights.sum(1) > 0)[-MAX_EVENTS:]
     if len(kept) < 2 * LEAST_EVENTS:
@@ -48,14 +49,13 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
     within = (float(alike.sum()) - float(np.trace(alike)) - 2.0 * across) / pairs
     if within - across / (count * (len(kept) - count)) < SPLIT_FROM:
         return (kept,)
-    both = kept[side], kept[~side]
-    return both if len(both[0]) >= len(both[1]) else both[::-1]
+    return tuple(sorted((kept[side], kept[~side]), key=lambda events: (len(events), events[-1]), reverse=True))
 
 
 def _cosines(user: Taste, events: Events) -> Floats:
     products = user.kernel[np.ix_(events, events)]
     length = np.sqrt(np.maximum(np.diag(products), 1e-12))
-    return np.asarray(products / length[:, None] / length)
+    return np.asarray(products / np.outer(length, length))  # symmetric to the last bit: rounding picks no order
 
 
 def take_turns(user: Taste, groups: tuple[Events, ...], values: Singles, scores: Floats) -> NDArray[np.int64]:

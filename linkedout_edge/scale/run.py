@@ -96,6 +96,8 @@ def encode_to_packs(
         raise ArgumentError(f"stall_seconds must be above 0, not {stall_seconds}")
     if kept := sorted({"threads", "data_dir", "key"} & set(model or ())):
         raise ArgumentError(f"model must not have {', '.join(kept)}: workers have one thread and keep nothing")
+    if remote.is_remote(os.fspath(folder)):
+        raise ArgumentError(f"packs are written to a folder, not to a URL: write them here, then copy them to {folder}")
     ids = [_absolute(os.fspath(v)) for v in videos]
     packs = Path(folder).absolute()
     try:

@@ -216,6 +216,18 @@ void write_array(const std::vector<From> &values, T *out, size_t capacity, size_
 
 [[noreturn]] void out_of_range(const char *name) { fail(LINKEDOUT_ARGUMENT, std::string(name) + " is out of range"); }
 
+template <class Values>
+const auto &item(const Values &values, size_t index, const char *name) {
+    if (index >= values.size()) out_of_range(name);
+    return values[index];
+}
+
+// Copy out the text that `find` gives of a handle's object: a view into it, or a copy if it may change meanwhile.
+template <class T, class Find>
+linkedout_status text_from(const void *handle, char *text, size_t capacity, size_t *length, const Find &find) {
+    return guarded([&] { write_text(find(*get<T>(handle)), text, capacity, length); });
+}
+
 std::string_view text_of(const Record &record, int32_t which) {
     switch (which) {
         case LINKEDOUT_TEXT_ID: return record.id;
@@ -432,11 +444,10 @@ linkedout_status linkedout_store_find(const linkedout_store *store, linkedout_te
 
 linkedout_status linkedout_store_text(const linkedout_store *store, size_t position, int32_t which, char *text,
                                       size_t capacity, size_t *length) {
-    return guarded([&] {
-        const auto found = get<Store>(store);
-        const Reading reading(found->lock);
-        if (position >= found->count()) out_of_range("position");
-        write_text(text_of(*found->record(position), which), text, capacity, length);
+    return text_from<Store>(store, text, capacity, length, [&](const Store &found) {
+        const Reading reading(found.lock);
+        if (position >= found.count()) out_of_range("position");
+        return std::string(text_of(*found.record(position), which));
     });
 }
 
@@ -558,8 +569,7 @@ linkedout_status linkedout_history_event(const linkedout_history *history, size_
     return guarded([&] {
         const auto found = get<History>(history);
         const Reading reading(found->lock);
-        if (position >= found->events().size()) out_of_range("position");
-        const HistoryEvent &e = found->events()[position];
+        const HistoryEvent &e = item(found->events(), position, "position");
         const bool has_at = !std::isnan(e.at);
         write_struct(event, {sizeof(*event), nullptr, e.watched, e.liked, has_at ? 1 : 0, has_at ? e.at : 0.0},
                      "event");
@@ -568,11 +578,9 @@ linkedout_status linkedout_history_event(const linkedout_history *history, size_
 
 linkedout_status linkedout_history_text(const linkedout_history *history, size_t position, int32_t which, char *text,
                                         size_t capacity, size_t *length) {
-    return guarded([&] {
-        const auto found = get<History>(history);
-        const Reading reading(found->lock);
-        if (position >= found->events().size()) out_of_range("position");
-        write_text(text_of(found->events()[position].video->record, which), text, capacity, length);
+    return text_from<History>(history, text, capacity, length, [&](const History &found) {
+        const Reading reading(found.lock);
+        return std::string(text_of(item(found.events(), position, "position").video->record, which));
     });
 }
 
@@ -581,8 +589,7 @@ linkedout_status linkedout_history_features(const linkedout_history *history, si
     return guarded([&] {
         const auto found = get<History>(history);
         const Reading reading(found->lock);
-        if (position >= found->events().size()) out_of_range("position");
-        const Watched &video = *found->events()[position].video;
+        const Watched &video = *item(found->events(), position, "position").video;
         copy_features(found->kind->shape, video.tokens.data(), video.scales.data(), features, size);
     });
 }
@@ -688,10 +695,8 @@ linkedout_status linkedout_ranking_places(const linkedout_ranking *ranking, size
 
 linkedout_status linkedout_ranking_id(const linkedout_ranking *ranking, size_t place, char *text, size_t capacity,
                                       size_t *length) {
-    return guarded([&] {
-        const auto found = get<Ranking>(ranking);
-        if (place >= found->places.size()) out_of_range("place");
-        write_text(found->places[place].record->id, text, capacity, length);
+    return text_from<Ranking>(ranking, text, capacity, length, [&](const Ranking &found) {
+        return std::string_view(item(found.places, place, "place").record->id);
     });
 }
 
@@ -699,8 +704,7 @@ linkedout_status linkedout_ranking_failed(const linkedout_ranking *ranking, size
                                           linkedout_status *status, char *text, size_t capacity, size_t *length) {
     return guarded([&] {
         const auto found = get<Ranking>(ranking);
-        if (index >= found->failed.size()) out_of_range("index");
-        const Failed &failure = found->failed[index];
+        const Failed &failure = item(found->failed, index, "index");
         if (position != nullptr) *position = static_cast<int64_t>(failure.position);
         if (status != nullptr) *status = LINKEDOUT_NOT_FOUND;
         write_text(failure.id, text, capacity, length);
@@ -730,19 +734,16 @@ linkedout_status linkedout_ranking_explain(const linkedout_ranking *ranking, siz
 
 linkedout_status linkedout_ranking_sentence(const linkedout_ranking *ranking, size_t place, char *text, size_t capacity,
                                             size_t *length) {
-    return guarded([&] {
-        const auto found = get<Ranking>(ranking);
-        if (place >= found->places.size()) out_of_range("place");
-        write_text(found->sentence(place), text, capacity, length);
+    return text_from<Ranking>(ranking, text, capacity, length, [&](const Ranking &found) {
+        item(found.places, place, "place");
+        return found.sentence(place);
     });
 }
 
 linkedout_status linkedout_ranking_event_id(const linkedout_ranking *ranking, size_t event, char *text, size_t capacity,
                                             size_t *length) {
-    return guarded([&] {
-        const auto found = get<Ranking>(ranking);
-        if (event >= found->past->events.size()) out_of_range("event");
-        write_text(found->past->events[event].video->record.id, text, capacity, length);
+    return text_from<Ranking>(ranking, text, capacity, length, [&](const Ranking &found) {
+        return std::string_view(item(found.past->events, event, "event").video->record.id);
     });
 }
 
@@ -775,20 +776,18 @@ linkedout_status linkedout_taste_interest(const linkedout_taste *taste, size_t i
                                           size_t *videos) {
     return guarded([&] {
         const auto found = get<TasteSummary>(taste);
-        if (interest >= found->likes.size()) out_of_range("interest");
-        if (share != nullptr) *share = found->likes[interest].share;
-        if (videos != nullptr) *videos = found->likes[interest].videos.size();
+        const Interest &like = item(found->likes, interest, "interest");
+        if (share != nullptr) *share = like.share;
+        if (videos != nullptr) *videos = like.videos.size();
     });
 }
 
 linkedout_status linkedout_taste_video(const linkedout_taste *taste, size_t interest, size_t index, char *text,
                                        size_t capacity, size_t *length) {
-    return guarded([&] {
-        const auto found = get<TasteSummary>(taste);
-        if (interest != LINKEDOUT_AVOIDED && interest >= found->likes.size()) out_of_range("interest");
-        const auto &videos = interest == LINKEDOUT_AVOIDED ? found->avoids : found->likes[interest].videos;
-        if (index >= videos.size()) out_of_range("index");
-        write_text(videos[index], text, capacity, length);
+    return text_from<TasteSummary>(taste, text, capacity, length, [&](const TasteSummary &found) {
+        const bool avoided = interest == LINKEDOUT_AVOIDED;
+        const auto &videos = avoided ? found.avoids : item(found.likes, interest, "interest").videos;
+        return std::string_view(item(videos, index, "index"));
     });
 }
 
@@ -802,8 +801,6 @@ linkedout_status linkedout_taste_layers(const linkedout_taste *taste, double *la
 }
 
 linkedout_status linkedout_taste_sentence(const linkedout_taste *taste, char *text, size_t capacity, size_t *length) {
-    return guarded([&] {
-        const auto found = get<TasteSummary>(taste);
-        write_text(found->sentence, text, capacity, length);
-    });
+    return text_from<TasteSummary>(taste, text, capacity, length,
+                                   [](const TasteSummary &found) { return std::string_view(found.sentence); });
 }

@@ -237,7 +237,9 @@ std::vector<Positions> find_interests(const Taste &user) {
     const double within = (all - own - 2.0 * across) / pairs;
     if (within - across / static_cast<double>(ours * theirs) < SPLIT_FROM) return one;
     std::vector<Positions> both(2);
-    for (size_t n = 0; n < count; n++) both[side[n] == (ours >= theirs) ? 0 : 1].push_back(kept[n]);
+    for (size_t n = 0; n < count; n++) both[side[n] ? 0 : 1].push_back(kept[n]);
+    const auto rank = [](const Positions &events) { return std::pair(events.size(), events.back()); };
+    if (rank(both[0]) < rank(both[1])) std::swap(both[0], both[1]);
     return both;
 }
 

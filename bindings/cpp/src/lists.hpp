@@ -29,7 +29,8 @@ struct Wish {
 // The list: best first, near-duplicates folded, then diversified, then cut.
 Positions arrange(const std::vector<float> &scores, const Wish &wish, size_t width, const UnitTokens &unit);
 
-// Which events belong together: positions of the events of each interest, one or two, the larger first.
+// Which events belong together: positions of the events of each interest, one or two, the larger first; of equally
+// large ones the one with the latest event.
 std::vector<Positions> find_interests(const Taste &user);
 
 constexpr size_t SHARED_WINDOW = 40, UNKNOWN_WINDOW = 256;

@@ -12,7 +12,7 @@ const PLACES = 10;
 export const WINDOW = 40;
 const ROUNDS = 4;
 
-/** Which events belong together: numbers of the events of each interest, one or two, the larger first. */
+/** Which events belong together: numbers of the events of each interest, one or two, the larger first; of equal ones the one with the latest event. */
 export function findInterests(user: Taste): number[][] {
   const { layers } = user.space;
   const attracts: number[] = [];
@@ -25,8 +25,7 @@ export function findInterests(user: Taste): number[][] {
   const count = kept.length;
   if (count < 2 * LEAST_EVENTS) return count ? [kept] : [];
   const alike = cosines(user, kept);
-  // Of a pair only one order is looked at: both are equal but for rounding, which must not decide.
-  const least = argmax(alike.map((x, i) => (i % count > Math.floor(i / count) ? -x : -Infinity)));
+  const least = argmax(alike.map((x) => -x));
   const first = Math.floor(least / count) * count;
   const second = (least % count) * count;
   const whole = kept.map((_, i) => sumOf(alike.subarray(i * count, (i + 1) * count)));
@@ -48,7 +47,7 @@ export function findInterests(user: Taste): number[][] {
   const within = (sumOf(alike) - trace - 2 * across) / pairs;
   if (within - across / (ones * (count - ones)) < SPLIT_FROM) return [kept];
   const both = [kept.filter((_, i) => side[i]), kept.filter((_, i) => !side[i])];
-  return both[0]!.length >= both[1]!.length ? both : both.reverse();
+  return both.sort((a, b) => b.length - a.length || b.at(-1)! - a.at(-1)!);
 }
 
 /** Let interests share the first places of a list: the new order of its head. */
@@ -83,11 +82,12 @@ export function takeTurns(user: Taste, groups: number[][], values: Float32Array,
   return [...chosen, ...free.flatMap((f, c) => (f ? [c] : []))];
 }
 
+/** Symmetric to the last bit, so that rounding picks no order. */
 function cosines(user: Taste, events: number[]): Float64Array {
   const length = events.map((n) => Math.sqrt(Math.max(user.kernel[n * (user.count + 1)]!, 1e-12)));
   const out = new Float64Array(events.length ** 2);
   events.forEach((a, i) => {
-    events.forEach((b, j) => (out[i * events.length + j] = user.kernel[a * user.count + b]! / length[i]! / length[j]!));
+    events.forEach((b, j) => (out[i * events.length + j] = user.kernel[a * user.count + b]! / (length[i]! * length[j]!)));
   });
   return out;
 }

@@ -55,6 +55,12 @@ export function compareCase(golden, testCase, ranking) {
   return wrong.join("; ");
 }
 
+/** What differs between what is believed of a user and a golden case; "" if nothing does. */
+export function compareLikes(testCase, taste) {
+  const [ours, expected] = [taste.likes.map((i) => i.videos), testCase.likes].map((likes) => JSON.stringify(likes));
+  return ours === expected ? "" : `likes ${ours}, not ${expected}`;
+}
+
 /** What differs between tokens and a golden video's, where int8 may have been rounded elsewhere; "" if nothing does. */
 export function compareTokens(golden, video, { tokens, scales }) {
   const expected = tokensOf(video);

@@ -3,8 +3,8 @@
 import { prepareFrames, readFrames } from "/dist/index.js";
 import { asRgb } from "/dist/frames.js";
 import { Tokenizer } from "/dist/tokenizer.js";
-import { compareCase, compareTokens, eventsOf, framesOf, goldenOf, putGolden, resultOf } from "/test/golden.mjs";
-import { measure } from "/test/measure.mjs";
+import { compareCase, compareLikes, compareTokens, eventsOf, framesOf, goldenOf, putGolden, resultOf } from "/test/golden.mjs";
+import { measured } from "/test/measure.mjs";
 import { load, picture, read } from "./setup.mjs";
 
 const golden = await goldenOf(read);
@@ -25,7 +25,9 @@ window.tests = {
     for (const testCase of golden.cases) {
       await rec.store.remove(rec.store);
       putGolden(rec, golden, testCase.store);
-      const said = compareCase(golden, testCase, await rec.rank(eventsOf(golden, testCase), testCase.candidates));
+      const events = eventsOf(golden, testCase);
+      const ranking = await rec.rank(events, testCase.candidates);
+      const said = compareCase(golden, testCase, ranking) || compareLikes(testCase, rec.taste(events));
       if (said) wrong[testCase.name] = said;
     }
     await rec.close();
@@ -216,10 +218,8 @@ window.tests = {
 
   broken: () => readFrames(new Blob(["no film"]), 8).then(() => "none", (e) => [e.name, e.message]),
 
-  async measure() {
-    const rec = await load();
-    const found = await measure(rec, await videoOf(golden.videos[0]));
-    await rec.close();
-    return found;
+  async startMeasuring(pack, frames, watched) {
+    const fetched = async (name) => new Uint8Array(await (await fetch(`/bench/${name}`)).arrayBuffer());
+    window.tests.measure = await measured(await load(), await fetched(pack), await fetched(frames), watched);
   },
 };
