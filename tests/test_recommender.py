@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -492,9 +493,16 @@ def test_a_small_store_still_ranks_all(rec: Recommender, clips: list[Path]) -> N
 def test_after_close_every_call_says_so(tiny_bundle: Path, clips: list[Path]) -> None:
     rec = load(tiny_bundle)
     ranking = rec.rank(clips[:1], clips[1:])
+    handle = rec.store.select()
     rec.close()
     rec.close()
-    for call in [*all_calls(), lambda r: r.encode(clips), lambda r: r.history.add(clips[0])]:
+    on_videos = [
+        lambda r: r.encode(clips),
+        lambda r: r.history.add(clips[0]),
+        lambda r: r.rank([], handle),
+        lambda r: asyncio.run(r.arank([], handle)),
+    ]
+    for call in [*all_calls(), *on_videos]:
         with pytest.raises(ClosedError, match="closed"):
             call(rec)
     assert math.isclose(ranking[0].explain().matrix.sum(), ranking[0].score, abs_tol=1e-3)
@@ -614,3 +622,5 @@ def test_options_are_one_object_or_keywords(rec: Recommender, clips: list[Path])
         rec.rank(clips[:2], clips, {"top_k": 3})  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="top_k must be at least 1"):
         RankOptions(top_k=0)
+    with pytest.raises(ArgumentTypeError, match="prior must map ids to numbers"):
+        RankOptions(prior="a server's score")  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from linkedout_edge.errors import ArgumentError, VideoNotFoundError
 from linkedout_edge.inputs import Event, EventLike, Video, VideoLike, as_events, as_video, check_list
 from linkedout_edge.options import at_least_0, flag, fraction, positive
 from linkedout_edge.rank.memo import EncodedHistory, find_history, find_list, keep_list
-from linkedout_edge.rank.prior import PriorLike, Priors
+from linkedout_edge.rank.prior import Prior, PriorLike, Priors
 from linkedout_edge.rank.taste import MAX_EVENTS
 from linkedout_edge.store import Derived, Selection, Tokens
 
@@ -28,7 +28,7 @@ class RankOptions:
         exclude_watched: Leave out candidates that are in the history.
         fold_duplicates: Of near-identical videos give the best placed one only.
         prior: What you know besides content: a mapping from id to number, numbers aligned with the candidates, or a
-            `Prior` with a weight.
+            `Prior` with a weight; kept as a `Prior`.
         explore: From 0 (off) to 1: how much it counts that little is known of a video.
 
     Raises:
@@ -44,7 +44,7 @@ class RankOptions:
     explore: float = 0.0
 
     def __post_init__(self) -> None:
-        checked = {
+        checked: dict[str, Any] = {
             "top_k": None if self.top_k is None else positive("top_k", self.top_k),
             "diversity": fraction("diversity", self.diversity),
             "exclude_watched": flag("exclude_watched", self.exclude_watched),
@@ -53,6 +53,8 @@ class RankOptions:
         }
         if self.deadline_ms is not None:
             checked["deadline_ms"] = at_least_0("deadline_ms", self.deadline_ms, "milliseconds")
+        if self.prior is not None and not isinstance(self.prior, Prior):
+            checked["prior"] = Prior(self.prior)  # its numbers are checked with each ranking: a mapping may change
         vars(self).update(checked)
 
     def is_default(self) -> bool:
