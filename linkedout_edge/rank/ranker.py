@@ -42,7 +42,7 @@ from linkedout_edge.store import Derived, Mark, Positions, Selection, Snapshot, 
 KEPT_FOR_EXPLAINING = 4096
 """Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""
 CHUNK = 1024
-"""Candidates whose tokens are widened at a time, to say how unsure their scores are."""
+"""Candidates whose tokens are upcast at a time, to say how unsure their scores are."""
 ATTEMPTS = 3
 """Rankings that are made again because a writer came between; the last one locks the store."""
 
@@ -51,7 +51,7 @@ Tokenised: TypeAlias = tuple[NDArray[np.int8], Floats]
 """Tokens int8 ``[C, L, M, D]`` and scales float32 ``[C, L, M]``."""
 
 
-class Scored(NamedTuple):
+class ScoredCandidates(NamedTuple):
     """What a `Ranking` is made of, and the seconds that it took to score and order."""
 
     ids: Sequence[str]
@@ -113,7 +113,7 @@ class Ranker:
         keep_history(derived, encoded)
         return encoded
 
-    def rank(self, history: EncodedHistory, request: Request, options: RankOptions) -> Scored:
+    def rank(self, history: EncodedHistory, request: Request, options: RankOptions) -> ScoredCandidates:
         """Rank a request's candidates; those that are pending follow behind all others.
 
         Raises:
@@ -133,7 +133,7 @@ class Ranker:
         self.seconds = time.perf_counter() - start
         return scored
 
-    def _attempt(self, history: EncodedHistory, request: Request, options: RankOptions) -> Scored | None:
+    def _attempt(self, history: EncodedHistory, request: Request, options: RankOptions) -> ScoredCandidates | None:
         """One ranking; None if a row was written while it was read."""
         start = time.perf_counter()
         store, chosen, plan, user = self._store, request.candidates, request.plan, history.user
@@ -151,17 +151,27 @@ class Ranker:
         content, split = self._score(user, view, not few)
         # While nothing is known to be liked, all is uncertain alike.
         explored = options.explore * self._unsure(user, view) if options.explore and user.is_known else None
-        made = self._list(ids, content, explored, history, request, options, view)
-        ready = made.order[made.order < len(rows)]
+        ordering = self._list(ids, content, explored, history, request, options, view)
+        ready = ordering.order[ordering.order < len(rows)]
         kept = ready[:KEPT_FOR_EXPLAINING]
         found = view.take(kept)
-        layers = np.zeros((len(made.order), self._config.layers), np.float32)  # who is pending has none
+        layers = np.zeros((len(ordering.order), self._config.layers), np.float32)  # who is pending has none
         layers[: len(ready)] = self._layers(user, found) if split is None else split[ready]
         read = self._reader(mark, kept, found)
         if not view.is_current():
             return None
-        evidence = Evidence(history.events, user, self._layer_names, read, self._name, made.bonus, explored, len(rows))
-        return Scored(made.ids, made.scores, layers, made.order, evidence, made.sources, time.perf_counter() - start)
+        evidence = Evidence(
+            history.events, user, self._layer_names, read, self._name, ordering.bonus, explored, len(rows)
+        )
+        return ScoredCandidates(
+            ordering.ids,
+            ordering.scores,
+            layers,
+            ordering.order,
+            evidence,
+            ordering.sources,
+            time.perf_counter() - start,
+        )
 
     def warm_up(self) -> None:
         """Fit and score once."""
@@ -211,7 +221,7 @@ class Ranker:
         request: Request,
         options: RankOptions,
         view: Snapshot,
-    ) -> _Made:
+    ) -> _Ordering:
         """Mix in prior and optimism, and order; who is pending comes last, in order of the prior."""
         count, pending = len(ids), request.pending
         every: Sequence[str] = [*ids, *pending] if pending else ids
@@ -235,10 +245,10 @@ class Ranker:
         if head and not options.diversity:
             order = self._mixed(order, head, scores, history, source, view)[:top_k]
         if not pending:
-            return _Made(every, scores, order, bonus, source)
+            return _Ordering(every, scores, order, bonus, source)
         late = np.zeros(len(pending), np.float32) if bonus is None else bonus[count:]
         order = np.concatenate([order, count + np.argsort(-late, kind="stable")])[:top_k]
-        return _Made(
+        return _Ordering(
             every,
             np.concatenate([scores, late]),
             order,
@@ -283,7 +293,7 @@ class Ranker:
         return read
 
 
-class _Made(NamedTuple):
+class _Ordering(NamedTuple):
     ids: Sequence[str]
     scores: Floats
     order: Positions
