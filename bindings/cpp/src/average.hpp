@@ -1,4 +1,4 @@
-// The sum of what is stored, as linkedout_edge/average.py keeps it: whole numbers add up to the same in any order.
+// The sum of what is stored, as linkedout_edge/store/average.py keeps it: whole numbers add up to the same in any order.
 #pragma once
 
 #include <algorithm>
