@@ -1,0 +1,51 @@
+package linkedout.edge;
+
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import org.jetbrains.annotations.NotNull;
+
+/** What you know of videos besides their content, such as how popular they are. It is standardised and added. */
+public final class Prior {
+    final double[] values;
+    final List<String> ids; // null: the candidates'
+    final double weight;
+
+    private Prior(double[] values, List<String> ids, double weight) {
+        this.values = values;
+        this.ids = ids;
+        this.weight = weight;
+    }
+
+    /** One value for each candidate; NaN: unknown. */
+    public static @NotNull Prior of(double @NotNull ... values) {
+        return new Prior(LinkedOutException.need(values, "values").clone(), null, 1.0);
+    }
+
+    /** Id → value; what is not in it is unknown. */
+    public static @NotNull Prior of(@NotNull Map<@NotNull String, @NotNull Double> values) {
+        Map<String, Double> given = Map.copyOf(checked(values));
+        double[] numbers = new double[given.size()];
+        String[] ids = new String[given.size()];
+        int n = 0;
+        for (Map.Entry<String, Double> entry : given.entrySet()) {
+            ids[n] = entry.getKey();
+            numbers[n++] = entry.getValue();
+        }
+        return new Prior(numbers, Arrays.asList(ids), 1.0);
+    }
+
+    private static Map<String, Double> checked(Map<String, Double> values) {
+        LinkedOutException.need(values, "values").forEach((id, value) -> {
+            if (id == null || value == null) {
+                throw LinkedOutException.argument("a prior maps ids to numbers, not " + id + " to " + value);
+            }
+        });
+        return values;
+    }
+
+    /** @param weight how much one standard deviation of it counts; 1 if you say nothing */
+    public @NotNull Prior withWeight(double weight) {
+        return new Prior(values, ids, weight);
+    }
+}
