@@ -2,21 +2,35 @@
 //
 // Objects cross as the Java objects that own a handle: while they are arguments they are not collected, and null becomes
 // the NULL that the C interface refuses. Text is UTF-8 in byte arrays; a list of texts is one array (see Texts.java).
+//
+// Not on linkedout_edge.hpp: its classes and those of the core, which is linked in, have the same names.
 #include <jni.h>
 
+#include <linkedout_edge.h>
+
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
-#include <linkedout_edge.hpp>
-#include <type_traits>
+#include <stdexcept>
+#include <string>
+#include <vector>
 
 #if defined(LINKEDOUT_JAVA_HEADERS)  // what javac -h made: that both sides declare the same
 #include "linkedout_edge_Native.h"
 #endif
 
-using namespace linkedout;
-using detail::check;
-
 namespace {
+
+using Bytes = std::vector<std::uint8_t>;
+
+struct Error : std::runtime_error {
+    Error(linkedout_status code, const std::string &what) : std::runtime_error(what), status(code) {}
+    linkedout_status status;
+};
+
+void check(linkedout_status status) {
+    if (status != LINKEDOUT_OK) throw Error(status, linkedout_last_error());
+}
 
 jclass exception_class = nullptr;
 jmethodID exception_constructor = nullptr;
@@ -153,6 +167,38 @@ private:
     std::vector<linkedout_text> texts_;
 };
 
+// `call` gets a buffer, its capacity and where the text's length goes.
+template <class Call>
+std::string read_text(const Call &call) {
+    std::string out;
+    std::size_t length = 0;
+    check(call(nullptr, 0, &length));
+    do {  // it may have become longer meanwhile
+        out.resize(length);
+        const linkedout_status status = call(out.data(), out.size(), &length);
+        if (status != LINKEDOUT_BUFFER_TOO_SMALL) check(status);
+    } while (length > out.size());
+    out.resize(length);
+    return out;
+}
+
+template <class Call>
+jbyteArray java_text(JNIEnv *env, const Call &call) {
+    return java_bytes(env, read_text(call));
+}
+
+// Bytes that the library made, which are closed.
+jbyteArray java_bytes(JNIEnv *env, linkedout_bytes *made) {
+    struct Owner {
+        linkedout_bytes *bytes;
+        ~Owner() { linkedout_bytes_close(bytes); }
+    } const owner{made};
+    const void *data = nullptr;
+    std::size_t size = 0;
+    check(linkedout_bytes_get(made, &data, &size));
+    return java_bytes(env, data, size);
+}
+
 void append(std::string &out, std::size_t value) {
     for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(value >> shift & 0xFF);
 }
@@ -170,11 +216,6 @@ jbyteArray java_texts(JNIEnv *env, std::size_t count, const Text &text) {
     return java_bytes(env, out);
 }
 
-// `call` gets a buffer, its capacity and where the text's length goes.
-template <class Call>
-jbyteArray java_text(JNIEnv *env, const Call &call) {
-    return java_bytes(env, detail::read_text(call));
-}
 
 // Pixels of an array, or of a direct buffer where there is none.
 class GivenFrames {
@@ -182,8 +223,9 @@ public:
     GivenFrames(JNIEnv *env, jbyteArray array, jobject direct, jint offset, jint size, jint count, jint height,
                 jint width)
         : array_(env, array) {
-        const std::uint8_t *const start =
-            array != nullptr ? array_.data() : static_cast<const std::uint8_t *>(env->GetDirectBufferAddress(direct));
+        const std::uint8_t *start = array_.data();
+        if (array == nullptr && direct != nullptr)
+            start = static_cast<const std::uint8_t *>(env->GetDirectBufferAddress(direct));
         frames_.data = start == nullptr ? nullptr : start + offset;
         frames_.size = static_cast<std::size_t>(size);
         frames_.count = count;
@@ -219,10 +261,15 @@ linkedout_taste_size sizes_of(const linkedout_taste *of) {
 template <class Array, class Element>
 using Writer = void (JNIEnv::*)(Array, jsize, jsize, const Element *);
 
+void need(const void *array) {
+    if (array == nullptr) throw Error(LINKEDOUT_ARGUMENT, "an array is null");
+}
+
 // Fill an array of Java, which has to have that size.
 template <class Array, class Element, class From>
 void fill(JNIEnv *env, Array array, const std::vector<From> &values, Writer<Array, Element> write) {
     static_assert(sizeof(Element) == sizeof(From), "the same numbers on both sides");
+    need(array);
     (env->*write)(array, 0, java_size(values.size()), reinterpret_cast<const Element *>(values.data()));
     checked(env);
 }
@@ -451,7 +498,7 @@ NATIVE(jbyteArray, writePack)(JNIEnv *env, jclass, jobject of, jbyteArray ids) {
         const GivenTexts given(env, ids);
         linkedout_bytes *pack = nullptr;
         check(linkedout_store_write_pack(store(env, of), given.data(), given.size(), &pack));
-        return java_bytes(env, detail::take(pack));
+        return java_bytes(env, pack);
     });
 }
 
@@ -558,7 +605,7 @@ NATIVE(jbyteArray, save)(JNIEnv *env, jclass, jobject of) {
     return guarded(env, [&] {
         linkedout_bytes *saved = nullptr;
         check(linkedout_history_save(history(env, of), &saved));
-        return java_bytes(env, detail::take(saved));
+        return java_bytes(env, saved);
     });
 }
 
@@ -624,7 +671,7 @@ NATIVE(jbyteArray, rankingIds)(JNIEnv *env, jclass, jobject of) {
     return guarded(env, [&] {
         const linkedout_ranking *const ranked = ranking(env, of);
         return java_texts(env, sizes_of(ranked).places, [&](std::size_t place) {
-            return detail::read_text([&](char *to, std::size_t capacity, std::size_t *length) {
+            return read_text([&](char *to, std::size_t capacity, std::size_t *length) {
                 return linkedout_ranking_id(ranked, place, to, capacity, length);
             });
         });
@@ -647,6 +694,7 @@ NATIVE(void, rankingFailed)(JNIEnv *env, jclass, jobject of, jlongArray position
 
 NATIVE(jdoubleArray, explain)(JNIEnv *env, jclass, jobject of, jint place, jfloatArray matrix) {
     return guarded(env, [&] {
+        need(matrix);
         linkedout_explanation why = LINKEDOUT_EXPLANATION_INIT;
         std::vector<float> values(static_cast<std::size_t>(env->GetArrayLength(matrix)));
         check(linkedout_ranking_explain(ranking(env, of), static_cast<std::size_t>(place), &why, values.data(),
@@ -668,7 +716,7 @@ NATIVE(jbyteArray, eventIds)(JNIEnv *env, jclass, jobject of) {
     return guarded(env, [&] {
         const linkedout_ranking *const ranked = ranking(env, of);
         return java_texts(env, sizes_of(ranked).events, [&](std::size_t event) {
-            return detail::read_text([&](char *to, std::size_t capacity, std::size_t *length) {
+            return read_text([&](char *to, std::size_t capacity, std::size_t *length) {
                 return linkedout_ranking_event_id(ranked, event, to, capacity, length);
             });
         });
@@ -708,7 +756,7 @@ NATIVE(jbyteArray, tasteVideos)(JNIEnv *env, jclass, jobject of, jint interest) 
         std::size_t count = sizes_of(made).avoided;
         if (interest >= 0) check(linkedout_taste_interest(made, which, nullptr, &count));
         return java_texts(env, count, [&](std::size_t n) {
-            return detail::read_text([&](char *to, std::size_t capacity, std::size_t *length) {
+            return read_text([&](char *to, std::size_t capacity, std::size_t *length) {
                 return linkedout_taste_video(made, which, n, to, capacity, length);
             });
         });
