@@ -7,7 +7,7 @@ import org.jetbrains.annotations.Nullable;
 /** One watched video. It never changes: each {@code with…} gives another one. */
 public final class Event {
     private final @NotNull String id;
-    private final byte @Nullable [] features;
+    private final @Nullable byte[] features;
     private final @Nullable String title;
     private final double watched;
     private final @Nullable Boolean liked;
@@ -18,12 +18,12 @@ public final class Event {
         this(LinkedOutException.need(id, "id"), null, null, 1.0, null, null);
     }
 
-    public Event(@NotNull String id, byte @NotNull [] features) {
+    public Event(@NotNull String id, @NotNull byte[] features) {
         this(id, features, null);
     }
 
     /** @param features {@link Info#featuresSize} bytes; the history keeps them */
-    public Event(@NotNull String id, byte @NotNull [] features, @Nullable String title) {
+    public Event(@NotNull String id, @NotNull byte[] features, @Nullable String title) {
         this(
                 LinkedOutException.need(id, "id"),
                 LinkedOutException.need(features, "features").clone(),
@@ -62,7 +62,7 @@ public final class Event {
     }
 
     /** A copy; null in an event that was made without. */
-    public byte @Nullable [] features() {
+    public @Nullable byte[] features() {
         return features == null ? null : features.clone();
     }
 

@@ -32,7 +32,7 @@ public final class Explanation {
     }
 
     /** [N][L]: what each watched video adds by each layer, compared with the average video. */
-    public float @NotNull [] @NotNull [] matrix() {
+    public @NotNull float[][] matrix() {
         float[][] out = matrix.clone();
         for (int row = 0; row < out.length; row++) {
             out[row] = out[row].clone();

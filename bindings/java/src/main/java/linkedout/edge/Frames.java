@@ -16,7 +16,7 @@ public final class Frames {
     final int height;
     final int width;
 
-    public Frames(byte @NotNull [] rgb, int count, int height, int width) {
+    public Frames(@NotNull byte[] rgb, int count, int height, int width) {
         this(ByteBuffer.wrap(LinkedOutException.need(rgb, "rgb")), count, height, width);
     }
 

@@ -1,5 +1,6 @@
 package linkedout.edge;
 
+import java.io.Closeable;
 import java.lang.ref.PhantomReference;
 import java.lang.ref.Reference;
 import java.lang.ref.ReferenceQueue;
@@ -10,7 +11,7 @@ import java.util.concurrent.ConcurrentHashMap;
  * Something that lies in native memory. Native code gets the whole object and reads its number there, so that nothing is
  * collected while a call uses it. The number is never a pointer: a closed one is an error and nothing worse.
  */
-class Handle implements AutoCloseable {
+class Handle implements Closeable {
     enum Kind {
         RECOMMENDER,
         STORE,

@@ -20,7 +20,7 @@ public final class History extends Handle {
     }
 
     /** From what {@link #save} gave, here or in another language. */
-    public static @NotNull History load(@NotNull Recommender recommender, byte @NotNull [] saved) {
+    public static @NotNull History load(@NotNull Recommender recommender, @NotNull byte[] saved) {
         LinkedOutException.need(recommender, "recommender");
         return new History(recommender, Native.loadHistory(recommender, LinkedOutException.need(saved, "saved")));
     }
@@ -77,7 +77,7 @@ public final class History extends Handle {
     }
 
     /** As bytes, the same in every language. They are yours to keep, and to delete. */
-    public byte @NotNull [] save() {
+    public @NotNull byte[] save() {
         return Native.save(this);
     }
 

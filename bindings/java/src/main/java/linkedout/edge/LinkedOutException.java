@@ -14,7 +14,7 @@ public final class LinkedOutException extends RuntimeException {
     }
 
     /** Native code calls this. */
-    LinkedOutException(int status, byte @NotNull [] message) {
+    LinkedOutException(int status, @NotNull byte[] message) {
         this(Status.of(status), Texts.decode(message));
     }
 

@@ -18,7 +18,7 @@ public final class Prior {
     }
 
     /** One value for each candidate; NaN: unknown. */
-    public static @NotNull Prior of(double @NotNull ... values) {
+    public static @NotNull Prior of(@NotNull double... values) {
         return new Prior(LinkedOutException.need(values, "values").clone(), null, 1.0);
     }
 

@@ -9,7 +9,7 @@ public final class Ranked {
     private final int rank;
     private final @NotNull String id;
     private final float score;
-    private final float @NotNull [] layers;
+    private final @NotNull float[] layers;
     private final @NotNull Source source;
     private final int position;
 
@@ -37,7 +37,7 @@ public final class Ranked {
     }
 
     /** What each layer contributes; they sum to the score, less what prior and explore added. */
-    public float @NotNull [] layers() {
+    public @NotNull float[] layers() {
         return layers.clone();
     }
 

@@ -1,5 +1,6 @@
 package linkedout.edge;
 
+import java.io.Closeable;
 import java.util.AbstractList;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -9,7 +10,7 @@ import java.util.RandomAccess;
 import org.jetbrains.annotations.NotNull;
 
 /** Videos, best first. A closed one still is this list; only {@link #explain} needs it open. */
-public final class Ranking extends AbstractList<@NotNull Ranked> implements RandomAccess, AutoCloseable {
+public final class Ranking extends AbstractList<@NotNull Ranked> implements RandomAccess, Closeable {
     private static final Source[] SOURCES = Source.values();
 
     private final Handle handle;
@@ -75,7 +76,7 @@ public final class Ranking extends AbstractList<@NotNull Ranked> implements Rand
         return ids;
     }
 
-    public float @NotNull [] scores() {
+    public @NotNull float[] scores() {
         return scores.clone();
     }
 

@@ -71,28 +71,28 @@ public final class Recommender extends Handle {
     /**
      * Which of {@code total} frames the encoder takes, rising. An app that decodes only these may hand in only these.
      */
-    public long @NotNull [] chooseFrames(long total) {
+    public @NotNull long[] chooseFrames(long total) {
         return Native.chooseFrames(this, total);
     }
 
     /** Frames as the encoder gets them: uint8 [at most info().frames()][frameSize][frameSize][3]. */
-    public byte @NotNull [] prepareFrames(@NotNull Frames frames) {
+    public @NotNull byte[] prepareFrames(@NotNull Frames frames) {
         Frames f = LinkedOutException.need(frames, "frames");
         return Native.prepareFrames(this, f.array, f.direct, f.offset, f.size, f.count, f.height, f.width);
     }
 
     /** All token ids of a title; the encoder reads the first info().titleTokens(). Half a character counts as "?". */
-    public int @NotNull [] tokenize(@NotNull String title) {
+    public @NotNull int[] tokenize(@NotNull String title) {
         return Native.tokenize(this, Texts.encode(LinkedOutException.need(title, "title")));
     }
 
     /** Features of a video without a title. */
-    public byte @NotNull [] encode(@NotNull Frames frames) {
+    public @NotNull byte[] encode(@NotNull Frames frames) {
         return encode(frames, null);
     }
 
     /** Features of a video: opaque bytes that you keep where you like, interchangeable within one token space. */
-    public byte @NotNull [] encode(@NotNull Frames frames, @Nullable String title) {
+    public @NotNull byte[] encode(@NotNull Frames frames, @Nullable String title) {
         Frames f = LinkedOutException.need(frames, "frames");
         return Native.encode(
                 this, f.array, f.direct, f.offset, f.size, f.count, f.height, f.width, Texts.encode(title));

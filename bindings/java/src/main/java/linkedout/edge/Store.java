@@ -49,17 +49,17 @@ public final class Store extends Handle {
     }
 
     /** Take over all videos of a feature pack, the same file that Python writes. How many it has. */
-    public synchronized int readPack(byte @NotNull [] pack) {
+    public synchronized int readPack(@NotNull byte[] pack) {
         return Native.readPack(this, LinkedOutException.need(pack, "pack"));
     }
 
     /** A feature pack of all. */
-    public byte @NotNull [] writePack() {
+    public @NotNull byte[] writePack() {
         return Native.writePack(this, null);
     }
 
     /** A feature pack of these. */
-    public byte @NotNull [] writePack(@NotNull Collection<@NotNull String> ids) {
+    public @NotNull byte[] writePack(@NotNull Collection<@NotNull String> ids) {
         return Native.writePack(this, Texts.encode(LinkedOutException.need(ids, "ids"), "ids"));
     }
 

@@ -35,7 +35,7 @@ public final class TasteSummary {
     }
 
     /** L trusts that sum to 1: at which depth of the model the taste lives. */
-    public double @NotNull [] layers() {
+    public @NotNull double[] layers() {
         return layers.clone();
     }
 

@@ -6,15 +6,15 @@ import org.jetbrains.annotations.Nullable;
 /** A video as it is kept: what {@link Recommender#encode} made of it, and what it is called. */
 public final class Video {
     private final @NotNull String id;
-    private final byte @NotNull [] features;
+    private final @NotNull byte[] features;
     private final @Nullable String title;
     private final @NotNull String content;
 
-    public Video(@NotNull String id, byte @NotNull [] features) {
+    public Video(@NotNull String id, @NotNull byte[] features) {
         this(id, features, null);
     }
 
-    public Video(@NotNull String id, byte @NotNull [] features, @Nullable String title) {
+    public Video(@NotNull String id, @NotNull byte[] features, @Nullable String title) {
         this(id, features, title, "");
     }
 
@@ -24,7 +24,7 @@ public final class Video {
      * @param title what it was encoded with
      * @param content a hash of what it was made of, if you have one
      */
-    public Video(@NotNull String id, byte @NotNull [] features, @Nullable String title, @NotNull String content) {
+    public Video(@NotNull String id, @NotNull byte[] features, @Nullable String title, @NotNull String content) {
         this.id = LinkedOutException.need(id, "id");
         this.features = LinkedOutException.need(features, "features").clone();
         this.title = title;
@@ -36,7 +36,7 @@ public final class Video {
     }
 
     /** A copy: keep it where you like. */
-    public byte @NotNull [] features() {
+    public @NotNull byte[] features() {
         return features.clone();
     }
 
