@@ -91,12 +91,13 @@ test-bindings-cpp: .venv/installed $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api
 	LINKEDOUT_BINDINGS=all OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_bindings_cpp.py
 
 # Java: the newest JDK of the system, and the jars that its tests need. The library is C++ inside.
-JAVA_PACKAGES = default-jdk-headless junit5 libgoogle-gson-java libjetbrains-annotations-java
+JAVA_PACKAGES = default-jdk-headless kotlin junit5 libgoogle-gson-java libjetbrains-annotations-java
 JAVA_JARS = junit-platform-console.jar gson.jar org.jetbrains.annotations-java8.jar
 
 test-bindings-java: .venv/installed $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h
-	@for tool in cmake g++ ninja; do command -v $$tool >/dev/null || { $(APT) $(CPP_PACKAGES); break; }; done
-	@command -v javac >/dev/null && ls $(addprefix /usr/share/java/,$(JAVA_JARS)) >/dev/null 2>&1 || $(APT) $(JAVA_PACKAGES)
+	@for tool in cmake g++ ninja aarch64-linux-gnu-g++; do command -v $$tool >/dev/null || { $(APT) $(CPP_PACKAGES); break; }; done
+	@{ command -v javac && command -v kotlinc && ls $(addprefix /usr/share/java/,$(JAVA_JARS)); } >/dev/null 2>&1 \
+		|| $(APT) $(JAVA_PACKAGES)
 	LINKEDOUT_BINDINGS=all OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_bindings_java.py
 
 fuzz-bindings: $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h  ## broken files for the C++ core's readers (needs clang; INPUTS=... for each)

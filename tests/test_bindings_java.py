@@ -7,12 +7,14 @@ LINKEDOUT_BINDINGS=all: what is not at hand fails then.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
 
+import android_classes
 import numpy as np
 import pytest
 from bindings_api import missing, python_names, run
@@ -121,7 +123,7 @@ def test_the_library_shows_nothing_but_its_interface_and_is_small(build: Path, t
 # What the sources say.
 
 
-def test_kotlin_is_told_what_may_be_null() -> None:
+def test_each_type_says_whether_it_may_be_null() -> None:
     signatures = 0
     for file in MAIN.glob("*.java"):
         source = re.sub(r"/\*.*?\*/|//[^\n]*", "", file.read_text(), flags=re.S)
@@ -143,7 +145,106 @@ def test_kotlin_is_told_what_may_be_null() -> None:
 
 
 def is_told(kind: str) -> bool:
-    return kind in ("void", "int", "long", "double", "float", "boolean") or "@NotNull" in kind or "@Nullable" in kind
+    return kind in ("void", "int", "long", "double", "float", "boolean") or kind.startswith(("@NotNull", "@Nullable"))
+
+
+def kotlin(build: Path, out: Path, *sources: Path, classes: Path | None = None) -> str:
+    """What the compiler says: nothing of errors, if the sources are right."""
+    if shutil.which("kotlinc") is None:
+        missing("there is no kotlinc: apt install kotlin")
+    class_path = [build / "linkedout-edge.jar", Path("/usr/share/java/org.jetbrains.annotations-java8.jar")]
+    class_path += [classes] if classes else []
+    command = ["kotlinc", "-jvm-target", "1.8", "-cp", ":".join(map(str, class_path)), *map(str, sources)]
+    done = subprocess.run([*command, "-d", str(out)], capture_output=True, text=True, timeout=300, check=False)
+    return done.stdout + done.stderr
+
+
+def test_kotlin_knows_what_may_be_null(build: Path, tmp_path: Path) -> None:
+    source = tmp_path / "nulls.kt"
+    right = ["val title: String? = store.get(0).title()", "val size: Int = store.get(0).features().size",
+             "rec.rank(store, null, null, RankOptions().withTopK(2)).use { for (r in it) println(r.id().length) }",
+             "val matrix: Array<FloatArray> = ranking.explain(0).matrix()"]  # fmt: skip
+    wrong = ["val title: String = store.get(0).title()", 'val liked: Boolean = Event("a").liked()',
+             'val features: ByteArray = Event("a").features()', "store.find(null)", "rec.rank(null, null)",
+             "rec.tokenize(null)", "History.load(rec, null)"]  # fmt: skip
+    body = "\n".join(f"fun f{n}(rec: Recommender, store: Store, ranking: Ranking) {{ {line} }}"
+                     for n, line in enumerate(right + wrong))  # fmt: skip
+    source.write_text("import linkedout.edge.*\n" + body)
+    lines = {int(n) for n in re.findall(r"nulls\.kt:(\d+):\d+: error", kotlin(build, tmp_path / "out", source))}
+    assert lines == {2 + len(right) + n for n in range(len(wrong))}
+
+
+# Android: what can be checked without its SDK.
+
+ANDROID = ROOT / "bindings" / "android"
+
+
+def test_the_android_example_compiles_against_stand_ins(build: Path, tmp_path: Path) -> None:
+    sources = android_classes.write(tmp_path / "android")
+    run("javac", "-nowarn", "--release", "8", "-d", tmp_path / "classes", *sources)
+    example = sorted((ANDROID / "example" / "src" / "main" / "kotlin").rglob("*.kt"))
+    assert len(example) == 3
+    said = kotlin(build, tmp_path / "out", *example, classes=tmp_path / "classes")
+    assert ": error:" not in said, said
+    assert (tmp_path / "out" / "linkedout" / "edge" / "example" / "MainActivity.class").exists(), said
+
+
+NAMESPACES = {
+    "android": "{http://schemas.android.com/apk/res/android}",
+    "tools": "{http://schemas.android.com/tools}",
+}
+
+
+def removed(manifest: Path) -> set[str]:
+    """Names of what a manifest takes out of what libraries bring."""
+    return {
+        element.attrib[NAMESPACES["android"] + "name"]
+        for element in ElementTree.parse(manifest).iter()
+        if element.attrib.get(NAMESPACES["tools"] + "node") == "remove"
+    }
+
+
+def test_manifests_remove_telemetry_and_network() -> None:
+    provider = "ai.onnxruntime.TelemetryInitializer"
+    assert removed(ANDROID / "linkedout-edge" / "src" / "main" / "AndroidManifest.xml") == {provider}
+    network = {f"android.permission.{p}" for p in ("INTERNET", "ACCESS_NETWORK_STATE")}
+    example = ANDROID / "example" / "src" / "main" / "AndroidManifest.xml"
+    assert removed(example) == {provider} | network
+    asked = {e.attrib[NAMESPACES["android"] + "name"] for e in ElementTree.parse(example).iter("uses-permission")}
+    assert asked == network
+
+
+def test_what_is_found_by_name_survives_shrinking() -> None:
+    rules = (ANDROID / "linkedout-edge" / "consumer-rules.pro").read_text()
+    native = (FOLDER / "src" / "main" / "native" / "jni.cpp").read_text()
+    classes = {name.replace("/", ".") for name in re.findall(r'FindClass\("([^"]+)"\)', native)}
+    assert classes == {"linkedout.edge.Handle", "linkedout.edge.LinkedOutException"}
+    kept = set(re.findall(r"-keep class ([\w.]+)", rules))
+    assert kept == classes | {"linkedout.edge.Native"}
+    assert 'GetFieldID(handle, "handle", "J")' in native
+    assert "linkedout.edge.Handle { long handle; }" in rules
+    assert '"<init>", "(I[B)V"' in native
+    assert "LinkedOutException { <init>(int, byte[]); }" in rules
+
+
+@pytest.mark.skipif(os.environ.get("LINKEDOUT_BINDINGS") != "all", reason="a long round: make test-bindings")
+def test_for_arm64_as_android_links_it(build: Path) -> None:
+    if shutil.which("aarch64-linux-gnu-g++") is None or shutil.which("readelf") is None:
+        missing("there is no cross compiler: apt install g++-aarch64-linux-gnu binutils")
+    headers = re.search(r"^jni_headers:PATH=(.*)$", (build / "CMakeCache.txt").read_text(), re.M)
+    assert headers is not None
+    made = built(
+        "java-android",
+        "-DLINKEDOUT_TESTS=OFF",
+        "-DANDROID=ON",
+        f"-DCMAKE_TOOLCHAIN_FILE={ROOT / 'bindings' / 'cpp' / 'cmake' / 'aarch64.cmake'}",
+        f"-DCMAKE_CXX_FLAGS=-isystem {headers[1]} -isystem {headers[1]}/linux",
+        targets=("linkedout_edge_jni",),
+        sources=FOLDER,
+    )
+    loaded = re.findall(r"^ *LOAD.* (0x\w+)$", run("readelf", "-lW", made / "liblinkedout_edge_jni.so"), re.M)
+    assert loaded
+    assert {int(alignment, 16) for alignment in loaded} == {16 * 1024}
 
 
 def test_one_version_for_the_whole_product() -> None:
