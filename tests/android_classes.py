@@ -1,5 +1,5 @@
-"""Stand-ins for the classes of Android that the example of bindings/android uses: signatures alone, as Android documents
-them, so that a compiler can read the example where there is no SDK."""
+"""Stand-ins for the classes of Android that the example of bindings/android uses, so that a compiler can read it where
+there is no SDK: signatures alone, as Android documents them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = {
     "android.content.ContentResolver": """public abstract class ContentResolver {
         public void takePersistableUriPermission(android.net.Uri uri, int flags) {}
         public final android.database.Cursor query(
-            android.net.Uri uri, String[] columns, String where, String[] arguments, String order) { return null; } }""",
+            android.net.Uri uri, String[] columns, String where, String[] values, String order) { return null; } }""",
     "android.content.Context": """public abstract class Context {
         public java.io.File getFilesDir() { return null; }
         public java.io.File getNoBackupFilesDir() { return null; }
