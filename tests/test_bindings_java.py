@@ -31,6 +31,9 @@ JARS = {
     "org.jetbrains.annotations-java8.jar": "libjetbrains-annotations-java",
 }
 """Of those that the build looks for, one of each package."""
+only_all = pytest.mark.skipif(
+    os.environ.get("LINKEDOUT_BINDINGS") != "all", reason="a long round: make test-bindings-java"
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +62,25 @@ def java(build: Path, *arguments: str | Path, **environment: str) -> str:
     )
 
 
-def test_its_own_tests(build: Path) -> None:
-    said = run("ctest", "--test-dir", build, "--verbose", "-R", "^java$")
+def own_tests(build: Path, **environment: str) -> None:
+    said = run("ctest", "--test-dir", build, "--verbose", "-R", "^java$", **environment)
     counts = {what: int(n) for n, what in re.findall(r"\[ +(\d+) tests (\w+) +\]", said)}
     assert counts["successful"] == counts["found"] >= 50, said
     assert counts["skipped"] == counts["aborted"] == counts["failed"] == 0, said
     assert "in native method" not in said, said  # how -Xcheck:jni begins each of its complaints
+
+
+def test_its_own_tests(build: Path) -> None:
+    own_tests(build)
+
+
+@only_all
+def test_its_own_tests_with_sanitizers(build: Path) -> None:
+    options = ("-DLINKEDOUT_TESTS=OFF", "-DLINKEDOUT_JAVA_TESTS=ON", "-DCMAKE_BUILD_TYPE=Debug")
+    sanitized = built("java-sanitized", *options, "-DLINKEDOUT_SANITIZE=address,undefined", sources=FOLDER)
+    libraries = [run("c++", f"-print-file-name={name}").strip() for name in ("libasan.so", "libstdc++.so")]
+    # The JVM has uses of its own for SIGSEGV, and does not free all that it has when it ends.
+    own_tests(sanitized, LD_PRELOAD=" ".join(libraries), ASAN_OPTIONS="handle_segv=0:detect_leaks=0")
 
 
 def test_the_example(build: Path, tmp_path: Path) -> None:
@@ -227,7 +243,7 @@ def test_what_is_found_by_name_survives_shrinking() -> None:
     assert "LinkedOutException { <init>(int, byte[]); }" in rules
 
 
-@pytest.mark.skipif(os.environ.get("LINKEDOUT_BINDINGS") != "all", reason="a long round: make test-bindings")
+@only_all
 def test_for_arm64_as_android_links_it(build: Path) -> None:
     if shutil.which("aarch64-linux-gnu-g++") is None or shutil.which("readelf") is None:
         missing("there is no cross compiler: apt install g++-aarch64-linux-gnu binutils")
