@@ -179,11 +179,11 @@ def test_kotlin_knows_what_may_be_null(build: Path, tmp_path: Path) -> None:
     source = tmp_path / "nulls.kt"
     right = ["val title: String? = store.get(0).title()", "val size: Int = store.get(0).features().size",
              "rec.rank(store, null, null, RankOptions().withTopK(2)).use { for (r in it) println(r.id().length) }",
-             "val matrix: Array<FloatArray> = ranking.explain(0).matrix()"]  # fmt: skip
+             "val matrix: Array<FloatArray> = ranked.explain().matrix()"]  # fmt: skip
     wrong = ["val title: String = store.get(0).title()", 'val liked: Boolean = Event("a").liked()',
              'val features: ByteArray = Event("a").features()', "store.find(null)", "rec.rank(null, null)",
              "rec.tokenize(null)", "History.load(rec, null)"]  # fmt: skip
-    body = "\n".join(f"fun f{n}(rec: Recommender, store: Store, ranking: Ranking) {{ {line} }}"
+    body = "\n".join(f"fun f{n}(rec: Recommender, store: Store, ranked: Ranked) {{ {line} }}"
                      for n, line in enumerate(right + wrong))  # fmt: skip
     source.write_text("import linkedout.edge.*\n" + body)
     lines = {int(n) for n in re.findall(r"nulls\.kt:(\d+):\d+: error", kotlin(build, tmp_path / "out", source))}

@@ -43,8 +43,7 @@ final class Simple {
             }
             try (Ranking ranking = rec.rank(store, history)) {
                 for (Ranked r : ranking) {
-                    String why = ranking.explain(r.rank() - 1).sentence();
-                    System.out.println(r.rank() + "  " + r.score() + "  " + r.id() + "  " + why);
+                    System.out.println(r.rank() + "  " + r.score() + "  " + r.id() + "  " + r.explain());
                 }
             }
         } catch (LinkedOutException e) {

@@ -90,6 +90,8 @@ auto guarded(JNIEnv *env, const Work &work) noexcept -> decltype(work()) {
         throw_java(env, LINKEDOUT_OUT_OF_MEMORY, "there is no memory left for that");
     } catch (const std::exception &e) {
         throw_java(env, LINKEDOUT_INTERNAL, e.what());
+    } catch (...) {
+        throw_java(env, LINKEDOUT_INTERNAL, "unknown");
     }
     return decltype(work())();
 }

@@ -24,8 +24,9 @@ public final class Frames {
     public Frames(@NotNull ByteBuffer rgb, int count, int height, int width) {
         ByteBuffer buffer = LinkedOutException.need(rgb, "rgb");
         if (!buffer.isDirect() && !buffer.hasArray()) {
-            buffer = ByteBuffer.allocate(buffer.remaining()).put(buffer.duplicate());
-            buffer.flip();
+            byte[] copy = new byte[buffer.remaining()]; // of a read-only one
+            buffer.duplicate().get(copy);
+            buffer = ByteBuffer.wrap(copy);
         }
         array = buffer.isDirect() ? null : buffer.array();
         direct = buffer.isDirect() ? buffer.duplicate() : null;

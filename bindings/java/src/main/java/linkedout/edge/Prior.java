@@ -1,6 +1,6 @@
 package linkedout.edge;
 
-import java.util.Arrays;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import org.jetbrains.annotations.NotNull;
@@ -24,24 +24,17 @@ public final class Prior {
 
     /** Id → value; what is not in it is unknown. */
     public static @NotNull Prior of(@NotNull Map<@NotNull String, @NotNull Double> values) {
-        Map<String, Double> given = Map.copyOf(checked(values));
-        double[] numbers = new double[given.size()];
-        String[] ids = new String[given.size()];
-        int n = 0;
-        for (Map.Entry<String, Double> entry : given.entrySet()) {
-            ids[n] = entry.getKey();
-            numbers[n++] = entry.getValue();
-        }
-        return new Prior(numbers, Arrays.asList(ids), 1.0);
-    }
-
-    private static Map<String, Double> checked(Map<String, Double> values) {
-        LinkedOutException.need(values, "values").forEach((id, value) -> {
-            if (id == null || value == null) {
-                throw LinkedOutException.argument("a prior maps ids to numbers, not " + id + " to " + value);
+        LinkedOutException.need(values, "values");
+        List<String> ids = new ArrayList<>();
+        List<Double> numbers = new ArrayList<>();
+        for (Map.Entry<String, Double> entry : values.entrySet()) {
+            if (entry.getKey() == null || entry.getValue() == null) {
+                throw LinkedOutException.argument("a prior maps ids to numbers, not " + entry);
             }
-        });
-        return values;
+            ids.add(entry.getKey());
+            numbers.add(entry.getValue());
+        }
+        return new Prior(numbers.stream().mapToDouble(d -> d).toArray(), ids, 1.0);
     }
 
     /** @param weight how much one standard deviation of it counts; 1 if you say nothing */

@@ -6,6 +6,7 @@ import org.jetbrains.annotations.NotNull;
 
 /** A video in a ranking. */
 public final class Ranked {
+    private final Ranking ranking;
     private final int rank;
     private final @NotNull String id;
     private final float score;
@@ -13,7 +14,8 @@ public final class Ranked {
     private final @NotNull Source source;
     private final int position;
 
-    Ranked(int rank, String id, float score, float[] layers, Source source, int position) {
+    Ranked(Ranking ranking, int rank, String id, float score, float[] layers, Source source, int position) {
+        this.ranking = ranking;
         this.rank = rank;
         this.id = id;
         this.score = score;
@@ -48,6 +50,14 @@ public final class Ranked {
     /** Where its id stands in the candidates as given; of a ranking of the whole store: where it stood in the store. */
     public int position() {
         return position;
+    }
+
+    /**
+     * Why it stands where it stands. The ranking must be open; beyond the first 4,096 places the video must still be in the
+     * store as it was.
+     */
+    public @NotNull Explanation explain() {
+        return ranking.explain(rank - 1);
     }
 
     @Override

@@ -9,7 +9,7 @@ import java.util.List;
 import java.util.RandomAccess;
 import org.jetbrains.annotations.NotNull;
 
-/** Videos, best first. A closed one still is this list; only {@link #explain} needs it open. */
+/** Videos, best first. A closed one still is this list; only {@link Ranked#explain} needs it open. */
 public final class Ranking extends AbstractList<@NotNull Ranked> implements RandomAccess, Closeable {
     private static final Source[] SOURCES = Source.values();
 
@@ -37,7 +37,7 @@ public final class Ranking extends AbstractList<@NotNull Ranked> implements Rand
         Native.rankingPlaces(handle, positions, scores, sources, layers);
         ids = Collections.unmodifiableList(
                 candidates == null ? Texts.decodeList(Native.rankingIds(handle)) : at(candidates, positions));
-        failed = sizes[1] == 0 ? List.of() : failed(sizes[1], candidates);
+        failed = failed(sizes[1], candidates);
     }
 
     private static List<String> at(List<String> candidates, long[] positions) {
@@ -49,6 +49,9 @@ public final class Ranking extends AbstractList<@NotNull Ranked> implements Rand
     }
 
     private List<Failed> failed(int count, List<String> candidates) {
+        if (count == 0) {
+            return Collections.emptyList();
+        }
         long[] where = new long[count];
         int[] why = new int[count];
         Native.rankingFailed(handle, where, why);
@@ -69,7 +72,7 @@ public final class Ranking extends AbstractList<@NotNull Ranked> implements Rand
     public @NotNull Ranked get(int place) {
         String id = ids.get(place);
         float[] own = Arrays.copyOfRange(layers, place * width, (place + 1) * width);
-        return new Ranked(place + 1, id, scores[place], own, SOURCES[sources[place]], (int) positions[place]);
+        return new Ranked(this, place + 1, id, scores[place], own, SOURCES[sources[place]], (int) positions[place]);
     }
 
     public @NotNull List<@NotNull String> ids() {
@@ -85,12 +88,7 @@ public final class Ranking extends AbstractList<@NotNull Ranked> implements Rand
         return failed;
     }
 
-    /**
-     * Why the video at a place stands there. Beyond the first 4,096 places it must still be in the store as it was.
-     *
-     * @param place from 0
-     */
-    public @NotNull Explanation explain(int place) {
+    Explanation explain(int place) {
         float[] flat = new float[events * width];
         double[] numbers = Native.explain(handle, place, flat);
         float[][] matrix = new float[events][];

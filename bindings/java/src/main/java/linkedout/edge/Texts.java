@@ -50,12 +50,14 @@ final class Texts {
 
     static List<String> decodeList(byte[] texts) {
         ByteBuffer in = ByteBuffer.wrap(texts);
-        int count = in.getInt();
+        int count = in.getInt(0);
         List<String> out = new ArrayList<>(count);
+        int at = Integer.BYTES;
         for (int n = 0; n < count; n++) {
-            int length = in.getInt();
-            out.add(new String(texts, in.position(), length, StandardCharsets.UTF_8));
-            in.position(in.position() + length);
+            int length = in.getInt(at);
+            at += Integer.BYTES;
+            out.add(new String(texts, at, length, StandardCharsets.UTF_8));
+            at += length;
         }
         return out;
     }

@@ -280,8 +280,8 @@ class ApiTest {
             assertEquals(VIDEOS, many.size());
             assertNotEquals(many.ids(), diverse.ids());
             assertNotEquals(many.scores()[0], curious.scores()[0]);
-            assertNotEquals(0.0, curious.explain(0).explored());
-            assertEquals(0.0, many.explain(0).explored());
+            assertNotEquals(0.0, curious.get(0).explain().explored());
+            assertEquals(0.0, many.get(0).explain().explored());
             assertEquals(VIDEOS - 3, fresh.size());
             assertTrue(Collections.disjoint(fresh.ids(), List.of("v0", "v1", "v2")));
             assertNotEquals(plain.scores()[0], older.scores()[0]);
@@ -329,7 +329,7 @@ class ApiTest {
                 Ranking against = rank(new RankOptions().withPrior(Prior.of(values).withWeight(-100)))) {
             assertEquals(aligned, mapped);
             assertNotEquals(plain.ids(), aligned.ids());
-            assertNotEquals(0.0, aligned.explain(0).prior());
+            assertNotEquals(0.0, aligned.get(0).explain().prior());
             assertEquals(VIDEOS - 3, whole.size());
             assertEquals(0.0, byId.get(against.ids().get(0)));
         }
@@ -350,11 +350,12 @@ class ApiTest {
     @Test
     void reasons() {
         try (Ranking ranking = rank(new RankOptions())) {
-            Explanation why = ranking.explain(0);
+            Explanation why = ranking.get(0).explain();
             assertEquals(List.of("v0", "v1", "v2"), why.history());
             assertEquals(3, why.matrix().length);
             assertEquals(ranking.scores()[0], why.score(), 0);
             assertTrue(why.sentence().contains("“"), why.sentence());
+            assertArrayEquals(ranking.get(4).explain().matrix()[2], ranking.explain(4).matrix()[2]);
             refused(Status.ARGUMENT, () -> ranking.explain(VIDEOS));
             refused(Status.ARGUMENT, () -> ranking.explain(-1));
         }

@@ -259,7 +259,7 @@ class GoldenTest {
         for (int layer = 0; layer < r.layers().length; layer++) {
             assertEquals(layers.get(layer), r.layers()[layer], limit, what);
         }
-        Explanation why = ranking.explain(r.rank() - 1);
+        Explanation why = r.explain();
         JsonElement matrix = one.getAsJsonObject("explanations").get(r.id());
         assertEquals(matrix.getAsJsonArray().size(), why.matrix().length, what);
         assertEquals(why.matrix().length, why.history().size(), what);

@@ -160,7 +160,7 @@ class MisuseTest {
                 () -> history.size(),
                 () -> history.get(0),
                 () -> history.save(),
-                () -> ranking.explain(0));
+                () -> ranking.get(0).explain());
         for (Executable call : calls) {
             refused(Status.CLOSED, call);
         }
@@ -179,7 +179,7 @@ class MisuseTest {
             ranking = other.rank(store, history, List.of("a"));
         }
         store.close();
-        assertEquals(1, ranking.explain(0).history().size());
+        assertEquals(1, ranking.get(0).explain().history().size());
         ranking.close();
     }
 
@@ -320,7 +320,7 @@ class MisuseTest {
                 () -> {
                     try (History other = History.load(rec, saved);
                             Ranking ranking = rec.rank(store, other, List.of("a"))) {
-                        return ranking.explain(0).sentence();
+                        return ranking.get(0).explain().sentence();
                     }
                 },
                 () -> rec.taste(store, history).sentence());

@@ -48,7 +48,7 @@ class Feed(private val context: Context) : AutoCloseable {
     fun suggestions(): List<Suggestion> {
         val options = RankOptions().withTopK(50).withDiversity(0.3).withExcludeWatched(true)
         return rec.rank(store, history, null, options).use { ranking ->
-            ranking.map { Suggestion(it.id(), ranking.explain(it.rank() - 1).sentence()) }
+            ranking.map { Suggestion(it.id(), it.explain().sentence()) }
         }
     }
 
