@@ -5,7 +5,7 @@ plugins {
 
 // Headers of ONNX Runtime and nlohmann-json: bindings/cpp/tools/fetch.sh build/bindings/dependencies
 val headers = rootDir.resolve("../../build/bindings/dependencies")
-val java = rootDir.resolve("../java")
+val sources = rootDir.resolve("../java")
 
 android {
     namespace = "linkedout.edge"
@@ -27,11 +27,11 @@ android {
     }
     externalNativeBuild {
         cmake {
-            path = java.resolve("CMakeLists.txt") // sets the linker's flag for 16 KB pages
+            path = sources.resolve("CMakeLists.txt") // sets the linker's flag for 16 KB pages
             version = "3.22.1"
         }
     }
-    sourceSets["main"].java.srcDir(java.resolve("src/main/java"))
+    sourceSets["main"].java.srcDir(sources.resolve("src/main/java"))
     compileOptions {
         sourceCompatibility = JavaVersion.VERSION_11
         targetCompatibility = JavaVersion.VERSION_11

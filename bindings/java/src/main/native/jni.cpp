@@ -5,7 +5,6 @@
 //
 // Not on linkedout_edge.hpp: its classes and those of the core, which is linked in, have the same names.
 #include <jni.h>
-
 #include <linkedout_edge.h>
 
 #include <algorithm>
@@ -63,9 +62,7 @@ jbyteArray java_bytes(JNIEnv *env, const void *data, std::size_t size) {
 jbyteArray java_bytes(JNIEnv *env, const std::string &text) { return java_bytes(env, text.data(), text.size()); }
 jbyteArray java_bytes(JNIEnv *env, const Bytes &bytes) { return java_bytes(env, bytes.data(), bytes.size()); }
 
-jint number(std::size_t count) {
-    return count > 0x7FFFFFFF ? 0x7FFFFFFF : static_cast<jint>(count);
-}
+jint number(std::size_t count) { return count > 0x7FFFFFFF ? 0x7FFFFFFF : static_cast<jint>(count); }
 
 void throw_java(JNIEnv *env, linkedout_status status, const char *what) noexcept {
     if (env->ExceptionCheck() != JNI_FALSE) return;
@@ -217,7 +214,6 @@ jbyteArray java_texts(JNIEnv *env, std::size_t count, const Text &text) {
     }
     return java_bytes(env, out);
 }
-
 
 // Pixels of an array, or of a direct buffer where there is none.
 class GivenFrames {
@@ -580,8 +576,8 @@ NATIVE(jdoubleArray, historyEvent)(JNIEnv *env, jclass, jobject of, jint positio
     return guarded(env, [&] {
         linkedout_event event = LINKEDOUT_EVENT_INIT;
         check(linkedout_history_event(history(env, of), static_cast<std::size_t>(position), &event));
-        return java_doubles(env, {event.watched, static_cast<double>(event.liked),
-                                  static_cast<double>(event.has_at), event.at});
+        return java_doubles(
+            env, {event.watched, static_cast<double>(event.liked), static_cast<double>(event.has_at), event.at});
     });
 }
 
@@ -597,8 +593,7 @@ NATIVE(jbyteArray, historyText)(JNIEnv *env, jclass, jobject of, jint position, 
 NATIVE(jbyteArray, historyFeatures)(JNIEnv *env, jclass, jobject of, jint position, jint size) {
     return guarded(env, [&] {
         Bytes out(static_cast<std::size_t>(size));
-        check(linkedout_history_features(history(env, of), static_cast<std::size_t>(position), out.data(),
-                                         out.size()));
+        check(linkedout_history_features(history(env, of), static_cast<std::size_t>(position), out.data(), out.size()));
         return java_bytes(env, out);
     });
 }
@@ -647,8 +642,8 @@ NATIVE(jlong, rank)
 NATIVE(jintArray, rankingSizes)(JNIEnv *env, jclass, jobject of) {
     return guarded(env, [&] {
         const linkedout_ranking_size sizes = sizes_of(ranking(env, of));
-        return java_ints(env, {java_size(sizes.places), java_size(sizes.failed), java_size(sizes.events),
-                               java_size(sizes.layers)});
+        return java_ints(
+            env, {java_size(sizes.places), java_size(sizes.failed), java_size(sizes.events), java_size(sizes.layers)});
     });
 }
 
