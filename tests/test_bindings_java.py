@@ -284,6 +284,14 @@ def test_the_page_names_all_that_python_offers() -> None:
     assert set(listed) == python_names()
 
 
+def test_its_five_lines_compile(build: Path, tmp_path: Path) -> None:
+    (code,) = re.findall(r"```java\n(.*?)```", PAGE.read_text(), re.S)
+    given = "byte[] rgb, byte[] featuresOfSeen"
+    (tmp_path / "Five.java").write_text(f"import linkedout.edge.*;\nclass Five {{ static void f({given}) {{ {code} }} }}")
+    class_path = f"{build / 'linkedout-edge.jar'}:/usr/share/java/org.jetbrains.annotations-java8.jar"
+    run("javac", "--release", "11", "-d", tmp_path, "-cp", class_path, tmp_path / "Five.java")
+
+
 def test_the_page_says_why_where_something_is_missing() -> None:
     assert all(why for _, name, why in table() if name == "–")
 
