@@ -287,7 +287,8 @@ def test_the_page_names_all_that_python_offers() -> None:
 def test_its_five_lines_compile(build: Path, tmp_path: Path) -> None:
     (code,) = re.findall(r"```java\n(.*?)```", PAGE.read_text(), re.S)
     given = "byte[] rgb, byte[] featuresOfSeen"
-    (tmp_path / "Five.java").write_text(f"import linkedout.edge.*;\nclass Five {{ static void f({given}) {{ {code} }} }}")
+    source = f"import linkedout.edge.*;\nclass Five {{ static void f({given}) {{ {code} }} }}"
+    (tmp_path / "Five.java").write_text(source)
     class_path = f"{build / 'linkedout-edge.jar'}:/usr/share/java/org.jetbrains.annotations-java8.jar"
     run("javac", "--release", "11", "-d", tmp_path, "-cp", class_path, tmp_path / "Five.java")
 
