@@ -26,12 +26,14 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
 import java.time.temporal.ChronoUnit;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -244,6 +246,14 @@ class GoldenTest {
                         assertEquals(wanted, there, limit, name + ": the order differs by more than the tolerance");
                         checkReasons(one, ranking, r, limit);
                     }
+                }
+                if (fromTokens) {
+                    List<List<String>> likes = rec.taste(store, history, now).likes().stream()
+                            .map(Interest::videos)
+                            .collect(Collectors.toList());
+                    List<List<String>> wanted = new ArrayList<>();
+                    one.getAsJsonArray("likes").forEach(each -> wanted.add(strings(each)));
+                    assertEquals(wanted, likes, name);
                 }
                 if (fromTokens && name.startsWith("cold start: an empty")) {
                     assertEquals(order, ranking.ids(), name);
