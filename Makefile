@@ -7,7 +7,7 @@ DATA ?= $(wildcard ../shared/data)
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
 .PHONY: demo test test-all test-optimum test-floors test-scale fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
-	exam bench table readme-table aarch64 haswell kernel-check test-bindings test-bindings-cpp test-bindings-js fuzz-bindings clean help
+	exam bench table readme-table aarch64 haswell kernel-check test-bindings test-bindings-cpp test-bindings-java test-bindings-js fuzz-bindings clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -74,7 +74,7 @@ fuzz: .venv/installed  ## a million broken files for what reads files (half an h
 	@$(PIP) .venv/bin/pip install --quiet atheris
 	.venv/bin/python tests/fuzz/parsers.py --inputs $(or $(INPUTS),1000000)
 
-test-bindings: test-bindings-cpp test-bindings-js  ## the packages for other languages; installs what they need
+test-bindings: test-bindings-cpp test-bindings-java test-bindings-js  ## the packages for other languages; installs what they need
 
 # C++: headers by name, then the native build, sanitizers, the oldest ONNX Runtime and an emulated aarch64.
 DEPENDENCIES = build/bindings/dependencies
@@ -89,6 +89,16 @@ test-bindings-cpp: .venv/installed $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api
 	@for tool in cmake g++ ninja aarch64-linux-gnu-g++ qemu-aarch64-static; do \
 		command -v $$tool >/dev/null || { $(APT) $(CPP_PACKAGES); break; }; done
 	LINKEDOUT_BINDINGS=all OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_bindings_cpp.py
+
+# Java: the newest JDK of the system, and the jars that its tests need. The library is C++ inside.
+JAVA_PACKAGES = default-jdk-headless kotlin junit5 libgoogle-gson-java libjetbrains-annotations-java
+JAVA_JARS = junit-platform-console.jar gson.jar org.jetbrains.annotations-java8.jar
+
+test-bindings-java: .venv/installed $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h
+	@for tool in cmake g++ ninja aarch64-linux-gnu-g++; do command -v $$tool >/dev/null || { $(APT) $(CPP_PACKAGES); break; }; done
+	@{ command -v javac && command -v kotlinc && ls $(addprefix /usr/share/java/,$(JAVA_JARS)); } >/dev/null 2>&1 \
+		|| $(APT) $(JAVA_PACKAGES)
+	LINKEDOUT_BINDINGS=all OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q tests/test_bindings_java.py
 
 fuzz-bindings: $(DEPENDENCIES)/onnxruntime/onnxruntime_c_api.h  ## broken files for the C++ core's readers (needs clang; INPUTS=... for each)
 	cmake -S bindings/cpp -B build/bindings/fuzz -DLINKEDOUT_DEPENDENCIES=$(abspath $(DEPENDENCIES)) -DLINKEDOUT_FUZZ=ON \

@@ -113,8 +113,19 @@ def javascript(where: str, pack: Path, frames: Path) -> Process | str:
     return Process("node", folder / "test" / "bench.mjs", where, pack, frames, str(WATCHED))
 
 
+def java(pack: Path, frames: Path) -> Process | str:
+    """The Java package on the JVM, or why it is left out."""
+    build = BUILDS / "java"
+    jars, library = [build / f"linkedout-edge{n}.jar" for n in ("", "-tests")], build / "liblinkedout_edge_jni.so"
+    if not all(file.exists() for file in (*jars, library)):
+        return "not built: make test-bindings"
+    run = ["java", "-cp", ":".join(map(str, jars)), f"-Dlinkedout.edge.library={library}", "linkedout.edge.Bench"]
+    return Process(*run, embedded_folder(), onnxruntime_library(), pack, frames, str(WATCHED))
+
+
 BINDINGS: dict[str, Callable[[Path, Path], Process | str]] = {
     "C++": cpp,
+    "Java": java,
     "Node": partial(javascript, "node"),
     "Chromium": partial(javascript, "chromium"),
 }

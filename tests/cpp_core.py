@@ -38,7 +38,7 @@ def onnxruntime_library() -> Path:
 
 
 @lru_cache
-def built(name: str = "cpp", *options: str, targets: Sequence[str] = ()) -> Path:
+def built(name: str = "cpp", *options: str, targets: Sequence[str] = (), sources: Path = SOURCES) -> Path:
     """A build's folder, as the sources make it now; skips where something is not at hand."""
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
@@ -49,7 +49,7 @@ def built(name: str = "cpp", *options: str, targets: Sequence[str] = ()) -> Path
     where = [f"-DLINKEDOUT_DEPENDENCIES={DEPENDENCIES}", f"-DLINKEDOUT_ONNXRUNTIME={onnxruntime_library()}"]
     make = ["-G", "Ninja"] if shutil.which("ninja") and not (folder / "Makefile").exists() else []
     with FileLock(BUILDS / f"{name}.lock"):  # several processes run the tests, and one builds
-        run("cmake", "-S", SOURCES, "-B", folder, *make, *where, "-DLINKEDOUT_TESTS=ON", *options)
+        run("cmake", "-S", sources, "-B", folder, *make, *where, "-DLINKEDOUT_TESTS=ON", *options)
         run("cmake", "--build", folder, "--parallel", "2", *(f"--target={t}" for t in targets))
     return folder
 
