@@ -221,6 +221,14 @@ def test_an_error_is_one_line_and_ends_with_2(tmp_path: Path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", [["rank", "--candidates"], ["encode"], ["history", "add"], ["store", "import"]])
+def test_a_url_is_refused_before_anything_is_loaded(command: list[str], tmp_path: Path):
+    data = [] if command[0] == "rank" else ["--data-dir", str(tmp_path / "data")]
+    done = run(*command, "https://example.org/a.mp4", *data)
+    assert done.exit_code == 2
+    assert "https://example.org/a.mp4 is a URL, and this command reads files alone" in done.stderr
+
+
 def test_an_error_in_json_is_an_object(tiny_bundle: Path):
     args = ("rank", "--bundle", tiny_bundle, "--candidates", "x.mp4")
     assert result(*args, "--precision", "int9", code=2)["error"]["type"] == "ArgumentError"

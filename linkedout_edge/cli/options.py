@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,12 @@ def expand_videos(values: Iterable[str]) -> list[str]:
     """Folders become the videos in them, patterns the files that match, both sorted; the rest stays as it is.
 
     What leads to no video stays as well: it fails by name later, beside those that can be ranked.
+
+    Raises:
+        ArgumentError: One is a URL.
     """
+    values = list(values)
+    refuse_urls(values)
     videos: list[str] = []
     for value in values:
         path = Path(value)
@@ -77,6 +83,16 @@ def expand_videos(values: Iterable[str]) -> list[str]:
         else:
             videos.append(value)
     return list(dict.fromkeys(videos))
+
+
+def refuse_urls(values: Iterable[str]) -> None:
+    """Raise `ArgumentError` for a URL: a command downloads nothing by itself."""
+    for value in values:
+        if re.match(r"[a-z][a-z0-9+.-]+://", value, re.IGNORECASE) and not Path(value).exists():
+            raise ArgumentError(
+                f"{value} is a URL, and this command reads files alone: download it first (encode --packs FOLDER reads "
+                "URLs, too)"
+            )
 
 
 def parse_watched(value: str) -> tuple[str, float | None]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from linkedout_edge.cli.data import data_arguments, data_options
-from linkedout_edge.cli.options import model_options
+from linkedout_edge.cli.options import model_options, refuse_urls
 from linkedout_edge.errors import PackError, PackNotFoundError
 
 
@@ -63,6 +63,7 @@ def import_(
 
 def _files(values: tuple[str, ...]) -> list[Path]:
     """Folders become the packs in them, sorted."""
+    refuse_urls(values)
     files: list[Path] = []
     for value in map(Path, values):
         inside = sorted(value.glob("[!.]*.safetensors")) if value.is_dir() else [value]
