@@ -68,26 +68,25 @@ class Recommender(OneProcess):
         """Load a bundle. Nothing opens a socket.
 
         Args:
-            bundle: A precision of the embedded bundle (``"int8"``), else an existing folder or .zip.
-            precision: Which of the folder's or .zip's precisions; its first, if left out.
-            backend: ``"onnxruntime"`` or ``"openvino"``. Left out, ``"onnxruntime"``, unless the bundle's graph is
-                OpenVINO IR, which ``"openvino"`` alone reads.
-            device: ``cpu``, ``cuda``, ``tensorrt``, ``gpu``, ``npu``, or ``auto``: the encoder where it was measured to
-                be the fastest, once for a model, library and driver. `info` says what really runs it.
+            bundle: A precision of the embedded bundle (``"int8"``), or the path of a folder or .zip.
+            precision: Which precision of the folder or .zip; the first one by default.
+            backend: ``"onnxruntime"`` or ``"openvino"``. The default is ``"onnxruntime"``, unless the bundle's graph is
+                OpenVINO IR, which only ``"openvino"`` reads.
+            device: ``cpu``, ``cuda``, ``tensorrt``, ``gpu``, ``npu``, or ``auto``: where the encoder was fastest when
+                measured, once for each model, library and driver. `info` says what really runs it.
             providers: Execution providers of ONNX Runtime, or device names of OpenVINO, instead of `device`; each a
                 name or a (name, options) tuple, such as ``[("CUDAExecutionProvider", {"device_id": 1})]``.
-            threads: CPU threads; left out, what affinity and cgroup quota allow.
-            data_dir: Folder that keeps history and store, of this app alone. Without it both live in memory.
-            cache_dir: Folder for compiled engines, and for what ``auto`` measured; nothing else. Damaged or foreign
+            threads: CPU threads; by default as many as affinity and cgroup quota allow.
+            data_dir: Folder of this app alone that keeps history and store. Without it both live in memory.
+            cache_dir: Folder for compiled engines and the measurements of ``auto``; nothing else. Damaged or foreign
                 entries are ignored and made again.
             key: Encrypts what lies in `data_dir`: a passphrase, or random bytes from the platform's key store.
-            strict_device: A device that is not there is an error, not a warning.
+            strict_device: Whether a device that is not there is an error, not a warning.
             decoder: ``auto``, ``pyav``, ``opencv``, ``gstreamer``, or a callable ``(path, count, size, limits)`` that
                 gives uint8 ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
-            decoders: Processes that decode, beside the app, so that a file that crashes a decoder costs one video and
-                no more: 0 decodes in the app's own process, a number does all decoding in so many others. Left out,
-                calls that need 8 videos or more use other processes, where there can be any and the decoder is one of
-                ours.
+            decoders: How many other processes do all decoding, so that a file that crashes a decoder costs only one
+                video; 0 decodes in the app's own process. By default, calls that encode 8 videos or more use other
+                processes, if the system allows it and the decoder is one of ours.
 
         Raises:
             ArgumentError, ArgumentTypeError: Arguments that make no sense, alone or together.
@@ -132,16 +131,15 @@ class Recommender(OneProcess):
                 latest 192 count.
             candidates: Videos to rank, or a handle from ``rec.store.select``; None is everything in the store that was
                 not watched.
-            options: What follows as one object, for apps that keep it; else give what follows.
-            top_k: Give only so many.
-            diversity: From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbours differ.
-            deadline_ms: Answer after about so many milliseconds. New videos get a quick look first and are ranked by
-                it, with the source ``quick``; full looks follow in the background (see `wait`). What could not be
-                looked at by then follows behind the rest, in order of `prior`, else of input, with the source
-                ``pending``, and goes on being encoded in the background. Watched videos come first; one that was not in
-                time does not count and is in ``failed`` with the code ``pending``.
+            options: All options below as one object. Give either this or keywords, not both.
+            top_k: Return only this many.
+            diversity: From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbors differ.
+            deadline_ms: Answer after about this many milliseconds. New videos get a quick look and are ranked by it,
+                with the source ``quick``. Videos that were not looked at in time come last, ordered by `prior`, else as
+                given, with the source ``pending``. Encoding continues in the background (see `wait`). Watched videos
+                come first; one that is late does not count and is in ``failed`` with the code ``pending``.
             exclude_watched: Leave out candidates that are in the history.
-            fold_duplicates: Of near-identical videos give the best placed one only.
+            fold_duplicates: Keep only the best placed of near-identical videos.
             prior: What you know besides content: a mapping from id to number, numbers aligned with `candidates`, or a
                 `Prior` with a weight. Standardised over the candidates and added to the score.
             explore: From 0 (off) to 1: how much it counts that little is known of a video, which resembles nothing
@@ -192,9 +190,9 @@ class Recommender(OneProcess):
 
         Args:
             videos: What to encode.
-            effort: ``full`` decodes eight frames spread over the video, ``quick`` its key frames and little more, which
-                is several times faster and ranks a little worse (docs/library.md); ``auto`` looks quickly now, and
-                fully in the background (see `wait`). ``full`` also looks again at what was only looked at quickly.
+            effort: ``full`` decodes eight frames spread over the video, and looks again at what was only looked at
+                quickly. ``quick`` decodes key frames and little more: several times faster, and ranks a little worse
+                (docs/library.md). ``auto`` looks quickly now, and fully in the background (see `wait`).
             progress: Called as ``(done, total)`` after each video. What it raises stops the work and is raised here;
                 what was encoded before stays, each video whole.
 
@@ -210,13 +208,13 @@ class Recommender(OneProcess):
     aencode = in_thread(encode, "`encode` for asyncio; `progress` is called in another thread. Cancelled as `arank`.")
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is being encoded in the background any more (see `rank`'s `deadline_ms`).
+        """Wait until nothing is encoded in the background any more (see `rank`'s `deadline_ms`).
 
         Args:
             timeout: Seconds; None waits as long as it takes.
 
         Returns:
-            Whether that is so; False after `timeout`.
+            True once that is so, False after `timeout`.
         """
         self._check_open()
         return self._encoding.wait(None if timeout is None else at_least_0("timeout", timeout, "seconds"))

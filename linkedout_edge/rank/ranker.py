@@ -1,13 +1,13 @@
-"""Events and candidates → scores, order and evidence; everything is stored by now, nothing is decoded here.
+"""Events and candidates → scores, order and evidence. All of them are stored; nothing is decoded here.
 
-What costs something is done once: a history that was ranked with before is not looked up and fitted again, and
-candidates are scored where they lie in the store. With a handle from ``rec.store.select`` nothing is
-done in Python for each candidate.
+A history that was ranked with before is not looked up and fitted again, and candidates are scored where they lie in
+the store. With a handle from ``rec.store.select``, no Python code runs for each candidate.
 
 The store is not locked meanwhile: rankings run beside each other and beside writers. If a writer touched a row that was
 being read (of a long list: if any row left the store), the ranking is made again.
 
-What is remembered between rankings goes when something is forgotten: a ranking that began before remembers nothing.
+When something is forgotten, all that was remembered between rankings is dropped; a ranking that began before then
+remembers nothing.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class Ranker:
         self._scorer.score(user, tokens, scales, np.zeros(1, np.int64))
 
     def summary(self, history: EncodedHistory) -> TasteSummary:
-        """What is believed of a user."""
+        """What a user seems to like and to avoid."""
         return summarise(history.events, history.user, history.interests, self._layer_names, self._name)
 
     def _name(self, event: Event) -> str:

@@ -22,11 +22,11 @@ class RankOptions:
     """How `Recommender.rank` makes its list. The keywords of `rank` and `arank` are the same.
 
     Attributes:
-        top_k: Give only so many.
-        diversity: From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbours differ.
-        deadline_ms: Answer after about so many milliseconds; see `rank`.
+        top_k: Return only this many.
+        diversity: From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbors differ.
+        deadline_ms: Answer after about this many milliseconds; see `rank`.
         exclude_watched: Leave out candidates that are in the history.
-        fold_duplicates: Of near-identical videos give the best placed one only.
+        fold_duplicates: Keep only the best placed of near-identical videos.
         prior: What you know besides content: a mapping from id to number, numbers aligned with the candidates, or a
             `Prior` with a weight; kept as a `Prior`.
         explore: From 0 (off) to 1: how much it counts that little is known of a video.
@@ -58,7 +58,7 @@ class RankOptions:
         vars(self).update(checked)
 
     def is_default(self) -> bool:
-        """Whether nothing was asked for."""
+        """Whether all values are the defaults."""
         plain = self.top_k is None and self.deadline_ms is None and self.prior is None
         return plain and not (self.diversity or self.exclude_watched or self.fold_duplicates or self.explore)
 
