@@ -21,7 +21,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from linkedout_edge import Recommender, Video, recommender
+from linkedout_edge import Recommender, Video, loading
 from linkedout_edge.backends import Backend, Session, create_backend, drivers
 from linkedout_edge.backends.auto import AutoBackend
 from linkedout_edge.backends.base import Unusable
@@ -111,7 +111,7 @@ def test_rankings_through_static_graphs_are_the_same(
     videos = [Video(frames=f, id=f"v{n}", title="a red ball" if n % 2 else None) for n, f in enumerate(frames)]
     scores = []
     for static in (False, True):
-        monkeypatch.setattr(recommender, "create_backend", partial(create_backend, static=static))
+        monkeypatch.setattr(loading, "create_backend", partial(create_backend, static=static))
         with Recommender.load(tiny_bundle, precision="fp32", backend=library, device="cpu", threads=1) as rec:
             rec.warmup()
             scores.append({r.id: r.score for r in rec.rank(videos[:4], videos[4:])})
