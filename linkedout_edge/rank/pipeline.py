@@ -33,7 +33,7 @@ from linkedout_edge.rank.interests import find_interests, take_turns
 from linkedout_edge.rank.memo import EncodedHistory, keep_history
 from linkedout_edge.rank.prior import Priors, standardised
 from linkedout_edge.rank.profile import TasteSummary, summarise
-from linkedout_edge.rank.rerank import arrange, unit_tokens
+from linkedout_edge.rank.rerank import rerank, unit_tokens
 from linkedout_edge.rank.scorer import Scorer
 from linkedout_edge.rank.taste import Space, Taste, dequantise
 from linkedout_edge.results import Evidence, Role
@@ -258,7 +258,7 @@ class Ranker:
         elif not past.events:
             source = "prior"
         limit = wish.limit if wish.limit is None or wish.diversity else max(wish.limit, head)
-        order = arrange(
+        order = rerank(
             scores,
             limit,
             lambda p: unit_tokens(view.take(p)[0]),
