@@ -18,7 +18,7 @@ from linkedout_edge import history_file
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, ClosedError
 from linkedout_edge.inputs import Event, EventLike, Video, as_video
 from linkedout_edge.lifetime import OneProcess
-from linkedout_edge.storage.records import Kept
+from linkedout_edge.storage.records import StoredEvent
 from linkedout_edge.store import Tokens
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_EVENTS = 256
 MAX_AGE = timedelta(days=365)
 SURE_AFTER = timedelta(days=7)
-"""A time counts as reached so long after something was watched then: a clock that is wrong is mended sooner."""
+"""A time counts as reached so long after something was watched then: a wrong clock is put right before that."""
 
 
 def _now() -> datetime:
@@ -71,7 +71,7 @@ class History(OneProcess):
         self._max_events = max_events
         self._max_age = max_age
         self._clock = clock
-        self._entries: list[Kept] = []
+        self._entries: list[StoredEvent] = []
         self._lock = threading.RLock()
         self._closed = False
         self._incognito = 0
@@ -81,7 +81,7 @@ class History(OneProcess):
             from linkedout_edge.storage.tables import EventTable
 
             self._table = EventTable(database)
-            self._follow()
+            self._sync()
 
     def add(self, video: EventLike, **event_fields: Any) -> Event:
         """Note that a video was watched; when this returns, the video is encoded and kept, on the disk if there is one.
@@ -115,9 +115,9 @@ class History(OneProcess):
             return event
         self._store.check_writable()
         with self._store.pinned([given.id]):  # it must not be evicted between encoding and keeping
-            brought = given.id not in self._store or self._brought(given.id)
+            auto_encoded = given.id not in self._store or self._was_auto_encoded(given.id)
             self._encode(given)
-            self._change(lambda e: False, [(event, brought)])
+            self._change(lambda e: False, [(event, auto_encoded)])
         return event
 
     def forget(self, id: str | None = None, *, since: datetime | timedelta | None = None) -> int:
@@ -152,7 +152,7 @@ class History(OneProcess):
         if since.utcoffset() is None:
             raise ArgumentError("since has no time zone: use datetime.now(timezone.utc), or since.astimezone()")
         moment = since
-        return self._drop(lambda e: (e.event.at or e.recorded) >= moment)
+        return self._drop(lambda e: (e.event.at or e.added_at) >= moment)
 
     def clear(self) -> int:
         """Forget everything; returns how many events there were."""
@@ -228,7 +228,7 @@ class History(OneProcess):
                 for n, i in enumerate(saved.videos.ids):
                     if i in new:
                         self._store.put(i, saved.videos.tokens[n], saved.videos.scales[n], saved.videos.fingerprints[n])
-            self._change(lambda e: False, [(e, e.id in new or self._brought(e.id)) for e in added])
+            self._change(lambda e: False, [(e, e.id in new or self._was_auto_encoded(e.id)) for e in added])
         return len(added)
 
     @contextmanager
@@ -249,14 +249,14 @@ class History(OneProcess):
 
     @property
     def is_incognito(self) -> bool:
-        """Whether nothing is recorded at present."""
+        """Whether recording is off at present."""
         return self._incognito > 0
 
     def __iter__(self) -> Iterator[Event]:
         """Events, oldest first."""
         self._check_open()
         with self._lock:
-            self._follow()
+            self._sync()
             if self._expired(self._entries) and not self._is_read_only():
                 self._change(lambda e: False)
             return iter([e.event for e in self._young(self._entries)])
@@ -264,7 +264,7 @@ class History(OneProcess):
     def __len__(self) -> int:
         self._check_process()
         with self._lock:
-            self._follow()
+            self._sync()
             return len(self._young(self._entries))
 
     def close(self) -> None:
@@ -283,32 +283,32 @@ class History(OneProcess):
     def _is_read_only(self) -> bool:
         return self._db is not None and self._db.read_only is not None
 
-    def _young(self, entries: list[Kept]) -> list[Kept]:
+    def _young(self, entries: list[StoredEvent]) -> list[StoredEvent]:
         """Those that are not too old."""
         if self._max_age is None:
             return entries
         oldest = self._clock() - self._max_age
         return [e for e in entries if e.event.at is None or e.event.at >= oldest]
 
-    def _expired(self, entries: list[Kept]) -> set[int]:
+    def _expired(self, entries: list[StoredEvent]) -> set[int]:
         """`id()` of those that are too old for sure; see `max_age`."""
         if self._max_age is None:
             return set()
         now = reached = self._clock()
         for e in reversed(entries):  # what was added later says that it was not later then
-            reached = min(reached, e.recorded)
+            reached = min(reached, e.added_at)
             if reached <= now - SURE_AFTER:
                 oldest = reached - self._max_age
                 return {id(e) for e in entries if e.event.at is not None and e.event.at < oldest}
         return set()
 
-    def _brought(self, id: str) -> bool:
-        """Whether the id's tokens are there because of an event."""
+    def _was_auto_encoded(self, id: str) -> bool:
+        """Whether the tokens were encoded only for an event."""
         with self._lock:
-            return any(e.brought and e.event.id == id for e in self._entries)
+            return any(e.auto_encoded and e.event.id == id for e in self._entries)
 
-    def _follow(self) -> None:
-        """Take over what other processes wrote."""
+    def _sync(self) -> None:
+        """Read what other processes wrote."""
         if self._db is None or self._closed or self._db.changed_since(self._data_version) is None:
             return
         if self._db.generation != self._generation:  # rebuilt: what is here is more, and written with the next change
@@ -317,19 +317,19 @@ class History(OneProcess):
             self._data_version = self._db.data_version()
             entries = self._table.load(con)
         gone = {e.row for e in self._entries} - {e.row for e in entries}
-        self._hold(entries)
+        self._set_entries(entries)
         if gone:
             self._store.forget_derived()
 
-    def _drop(self, gone: Callable[[Kept], bool]) -> int:
+    def _drop(self, gone: Callable[[StoredEvent], bool]) -> int:
         count = self._change(gone)
         self._store.forget_derived()
         if self._db is not None:
             self._db.scrub()
         return count
 
-    def _change(self, gone: Callable[[Kept], bool], added: Sequence[tuple[Event, bool]] = ()) -> int:
-        """Add events, each with whether it brought its tokens, and remove those that are to go or are out of bounds.
+    def _change(self, gone: Callable[[StoredEvent], bool], added: Sequence[tuple[Event, bool]] = ()) -> int:
+        """Add events, each with whether it was encoded only for the history; remove what is to go or out of bounds.
 
         Returns:
             How many were to go.
@@ -344,12 +344,12 @@ class History(OneProcess):
                     self._data_version = self._db.data_version()
                     entries = self._table.load(write.con)
                     if self._db.generation != self._generation:
-                        entries = self._hold_on(write.con, entries)
+                        entries = self._merge(write.con, entries)
                 to_go = {id(e) for e in entries if gone(e)}
                 now = self._clock()
-                for event, brought in added:
-                    row = 0 if write.con is None else self._table.add(write.con, event, now, brought)
-                    entries = [*entries, Kept(row, event, now, brought)]
+                for event, auto_encoded in added:
+                    row = 0 if write.con is None else self._table.add(write.con, event, now, auto_encoded)
+                    entries = [*entries, StoredEvent(row, event, now, auto_encoded)]
                 to_go_too = self._expired(entries)
                 left = [e for e in entries if id(e) not in to_go | to_go_too][-self._max_events :]
                 stay = {id(e) for e in left}
@@ -357,20 +357,22 @@ class History(OneProcess):
                 if write.con is not None:
                     self._table.remove(write.con, [e.row for e in leaving])
                 still = {e.event.id for e in left}
-                write.removed += {e.event.id for e in leaving if e.brought and e.event.id not in still}
-            self._hold(left)
+                write.removed += {e.event.id for e in leaving if e.auto_encoded and e.event.id not in still}
+            self._set_entries(left)
             if self._db is not None:
                 self._generation = self._db.generation
             return len(to_go)
 
-    def _hold_on(self, con: sqlite3.Connection, salvaged: list[Kept]) -> list[Kept]:
-        """After the database was rebuilt: write what it may have lost and is still here, in the old order."""
-        here = {(e.event.id, e.event.at, e.recorded) for e in self._entries}
-        others = [e for e in salvaged if (e.event.id, e.event.at, e.recorded) not in here]
+    def _merge(self, con: sqlite3.Connection, salvaged: list[StoredEvent]) -> list[StoredEvent]:
+        """Merge memory into a rebuilt database: write what it may have lost, in the old order."""
+        here = {(e.event.id, e.event.at, e.added_at) for e in self._entries}
+        others = [e for e in salvaged if (e.event.id, e.event.at, e.added_at) not in here]
         self._table.remove(con, [e.row for e in salvaged])
-        return [e._replace(row=self._table.add(con, e.event, e.recorded, e.brought)) for e in [*self._entries, *others]]
+        return [
+            e._replace(row=self._table.add(con, e.event, e.added_at, e.auto_encoded)) for e in [*self._entries, *others]
+        ]
 
-    def _hold(self, entries: list[Kept]) -> None:
+    def _set_entries(self, entries: list[StoredEvent]) -> None:
         """Make these the events, and pin their videos instead of the former ones'."""
         before, after = (Counter(e.event.id for e in part) for part in (self._entries, entries))
         self._store.pin((after - before).elements())

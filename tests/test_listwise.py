@@ -16,7 +16,7 @@ from stored import fill, put_tokens, tokens_of
 from linkedout_edge import Event, Prior, Recommender, Video
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError
 from linkedout_edge.rank.prior import Priors
-from linkedout_edge.rank.rerank import DIVERSIFIED, rerank, diversify, deduplicate, unit_tokens
+from linkedout_edge.rank.rerank import DIVERSIFIED, deduplicate, diversify, rerank, unit_tokens
 from linkedout_edge.results import best_first
 
 

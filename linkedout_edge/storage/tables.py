@@ -15,7 +15,7 @@ from linkedout_edge.inputs import Event
 from linkedout_edge.storage.damage import EVENT_PLACE, VIDEO_PLACE
 from linkedout_edge.storage.database import Database
 from linkedout_edge.storage.encryption import DamagedRecordError
-from linkedout_edge.storage.records import Kept, VideoRecord, pack_event, pack_video, unpack_event, unpack_video
+from linkedout_edge.storage.records import StoredEvent, VideoRecord, pack_event, pack_video, unpack_event, unpack_video
 
 logger = logging.getLogger("linkedout_edge")
 
@@ -196,7 +196,7 @@ class EventTable:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def load(self, con: sqlite3.Connection) -> list[Kept]:
+    def load(self, con: sqlite3.Connection) -> list[StoredEvent]:
         """All events; damaged ones are left out, and said."""
         kept = []
         rows = con.execute("SELECT n, key, record FROM events ORDER BY n").fetchall() if _has(con) else []
@@ -207,10 +207,10 @@ class EventTable:
                 logger.warning("an event of the history is damaged: load again to have the rest set in order")
         return kept
 
-    def add(self, con: sqlite3.Connection, event: Event, recorded: datetime, brought: bool) -> int:
+    def add(self, con: sqlite3.Connection, event: Event, added_at: datetime, auto_encoded: bool) -> int:
         """Add one; its row's number."""
         key = self._db.codec.key_of(event.id)
-        sealed = self._db.codec.seal(pack_event(event, recorded, brought), EVENT_PLACE + key)
+        sealed = self._db.codec.seal(pack_event(event, added_at, auto_encoded), EVENT_PLACE + key)
         return int(con.execute("INSERT INTO events (key, record) VALUES (?, ?)", (key, sealed)).lastrowid or 0)
 
     def remove(self, con: sqlite3.Connection, numbers: Iterable[int]) -> None:

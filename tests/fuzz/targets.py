@@ -251,13 +251,13 @@ def _read_title(data: bytes) -> None:
 def _events() -> list[bytes]:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     events = [Event("a.mp4"), Event(Video("b\udcff", id="b", title="t"), 0.5, False, at), Event("c", liked=True)]
-    return [pack_event(e, at, brought) for e in events for brought in (False, True)]
+    return [pack_event(e, at, auto_encoded) for e in events for auto_encoded in (False, True)]
 
 
 def _read_event(data: bytes) -> None:
     kept = unpack_event(1, data)
-    pack_event(kept.event, kept.recorded, kept.brought)
-    assert kept.recorded.tzinfo is not None
+    pack_event(kept.event, kept.added_at, kept.auto_encoded)
+    assert kept.added_at.tzinfo is not None
     assert kept.event.at is None or kept.event.at.tzinfo is not None
 
 
