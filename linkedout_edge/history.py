@@ -325,7 +325,7 @@ class History(OneProcess):
         count = self._change(gone)
         self._store.forget_derived()
         if self._db is not None:
-            self._db.scrub()
+            self._db.purge()
         return count
 
     def _change(self, gone: Callable[[StoredEvent], bool], added: Sequence[tuple[Event, bool]] = ()) -> int:

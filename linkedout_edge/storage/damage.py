@@ -10,7 +10,7 @@ from pathlib import Path
 from linkedout_edge.storage.encryption import Codec, DamagedRecordError
 from linkedout_edge.storage.records import unpack_event
 
-EVENT_PLACE, VIDEO_PLACE = b"event", b"video"
+EVENT_TABLE, VIDEO_TABLE = b"event", b"video"
 
 
 class DamagedError(Exception):
@@ -39,7 +39,7 @@ def check_events(con: sqlite3.Connection, codec: Codec) -> None:
     """
     for n, key, record in con.execute("SELECT n, key, record FROM events").fetchall():
         try:
-            unpack_event(n, codec.open(record, EVENT_PLACE + key))
+            unpack_event(n, codec.decrypt(record, EVENT_TABLE + key))
         except DamagedRecordError:  # noqa: PERF203
             raise DamagedError("an event is not what was written") from None
 
@@ -82,11 +82,11 @@ def salvage(aside: Path, into: sqlite3.Connection, codec: Codec) -> tuple[int, i
             source.execute("PRAGMA writable_schema=ON")  # a damaged index does not keep us from the tables
             names = dict(_rows(source, "spaces", "n, name"))
             for _, space, key, used, record in _rows(source, "videos", "n, space, key, used, record"):
-                place = VIDEO_PLACE + str(names.get(space)).encode()
-                if space in names and _is_whole(codec, key, record, place):
+                associated_data = VIDEO_TABLE + str(names.get(space)).encode()
+                if space in names and _is_whole(codec, key, record, associated_data):
                     videos.append((space, key, used, record))
             for n, key, record in _rows(source, "events", "n, key, record"):
-                if _is_whole(codec, key, record, EVENT_PLACE):
+                if _is_whole(codec, key, record, EVENT_TABLE):
                     events.append((n, key, record))
     into.execute("BEGIN IMMEDIATE")
     try:
@@ -113,11 +113,11 @@ def _rows(con: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple]:
                 yield row
 
 
-def _is_whole(codec: Codec, key: object, record: object, place: bytes) -> bool:
+def _is_whole(codec: Codec, key: object, record: object, associated_data: bytes) -> bool:
     if not isinstance(key, bytes) or not isinstance(record, bytes):
         return False
     try:
-        codec.open(record, place + key)
+        codec.decrypt(record, associated_data + key)
     except DamagedRecordError:
         return False
     return True

@@ -2,7 +2,7 @@
 
 SQLite in WAL mode is the only truth. A transaction that has returned is on the disk (``synchronous=FULL``). One
 connection serves all threads of a process, under one lock; several processes share the file. Deleted content is
-overwritten (``secure_delete``), and `scrub` empties the write-ahead log.
+overwritten (``secure_delete``), and `purge` empties the write-ahead log.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Database(OneProcess):
         version: int = self._con.execute("PRAGMA data_version").fetchone()[0]
         return version + (self.generation << 32)
 
-    def scrub(self) -> bool:
+    def purge(self) -> bool:
         """Empty the write-ahead log, where older versions of pages lie, and remove set-aside databases.
 
         Called after something was forgotten. False if another process is reading for so long that the log could not

@@ -35,14 +35,14 @@ class Codec(Protocol):
     def key_of(self, id: str) -> bytes:
         """16 bytes under which an id is looked up."""
 
-    def seal(self, data: bytes, place: bytes) -> bytes:
-        """What is written; `place` (table and key) is authenticated with it."""
+    def encrypt(self, data: bytes, associated_data: bytes) -> bytes:
+        """The bytes to write. `associated_data` (table and key) is authenticated but not stored, so rows cannot be swapped."""
 
-    def open(self, data: bytes, place: bytes) -> bytes:
+    def decrypt(self, data: bytes, associated_data: bytes) -> bytes:
         """The record.
 
         Raises:
-            DamagedRecordError: It was changed, or belongs to another place.
+            DamagedRecordError: It was changed, or belongs to another row.
         """
 
 
@@ -60,14 +60,14 @@ class Plain:
         """Hash of the id."""
         return hashlib.blake2b(id_bytes(id), digest_size=16).digest()
 
-    def seal(self, data: bytes, place: bytes) -> bytes:
-        """Data, then the checksum."""
-        return data + zlib.crc32(data, zlib.crc32(place)).to_bytes(4, "little")
+    def encrypt(self, data: bytes, associated_data: bytes) -> bytes:
+        """Data as they are, then the checksum."""
+        return data + zlib.crc32(data, zlib.crc32(associated_data)).to_bytes(4, "little")
 
-    def open(self, data: bytes, place: bytes) -> bytes:
+    def decrypt(self, data: bytes, associated_data: bytes) -> bytes:
         """Data, if the checksum fits."""
         body = data[:-4]
-        if zlib.crc32(body, zlib.crc32(place)).to_bytes(4, "little") != data[-4:]:
+        if zlib.crc32(body, zlib.crc32(associated_data)).to_bytes(4, "little") != data[-4:]:
             raise DamagedRecordError
         return body
 
@@ -92,17 +92,17 @@ class Encrypted:
         """Keyed hash of the id."""
         return hashlib.blake2b(id_bytes(id), digest_size=16, key=self._mac).digest()
 
-    def seal(self, data: bytes, place: bytes) -> bytes:
+    def encrypt(self, data: bytes, associated_data: bytes) -> bytes:
         """Nonce, ciphertext, tag."""
         nonce = os.urandom(_NONCE)
-        return nonce + bytes(self._aead.encrypt(nonce, data, place))
+        return nonce + bytes(self._aead.encrypt(nonce, data, associated_data))
 
-    def open(self, data: bytes, place: bytes) -> bytes:
+    def decrypt(self, data: bytes, associated_data: bytes) -> bytes:
         """Decrypt, into memory only."""
         from cryptography.exceptions import InvalidTag
 
         try:
-            return bytes(self._aead.decrypt(data[:_NONCE], data[_NONCE:], place))
+            return bytes(self._aead.decrypt(data[:_NONCE], data[_NONCE:], associated_data))
         except (InvalidTag, ValueError):
             raise DamagedRecordError from None
 
@@ -115,7 +115,7 @@ def new_secrets(key: str | bytes) -> tuple[Codec, dict[str, bytes]]:
         "salt": os.urandom(16),
     }
     codec = Encrypted(derive(secret, meta["kdf"], meta["salt"]))
-    meta["check"] = codec.seal(_CHECK, b"check")
+    meta["check"] = codec.encrypt(_CHECK, b"check")
     return codec, meta
 
 
@@ -140,7 +140,7 @@ def codec_for(key: str | bytes | None, meta: dict[str, bytes]) -> Codec:
         raise WrongKeyError("data_dir is encrypted: pass the key= with which it was written")
     codec = Encrypted(derive(_secret(key), meta.get("kdf", b""), meta.get("salt", b"")))
     try:
-        codec.open(meta["check"], b"check")
+        codec.decrypt(meta["check"], b"check")
     except DamagedRecordError:
         raise WrongKeyError(
             "the key does not fit data_dir: pass the key= with which it was written, or use another data_dir"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.inputs import Event
-from linkedout_edge.storage.damage import EVENT_PLACE, VIDEO_PLACE
+from linkedout_edge.storage.damage import EVENT_TABLE, VIDEO_TABLE
 from linkedout_edge.storage.database import Database
 from linkedout_edge.storage.encryption import DamagedRecordError
 from linkedout_edge.storage.records import StoredEvent, VideoRecord, pack_event, pack_video, unpack_event, unpack_video
@@ -44,7 +44,7 @@ class VideoTable:
         self._db = database
         self._name = token_space
         self._payload = payload
-        self._place = VIDEO_PLACE + token_space.encode()
+        self._associated_data = VIDEO_TABLE + token_space.encode()
         self._space = 0
         with database.reading() as con:
             self._find_space(con)
@@ -134,13 +134,13 @@ class VideoTable:
             con.execute("INSERT INTO spaces (name) VALUES (?)", (self._name,))
             self._find_space(con)
         key = self._db.codec.key_of(id)
-        sealed = self._db.codec.seal(pack_video(tokens, scales, record), self._place + key)
+        encrypted = self._db.codec.encrypt(pack_video(tokens, scales, record), self._associated_data + key)
         row = con.execute("SELECT n FROM videos WHERE space = ? AND key = ?", (self._space, key)).fetchone()
         if row is not None:
-            con.execute("UPDATE videos SET record = ?, used = ? WHERE n = ?", (sealed, used, row[0]))
+            con.execute("UPDATE videos SET record = ?, used = ? WHERE n = ?", (encrypted, used, row[0]))
             return int(row[0])
         added = con.execute(
-            "INSERT INTO videos (space, key, used, record) VALUES (?, ?, ?, ?)", (self._space, key, used, sealed)
+            "INSERT INTO videos (space, key, used, record) VALUES (?, ?, ?, ?)", (self._space, key, used, encrypted)
         )
         return int(added.lastrowid or 0)
 
@@ -178,9 +178,10 @@ class VideoTable:
         return self._space
 
     def _unpack(self, row: tuple[int, bytes, int, bytes]) -> StoredVideo | None:
-        n, key, used, sealed = row
+        n, key, used, encrypted = row
         try:
-            payload, record = unpack_video(self._db.codec.open(sealed, self._place + key), self._payload)
+            data = self._db.codec.decrypt(encrypted, self._associated_data + key)
+            payload, record = unpack_video(data, self._payload)
         except DamagedRecordError:
             return None
         return StoredVideo(n, used, payload, record)
@@ -200,9 +201,9 @@ class EventTable:
         """All events; damaged ones are left out, and said."""
         kept = []
         rows = con.execute("SELECT n, key, record FROM events ORDER BY n").fetchall() if _has(con) else []
-        for n, key, sealed in rows:
+        for n, key, encrypted in rows:
             try:
-                kept.append(unpack_event(n, self._db.codec.open(sealed, EVENT_PLACE + key)))
+                kept.append(unpack_event(n, self._db.codec.decrypt(encrypted, EVENT_TABLE + key)))
             except DamagedRecordError:  # noqa: PERF203
                 logger.warning("an event of the history is damaged: load again to have the rest set in order")
         return kept
@@ -210,8 +211,8 @@ class EventTable:
     def add(self, con: sqlite3.Connection, event: Event, added_at: datetime, auto_encoded: bool) -> int:
         """Add one; its row's number."""
         key = self._db.codec.key_of(event.id)
-        sealed = self._db.codec.seal(pack_event(event, added_at, auto_encoded), EVENT_PLACE + key)
-        return int(con.execute("INSERT INTO events (key, record) VALUES (?, ?)", (key, sealed)).lastrowid or 0)
+        encrypted = self._db.codec.encrypt(pack_event(event, added_at, auto_encoded), EVENT_TABLE + key)
+        return int(con.execute("INSERT INTO events (key, record) VALUES (?, ?)", (key, encrypted)).lastrowid or 0)
 
     def remove(self, con: sqlite3.Connection, numbers: Iterable[int]) -> None:
         """Remove rows."""
