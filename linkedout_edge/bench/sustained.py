@@ -38,7 +38,7 @@ def sustain(worker: Worker, name: str, seconds: float, progress: Callable[[str, 
     """Encode for that long, in windows.
 
     Args:
-        worker: A cell that is loaded and warm.
+        worker: A configuration that is loaded and warm.
         name: What to call it.
         seconds: For how long.
         progress: Called as ``(what, done, total)``.
@@ -56,7 +56,9 @@ def sustain(worker: Worker, name: str, seconds: float, progress: Callable[[str, 
         windows.append(Window(at_s=now, encode_ms=statistics.median(took), celsius=celsius(), megahertz=megahertz()))
         progress(f"sustained: {name}", round(min(now, seconds)), round(seconds))
     slowdown, verdict = judge(windows)
-    return Sustained(cell=name, seconds=time.monotonic() - start, windows=windows, slowdown=slowdown, verdict=verdict)
+    return Sustained(
+        configuration=name, seconds=time.monotonic() - start, windows=windows, slowdown=slowdown, verdict=verdict
+    )
 
 
 def judge(windows: Sequence[Window]) -> tuple[float, str]:

@@ -126,7 +126,7 @@ def bench(
     if plot is not None:
         draw(report, plot)
     _show(report, as_json=as_json, as_markdown=as_markdown)
-    if any(c.error for c in report.cells) or any(c.error for c in report.against):
+    if any(c.error for c in report.configurations) or any(c.error for c in report.against):
         ctx.exit(1)
 
 
@@ -193,7 +193,7 @@ def _show(report: Report, *, as_json: bool, as_markdown: bool) -> None:
             grid.add_row(*(plain(row[n]) for n in columns))
         out.print(grid)
         out.print()
-    for line in [*shown.ratios(report), *(f"{s.cell}: {s.verdict}" for s in report.sustained)]:
+    for line in [*shown.ratios(report), *(f"{s.configuration}: {s.verdict}" for s in report.sustained)]:
         out.print(plain(line))
     for line in shown.footnotes(report):
         out.print(plain(line.replace("\\*", "*"), "dim"))
@@ -216,12 +216,17 @@ def _show_comparison(files: tuple[Path, Path], *, as_json: bool, as_markdown: bo
         click.echo(compared_markdown(found), nl=False)
         return
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("cell", "measure", "before", "after", "ratio", "verdict"):
+    for column in ("configuration", "measure", "before", "after", "ratio", "verdict"):
         grid.add_column(column)
     for d in found.differences:
         style = {"faster": "green", "slower": "red", "worse": "red", "better": "green"}.get(d.verdict.split()[-1], "")
         grid.add_row(
-            plain(d.cell), d.measure, f"{d.before:.4g}", f"{d.after:.4g}", f"{d.ratio:.3f}", plain(d.verdict, style)
+            plain(d.configuration),
+            d.measure,
+            f"{d.before:.4g}",
+            f"{d.after:.4g}",
+            f"{d.ratio:.3f}",
+            plain(d.verdict, style),
         )
     console().print(grid)
     for note in found.notes:

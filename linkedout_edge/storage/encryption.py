@@ -36,7 +36,7 @@ class Codec(Protocol):
         """16 bytes under which an id is looked up."""
 
     def encrypt(self, data: bytes, associated_data: bytes) -> bytes:
-        """The bytes to write. `associated_data` (table and key) is authenticated but not stored, so rows cannot be swapped."""
+        """The bytes to write. `associated_data` (table and key) is authenticated with them: rows cannot be swapped."""
 
     def decrypt(self, data: bytes, associated_data: bytes) -> bytes:
         """The record.
