@@ -84,13 +84,13 @@ def _differences(a: Configuration, b: Configuration) -> list[Difference]:
             word = words[0] if ratio < 1 - margin else words[1] if ratio > 1 + margin else "about the same"
             found.append(
                 Difference(
-                    configuration=a.name, measure=measure, before=x, after=y, ratio=ratio, verdict=_said(word, ratio)
+                    configuration=a.name, measure=measure, before=x, after=y, ratio=ratio, verdict=_verdict(word, ratio)
                 )
             )
     return found
 
 
-def _said(word: str, ratio: float) -> str:
+def _verdict(word: str, ratio: float) -> str:
     if word in ("faster", "slower"):
         return f"{1 / ratio if ratio < 1 else ratio:.2f} × {word}"
     return word if word == "about the same" else f"{abs(ratio - 1):.0%} {word}"

@@ -1,4 +1,4 @@
-"""Which configurations there are: precision × backend × device, as far as they exist here."""
+"""Which configurations to measure: precision × backend × device, as far as they exist here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from linkedout_edge.errors import ArgumentError, MissingDependencyError, unknown
 def plan(
     manifest: Manifest, precisions: Sequence[str], backends: Sequence[str], devices: Sequence[str]
 ) -> list[Configuration]:
-    """Configurations to measure; each list left empty means all that there are.
+    """Configurations to measure; an empty list means all that exist here.
 
     Raises:
         ArgumentError: An unknown name (with the closest match), or no backend has any of the devices.

@@ -67,7 +67,7 @@ def judge(windows: Sequence[Window]) -> tuple[float, str]:
     first = statistics.median(w.encode_ms for w in windows[:part])
     slowdown = statistics.median(w.encode_ms for w in windows[-part:]) / first
     heat = [w.celsius for w in windows if w.celsius is not None]
-    hot = f", {heat[0]:.0f} → {max(heat):.0f} °C" if heat else ", no temperature is told here"
+    hot = f", {heat[0]:.0f} → {max(heat):.0f} °C" if heat else ", no temperature sensor here"
     if slowdown <= STEADY:
         return slowdown, f"steady: {slowdown:.2f} × the first fifth's time at the end{hot}"
     since = next(w.at_s for n, w in enumerate(windows) if w.encode_ms > STEADY * first and n >= part)

@@ -288,7 +288,9 @@ def _reports() -> list[bytes]:
         created="2026-01-02T03:04:05", command="bench", bundle="base", token_space=SPACE, configurations=configurations,
         machine=results.Machine(system="Linux", processor="x", cpus=2, threads=2, versions={"numpy": "2"}),
         against=[results.Baseline(name="torch", encode=spread), results.Baseline(name="y", error="absent")],
-        sustained=[results.Sustained(configuration="x", seconds=1, windows=[window] * 6, slowdown=1.1, verdict="steady")],
+        sustained=[
+            results.Sustained(configuration="x", seconds=1, windows=[window] * 6, slowdown=1.1, verdict="steady")
+        ],
     )  # fmt: skip
     return [msgspec.json.encode(whole)]
 
