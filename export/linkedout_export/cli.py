@@ -95,7 +95,7 @@ def _is_vlm(source: Path | str) -> bool:
         from linkedout_edge.bundle.manifest import PRECISIONS
 
         return source not in PRECISIONS
-    from linkedout_export.verbs import is_run
+    from linkedout_export.commands import is_run
 
     if is_run(source) or (source / "manifest.json").exists():
         return False
@@ -193,7 +193,7 @@ def export(
     """
     from linkedout_edge.errors import ArgumentError
     from linkedout_export.formats import check_pair, chosen_formats, require, toolkits
-    from linkedout_export.verbs import Source, export_bundle, is_run
+    from linkedout_export.commands import Source, export_bundle, is_run
     from linkedout_export.writer import check_replaceable
 
     asked = {"--via": via, "--frames": frames, "--layer": layers, "--clips": clips, "--method": method}
@@ -285,7 +285,7 @@ def quantize(
     from linkedout_edge.errors import ArgumentError, unknown
     from linkedout_export.formats import check_target
     from linkedout_export.quantisation import METHODS
-    from linkedout_export.verbs import Source, is_run, quantise_bundle
+    from linkedout_export.commands import Source, is_run, quantise_bundle
 
     check_target(target, precision)
     if method not in ("auto", *METHODS):
