@@ -14,7 +14,7 @@ from click.testing import CliRunner
 onnx = pytest.importorskip("onnx", reason="the workstation half is not installed")
 pytest.importorskip("torch", reason="the workstation half is not installed")
 
-from linkedout_export import formats, operators, sensitivity, commands  # noqa: E402
+from linkedout_export import commands, formats, operators, sensitivity  # noqa: E402
 from linkedout_export.cli import export, quantize  # noqa: E402
 from linkedout_export.conversion import for_tensorrt, with_fixed_size  # noqa: E402
 from linkedout_export.graphs import encoder_example  # noqa: E402

@@ -192,8 +192,8 @@ def export(
     fitted (docs/vlm.md).
     """
     from linkedout_edge.errors import ArgumentError
-    from linkedout_export.formats import check_pair, chosen_formats, require, toolkits
     from linkedout_export.commands import Source, export_bundle, is_run
+    from linkedout_export.formats import check_pair, chosen_formats, require, toolkits
     from linkedout_export.writer import check_replaceable
 
     asked = {"--via": via, "--frames": frames, "--layer": layers, "--clips": clips, "--method": method}
@@ -283,9 +283,9 @@ def quantize(
     SOURCE is a folder. The built-in bundle has no fp32; in a clone, models/base is the run that it was made from.
     """
     from linkedout_edge.errors import ArgumentError, unknown
+    from linkedout_export.commands import Source, is_run, quantise_bundle
     from linkedout_export.formats import check_target
     from linkedout_export.quantisation import METHODS
-    from linkedout_export.commands import Source, is_run, quantise_bundle
 
     check_target(target, precision)
     if method not in ("auto", *METHODS):
