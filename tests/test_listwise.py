@@ -71,9 +71,9 @@ def test_diversify_is_the_greedy_map_of_the_dpp(count: int, seed: int, diversity
     found = diversify(order, scores, lambda p: v[p], diversity)
     assert sorted(found.tolist()) == list(range(count))
 
-    centred = v[order].astype(np.float64) - v[order].mean(0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    similar = 0.5 + 0.5 * centred @ centred.T
+    centered = v[order].astype(np.float64) - v[order].mean(0)
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True)
+    similar = 0.5 + 0.5 * centered @ centered.T
 
     def value(chosen: list[int]) -> float:
         sign, log = np.linalg.slogdet(similar[np.ix_(chosen, chosen)])
@@ -91,9 +91,9 @@ def test_diversify_is_the_greedy_map_of_the_dpp(count: int, seed: int, diversity
 
 def test_more_diversity_means_less_alike_neighbours_and_keeps_everyone() -> None:
     rng = np.random.default_rng(3)
-    centres = rng.standard_normal((6, 48))
-    v = unit((centres[rng.integers(0, 6, 300)] + 0.4 * rng.standard_normal((300, 48))).tolist())
-    scores = (v @ unit(centres[:1].tolist())[0]).astype(np.float32)
+    centers = rng.standard_normal((6, 48))
+    v = unit((centers[rng.integers(0, 6, 300)] + 0.4 * rng.standard_normal((300, 48))).tolist())
+    scores = (v @ unit(centers[:1].tolist())[0]).astype(np.float32)
     alike, relevance = [], []
     for d in (0.0, 0.2, 0.5, 0.8, 1.0):
         order = rerank(scores, None, lambda p: v[p], diversity=d)
@@ -140,7 +140,7 @@ def test_deduplicating_finds_enough_even_if_the_best_are_all_the_same() -> None:
 # Priors
 
 
-def test_a_prior_is_standardised_and_weighted() -> None:
+def test_a_prior_is_standardized_and_weighted() -> None:
     values = {"a": 10.0, "b": 30.0, "c": 20.0, "not ranked": 1e9}
     bonus = Priors(values).bonus(["a", "b", "c"])
     np.testing.assert_allclose(bonus, [-1.2247449, 1.2247449, 0], atol=1e-6)

@@ -15,7 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from linkedout_edge.bundle.manifest import Manifest
-    from linkedout_export.quantisation import Feeds
+    from linkedout_export.quantization import Feeds
 
 BUILT_IN_OUT = Path("linkedout-bundle")
 """Where a copy of the built-in bundle goes, which itself is never changed."""
@@ -283,9 +283,9 @@ def quantize(
     SOURCE is a folder. The built-in bundle has no fp32; in a clone, models/base is the run that it was made from.
     """
     from linkedout_edge.errors import ArgumentError, unknown
-    from linkedout_export.commands import Source, is_run, quantise_bundle
+    from linkedout_export.commands import Source, is_run, quantize_bundle
     from linkedout_export.formats import check_target
-    from linkedout_export.quantisation import METHODS
+    from linkedout_export.quantization import METHODS
 
     check_target(target, precision)
     if method not in ("auto", *METHODS):
@@ -301,7 +301,7 @@ def quantize(
         source = out
     out = out or source
     manifest = Source.open(source).manifest
-    manifest = quantise_bundle(
+    manifest = quantize_bundle(
         source, out, precision, target, _feeds(manifest, data),
         method=method, dynamic=dynamic, users=users, overwrite=overwrite,
     )  # fmt: skip

@@ -32,13 +32,13 @@ from linkedout_export.conversion import (
 from linkedout_export.formats import ExportFormat, check_pair, check_target, chosen_formats, require, toolkits
 from linkedout_export.operators import check_operators
 from linkedout_export.packing import halve_constants
-from linkedout_export.quantisation import (
+from linkedout_export.quantization import (
     Feeds,
     full_range_weights,
-    quantise_fp16,
-    quantise_int4,
-    quantise_int8,
-    quantise_int8_dynamic,
+    quantize_fp16,
+    quantize_int4,
+    quantize_int8,
+    quantize_int8_dynamic,
 )
 from linkedout_export.sensitivity import choose_int8, cosine, onnx_runner, token_agreement, tokens_of
 from linkedout_export.writer import check_replaceable, write_manifest
@@ -232,7 +232,7 @@ class Exporter:
     def _tensorrt(self, format: ExportFormat, precision: str) -> list[ExportResult]:
         encoder = self.source.float_encoder(f"TensorRT's {precision}")
         if precision == "int8":
-            encoder = quantise_int8(encoder, self.calibration(), symmetric=True, reduce_range=False)
+            encoder = quantize_int8(encoder, self.calibration(), symmetric=True, reduce_range=False)
         else:
             # Engines are built with --fp16 from float32 operators, so that TensorRT picks what stays float32 itself.
             halve_constants(encoder)
@@ -326,7 +326,7 @@ def export_bundle(
     return add_exports(out, bundle, results)
 
 
-def quantised(
+def quantized(
     encoder: onnx.ModelProto,
     precision: str,
     calibration: list[Feeds],
@@ -346,15 +346,15 @@ def quantised(
         dynamic: int8 without calibration.
     """
     if precision == "fp16":
-        return quantise_fp16(encoder)
+        return quantize_fp16(encoder)
     if precision == "int8" and dynamic:
-        return quantise_int8_dynamic(encoder)
+        return quantize_int8_dynamic(encoder)
     choice = choose_int8(encoder, calibration, held_out, method)
-    quantise = quantise_int4 if precision == "int4" else quantise_int8
-    return quantise(encoder, calibration, method=choice.method, keep=choice.keep)
+    quantize = quantize_int4 if precision == "int4" else quantize_int8
+    return quantize(encoder, calibration, method=choice.method, keep=choice.keep)
 
 
-def quantise_bundle(
+def quantize_bundle(
     bundle: Path,
     out: Path,
     precision: str,
@@ -399,7 +399,7 @@ def quantise_bundle(
     if precision not in manifest.precisions or overwrite:
         stage(f"quantising to {precision}")
         feeds = [] if dynamic or precision == "fp16" else calibration(96, 77)
-        encoder = quantised(exact, precision, feeds, held_out, method=method, dynamic=dynamic)
+        encoder = quantized(exact, precision, feeds, held_out, method=method, dynamic=dynamic)
         check_operators(encoder, chosen_formats("onnx")[0].operators)
         agreement = token_agreement(tokens_of(onnx_runner(exact), held_out), encoder, held_out)
         manifest = _add_precision(bundle, out, precision, encoder, agreement)

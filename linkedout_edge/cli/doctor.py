@@ -205,7 +205,7 @@ def _decoders() -> Iterator[Check]:
     if av is None:
         yield Check("PyAV", "warn", f"{check.found}; OpenCV decodes instead, slower", check.mend)
     else:
-        found, mend = _ffmpeg_licence(av)
+        found, mend = _ffmpeg_license(av)
         yield Check("PyAV", "ok", f"{check.found}, its FFmpeg: {found}", mend)
     check, cv2 = _import("cv2", "opencv-python-headless")
     if cv2 is None:
@@ -223,7 +223,7 @@ def _decoders() -> Iterator[Check]:
         )
 
 
-def _ffmpeg_licence(av: Any) -> tuple[str, str]:
+def _ffmpeg_license(av: Any) -> tuple[str, str]:
     """The licence that PyAV's FFmpeg comes under, and what that means for an app."""
     meta = getattr(getattr(av, "_core", None), "library_meta", {}).get("libavcodec", {})
     stated, built = str(meta.get("license", "")) or "licence unknown", str(meta.get("configuration", ""))

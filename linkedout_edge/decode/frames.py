@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from linkedout_edge.decode.limits import DEFAULT_LIMITS, Limits, check_request
 from linkedout_edge.errors import InvalidFramesError
 
-__all__ = ["Frames", "Picker", "Reservoir", "on_screen", "prepare", "prepare_frames", "slot_centres", "spread"]
+__all__ = ["Frames", "Picker", "Reservoir", "on_screen", "prepare", "prepare_frames", "slot_centers", "spread"]
 
 Frames = NDArray[np.uint8]
 """uint8 [F, H, W, 3] RGB, or one frame [H, W, 3]."""
 
 
-def slot_centres(count: int, seconds: float) -> list[float]:
+def slot_centers(count: int, seconds: float) -> list[float]:
     """Centres of `count` equal intervals of a video of `seconds`, from its start."""
     return [(i + 0.5) * seconds / count for i in range(count)]
 

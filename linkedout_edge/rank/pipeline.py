@@ -31,11 +31,11 @@ from linkedout_edge.rank.coldstart import arrange_unknown
 from linkedout_edge.rank.interests import WINDOW as SHARED_WINDOW
 from linkedout_edge.rank.interests import find_interests, take_turns
 from linkedout_edge.rank.memo import EncodedHistory, keep_history
-from linkedout_edge.rank.prior import Priors, standardised
+from linkedout_edge.rank.prior import Priors, standardized
 from linkedout_edge.rank.profile import TasteSummary, summarise
 from linkedout_edge.rank.rerank import rerank, unit_tokens
 from linkedout_edge.rank.scorer import Scorer
-from linkedout_edge.rank.taste import Space, Taste, dequantise
+from linkedout_edge.rank.taste import Space, Taste, dequantize
 from linkedout_edge.results import Evidence, Role
 from linkedout_edge.store import Derived, Mark, Positions, Selection, Snapshot, Tokens
 
@@ -115,7 +115,7 @@ class Ranker:
                 events, rows, given = [events[n] for n in usable], rows[usable], None
             stored, revision = store.snapshot(rows).take(slice(None)), store.revision
             space = self._space.following(store.rows.sum.total(), store.rows.sum.count)
-        values = dequantise(*stored)
+        values = dequantize(*stored)
         user = taste.fit(values, *taste.of_events(events, hour), space)
         ageless = all(e.at is None for e in events)
         past = EncodedHistory(
@@ -202,7 +202,7 @@ class Ranker:
         c = self._config
         tokens = np.ones((1, c.layers, c.tokens_per_layer, c.token_width), np.int8)
         scales = np.ones((1, c.layers, c.tokens_per_layer), np.float32)
-        user = taste.fit(dequantise(tokens, scales), np.ones(1), np.ones(1), self._space)
+        user = taste.fit(dequantize(tokens, scales), np.ones(1), np.ones(1), self._space)
         self._scorer.score(user, tokens, scales, np.zeros(1, np.int64))
 
     def summary(self, past: EncodedHistory) -> TasteSummary:
@@ -227,8 +227,8 @@ class Ranker:
         out = np.empty(len(view), np.float32)
         for start in range(0, len(view), CHUNK):
             part = slice(start, min(len(view), start + CHUNK))
-            out[part] = user.deviation(dequantise(*view.take(part)))
-        return standardised(out).astype(np.float32)
+            out[part] = user.deviation(dequantize(*view.take(part)))
+        return standardized(out).astype(np.float32)
 
     def _layers(self, user: Taste, found: Tokenised) -> Floats:
         """Contributions float32 ``[K, L]`` of rows that were read."""
@@ -284,7 +284,7 @@ class Ranker:
     ) -> Positions:
         """The list's head rearranged: shared by several interests, or spread out while none is known."""
         window, rest = order[:head], order[head:]
-        values, ranked = dequantise(*view.take(window)), scores[window].astype(np.float64)
+        values, ranked = dequantize(*view.take(window)), scores[window].astype(np.float64)
         if source == "cold_start":
             return np.concatenate([window[arrange_unknown(past.user, values, ranked)], rest])
         return np.concatenate([window[take_turns(past.user, past.interests, values, ranked)], rest])

@@ -133,11 +133,11 @@ def diversify(
 
 def _similarities(vectors: Floats) -> NDArray[np.float64]:
     """(1 + cosine) / 2 after centring: float64 ``[K, K]``, positive semidefinite, ones on the diagonal."""
-    centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    centered = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
     # Videos that do not differ from the mean (all are alike) have no direction: they keep a zero vector.
-    centred = np.where(length > 1e-6, centred / np.maximum(length, 1e-12), 0.0)
-    similar = 0.5 + 0.5 * (centred @ centred.T)
+    centered = np.where(length > 1e-6, centered / np.maximum(length, 1e-12), 0.0)
+    similar = 0.5 + 0.5 * (centered @ centered.T)
     np.fill_diagonal(similar, 1.0)
     return np.asarray(similar)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from linkedout_edge import Recommender
     from linkedout_quant.evaluation.tastes import Taste
 
-# What distil.STAGES, tastes.TASTES and yardstick.BASELINES say; their modules load torch.
+# What distill.STAGES, tastes.TASTES and yardstick.BASELINES say; their modules load torch.
 _STAGE = click.Choice(["crops", "tower", "language", "clips"])
 _TASTE = click.Choice(["one", "mixed", "session"])
 _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
@@ -148,7 +148,7 @@ def distill(
     On several GPUs: accelerate launch -m linkedout_edge.cli.main distill … On CPUs, one process each: make train.
     """
     from linkedout_edge.errors import ArgumentError
-    from linkedout_quant.distil import distil, read_texts
+    from linkedout_quant.distill import distill_student, read_texts
     from linkedout_quant.media import find_media, new_media
     from linkedout_quant.recipes import load_recipe
     from linkedout_quant.teachers import load_teacher
@@ -181,7 +181,7 @@ def distill(
     if texts is None and data is not None and (data / "images" / "captions_text_only.csv").exists():
         texts = data / "images" / "captions_text_only.csv"
     held_back = {m.path.name for m in media if m.held_back}
-    done = distil(
+    done = distill_student(
         out,
         plan,
         teacher=teacher,

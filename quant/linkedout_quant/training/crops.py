@@ -164,7 +164,7 @@ class CropSource(Protocol):
         """Tokens and width of a layer."""
         ...
 
-    def standardised(self, name: str, value: np.ndarray) -> np.ndarray:
+    def standardized(self, name: str, value: np.ndarray) -> np.ndarray:
         """A feature [..., W] as batches have it, float32."""
         ...
 
@@ -214,7 +214,7 @@ class CropCache:
         tokens, width = self.shards[0][f"layer{layer}"].shape[1:]
         return tokens, width
 
-    def standardised(self, name: str, value: np.ndarray) -> np.ndarray:
+    def standardized(self, name: str, value: np.ndarray) -> np.ndarray:
         """A feature [..., W] as batches have it, float32."""
         mean, scale = self.statistics[name]
         return ((value.astype(np.float32) - mean) / scale).astype(np.float32)
@@ -253,7 +253,7 @@ class CropCache:
                 if size not in (0, out.shape[1]):
                     out = np.stack([cv2.resize(x, (size, size), interpolation=cv2.INTER_AREA) for x in out])
                 return out
-            out = self.standardised(name, out)
+            out = self.standardized(name, out)
             side = round(out.shape[1] ** 0.5) if name.startswith("layer") else 0
             if side * side == out.shape[1]:  # a grid of cells is mirrored with its picture
                 grid = out.reshape(count, side, side, -1)

@@ -94,7 +94,7 @@ def read_texts(index: Path, without: set[str]) -> list[str]:
         return [row["caption"] for row in csv.DictReader(f) if row.get("image") not in without]
 
 
-def distil(
+def distill_student(
     run: Path,
     recipe: Recipe,
     *,
