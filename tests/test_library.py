@@ -176,7 +176,7 @@ def test_the_command_tells_of_each_video_and_of_all(tiny_bundle: Path, folder: P
     assert last["summary"]["counts"] == {"encoded": 6, "failed": 1}
     assert last["summary"]["stored"] == 6
     plain = subprocess.run(command(tiny_bundle, tmp_path / "data", folder), capture_output=True, text=True, timeout=300)
-    assert "0 encoded, 6 known already, 1 failed · 6 in the store" in plain.stdout
+    assert "0 encoded, 6 already known, 1 failed · 6 in the store" in plain.stdout
     assert "broken.mp4" in plain.stdout
     assert "[unreadable]" in plain.stdout
     nothing = subprocess.run(

@@ -69,7 +69,7 @@ class Database(OneProcess):
 
     Attributes:
         read_only: Why nothing can be written, or None.
-        notices: What had to be mended when it was opened; no names in it.
+        notices: What had to be repaired when it was opened; no names in it.
 
     Raises:
         WrongKeyError: The key does not fit.
@@ -108,8 +108,8 @@ class Database(OneProcess):
             now = self._file_number()
             if now != self._file:
                 self._broken = now is not None
-                mend = "close this recommender, and load again" if now is None else "try again"
-                raise StorageDamagedError(f"the database was removed or replaced while it was in use: {mend}")
+                fix = "close this recommender, and load again" if now is None else "try again"
+                raise StorageDamagedError(f"the database was removed or replaced while it was in use: {fix}")
             con = self._con
             try:
                 con.execute("BEGIN IMMEDIATE")

@@ -17,7 +17,7 @@ from linkedout_edge.errors import LinkedOutError
 
 
 class TeacherError(LinkedOutError, RuntimeError):
-    """A teacher cannot be loaded or cannot do what is asked; the message says how to mend it."""
+    """A teacher cannot be loaded or cannot do what is asked; the message says how to fix it."""
 
 
 @dataclass(frozen=True)
