@@ -42,7 +42,7 @@ class ColorTeacher:
         self.fingerprint = hashlib.sha256(f"colours{salt}".encode()).hexdigest()
         self.looks = looks if looks is not None else []
 
-    def look(self, clips, titles=None):
+    def extract_features(self, clips, titles=None):
         self.looks.append(len(clips))
         cells = np.stack([color_layout(clip) for clip in clips]).reshape(len(clips), 16, 3)
         return TeacherFeatures((cells, cells[:, :3]), cells.reshape(len(clips), -1), cells.mean(1))

@@ -65,7 +65,7 @@ def test_the_composite_teacher_knows_meaning_from_looks():
     with (DATA / "images" / "objects.csv").open() as f:
         rows = [row for row in csv.DictReader(f) if row["kind"] in ("dog", "vehicle")]
     kinds = np.array([row["kind"] for row in rows])
-    seen = teacher.look([load_still(DATA / "images" / "objects" / row["image"])[None] for row in rows])
+    seen = teacher.extract_features([load_still(DATA / "images" / "objects" / row["image"])[None] for row in rows])
     assert [x.shape[1:] for x in seen.layers] == [(49, 96), (16, 256)]
     language = seen.language - seen.language.mean(0)
     units = language / np.linalg.norm(language, axis=1, keepdims=True)

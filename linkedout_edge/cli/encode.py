@@ -164,7 +164,7 @@ def _run(library: Library, paths: Sequence[str], *, as_json: bool) -> dict[str, 
             report("Encoding" if what == "encoded" else "Full looks", done, total, f" · {rate:.3g} per second")
 
         advance("encoded", 0, len(paths))
-        for outcome in library.look(paths, advance):
+        for outcome in library.encode(paths, advance):
             if as_json:
                 click.echo(json.dumps(outcome._asdict()))
             last[outcome.id] = outcome
@@ -211,7 +211,7 @@ def _follow(library: Library, folders: Sequence[str], changes: Iterator[set[str]
         found = [find_videos(p) if Path(p).is_dir() else [p] * is_video(p) for p in sorted(changed)]
         changed = set()
         paths = absolute(p for part in found for p in part if not Path(p).name.startswith("."))
-        for outcome in (*library.look(paths), *library.forget_gone(folders)):
+        for outcome in (*library.encode(paths), *library.forget_gone(folders)):
             if as_json:
                 click.echo(json.dumps(outcome._asdict()))
             elif outcome.status != "unchanged":

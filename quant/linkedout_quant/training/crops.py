@@ -64,7 +64,7 @@ def _write_shard(number: int, count: int, folder: Path, size: int) -> None:
         for i, (view, source) in enumerate(views):
             crops[start + i] = cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA)
             sources[start + i] = source
-        seen = _teacher.look([view[None] for view, _ in views])
+        seen = _teacher.extract_features([view[None] for view, _ in views])
         for name, value in (
             *((f"layer{i}", x) for i, x in enumerate(seen.layers)),
             ("pooled", seen.pooled),
