@@ -1,7 +1,7 @@
-"""The rolling history: what was watched, latest last; in memory, and in the database of a `data_dir`.
+"""The rolling history of watched videos, latest last; in memory, and in the database of a `data_dir`.
 
-Its videos stay pinned in the store, so that a history outlives the files it was made of. Tokens that came into the
-store with an event leave it with the event; those that `Recommender.encode` or a ranking put there stay.
+Its videos stay pinned in the store, so that a history outlives the files. Tokens that were encoded only for an event
+are removed with the event; those that `Recommender.encode` or a ranking stored stay.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_EVENTS = 256
 MAX_AGE = timedelta(days=365)
 SURE_AFTER = timedelta(days=7)
-"""A time counts as reached so long after something was watched then: a wrong clock is put right before that."""
+"""A time counts as reached this long after something was watched then; a wrong clock is usually corrected sooner."""
 
 
 def _now() -> datetime:
@@ -37,19 +37,19 @@ def _now() -> datetime:
 
 
 def _key(event: Event) -> Hashable:
-    """What makes two events the same one."""
+    """Two events with the same key are the same event."""
     return event.id, event.watched, event.liked, event.at
 
 
 class History(OneProcess):
-    """Events in the order in which they were added, whatever the clock said then. Usable from several threads.
+    """Events in the order in which they were added, whatever their times. Usable from several threads.
 
     Args:
         store: Where the videos' tokens are pinned.
-        encode: Puts a video into the store, or raises the `VideoError` that says why not.
-        max_events: Beyond it the first added leave.
-        max_age: Events whose `at` is older do not count. They leave for good when a newer event that is itself a week
-            old says so too, so that a clock that jumps years ahead, and back, empties nothing. None keeps them.
+        encode: Puts a video into the store, or raises a `VideoError`.
+        max_events: Beyond it, the events that were added first are removed.
+        max_age: Events whose `at` is older do not count. They are removed when a newer event that is itself a week old
+            confirms their age, so that a clock that jumps years ahead and back removes nothing. None keeps them.
         clock: Present time, aware.
         database: The store's; None keeps the history in memory only.
     """
@@ -84,14 +84,14 @@ class History(OneProcess):
             self._sync()
 
     def add(self, video: EventLike, **event_fields: Any) -> Event:
-        """Note that a video was watched; when this returns, the video is encoded and kept, on the disk if there is one.
+        """Record that a video was watched. When this returns, it is encoded and stored, with a `data_dir` on disk.
 
         Args:
             video: A str, path or `Video`, or a complete `Event`.
             **event_fields: `watched`, `liked`, `at` of the `Event`; `at` is now, if left out. Not with an `Event`.
 
         Returns:
-            The event as kept: without frames, which are not needed any more. While incognito, it is not kept.
+            The event as stored: without frames, which are not needed any more. In incognito mode it is not stored.
 
         Raises:
             VideoError: The video cannot be used (see its subclasses); the history is unchanged.
@@ -114,7 +114,7 @@ class History(OneProcess):
         if self._incognito:
             return event
         self._store.check_writable()
-        with self._store.pinned([given.id]):  # it must not be evicted between encoding and keeping
+        with self._store.pinned([given.id]):  # it must not be evicted between encoding and storing
             auto_encoded = given.id not in self._store or self._was_auto_encoded(given.id)
             self._encode(given)
             self._change(lambda e: False, [(event, auto_encoded)])
@@ -139,7 +139,7 @@ class History(OneProcess):
         self._check_open()
         if (id is None) == (since is None):
             raise ArgumentError(
-                "forget takes either an id or since=..., not both and not neither; clear() forgets everything"
+                "forget takes either an id or since=..., exactly one of them; clear() forgets everything"
             )
         if id is not None:
             if not isinstance(id, str):
@@ -155,7 +155,7 @@ class History(OneProcess):
         return self._drop(lambda e: (e.event.at or e.added_at) >= moment)
 
     def clear(self) -> int:
-        """Forget everything; returns how many events there were."""
+        """Forget everything. Returns the number of events."""
         self._check_open()
         return self._drop(lambda e: True)
 
@@ -190,17 +190,17 @@ class History(OneProcess):
         return history_file.save(self._store, list(self), path)
 
     def load(self, path: str | os.PathLike[str], *, max_bytes: int = history_file.MAX_BYTES) -> int:
-        """Add the events of a file that `save` or another binding wrote, behind those that are here.
+        """Add the events of a file that `save` or another binding wrote, after the existing ones.
 
-        An event that is here already is not added again, so loading twice does no harm. Videos that the store knows
-        keep the tokens that they have.
+        Existing events are not added again, so loading twice does no harm. Videos that the store knows keep their
+        tokens.
 
         Args:
             path: The file.
             max_bytes: A larger file is refused unread.
 
         Returns:
-            How many events were added. While incognito, none.
+            How many events were added. In incognito mode, none.
 
         Raises:
             TokenSpaceError: It was saved with another model.
@@ -284,18 +284,18 @@ class History(OneProcess):
         return self._db is not None and self._db.read_only is not None
 
     def _young(self, entries: list[StoredEvent]) -> list[StoredEvent]:
-        """Those that are not too old."""
+        """The events that are not too old."""
         if self._max_age is None:
             return entries
         oldest = self._clock() - self._max_age
         return [e for e in entries if e.event.at is None or e.event.at >= oldest]
 
     def _expired(self, entries: list[StoredEvent]) -> set[int]:
-        """`id()` of those that are too old for sure; see `max_age`."""
+        """`id()` of the events that are certainly too old; see `max_age`."""
         if self._max_age is None:
             return set()
         now = reached = self._clock()
-        for e in reversed(entries):  # what was added later says that it was not later then
+        for e in reversed(entries):  # an event that was added later proves that the time then was not later
             reached = min(reached, e.added_at)
             if reached <= now - SURE_AFTER:
                 oldest = reached - self._max_age
@@ -311,7 +311,7 @@ class History(OneProcess):
         """Read what other processes wrote."""
         if self._db is None or self._closed or self._db.changed_since(self._data_version) is None:
             return
-        if self._db.generation != self._generation:  # rebuilt: what is here is more, and written with the next change
+        if self._db.generation != self._generation:  # rebuilt: memory has more, and is written with the next change
             return
         with self._db.reading() as con:
             self._data_version = self._db.data_version()
@@ -373,7 +373,7 @@ class History(OneProcess):
         ]
 
     def _set_entries(self, entries: list[StoredEvent]) -> None:
-        """Make these the events, and pin their videos instead of the former ones'."""
+        """Replace the events, and pin their videos instead of those of the old events."""
         before, after = (Counter(e.event.id for e in part) for part in (self._entries, entries))
         self._store.pin((after - before).elements())
         self._store.unpin((before - after).elements())

@@ -81,7 +81,7 @@ def test_keys(tiny_bundle: Path, clips: list[Path], tmp_path: Path, monkeypatch:
         run(history, "list", *where)
     assert "encrypted; without" in result(privacy, *where)["files"][0]["holds"]
     monkeypatch.setenv(KEY_VARIABLE, "x")
-    with pytest.raises(ArgumentError, match="two keys"):
+    with pytest.raises(ArgumentError, match="both --key-file and LINKEDOUT_KEY"):
         run(history, "list", *keyed)
     with pytest.raises(WrongKeyError):
         run(history, "list", *where)

@@ -1,7 +1,7 @@
-"""What the database's records hold, as MessagePack.
+"""The database's records, as MessagePack.
 
 A video's record is its tokens and scales (bytes of fixed length), then a `VideoRecord`; an event's is an `EventRecord`.
-Text is kept as bytes, so that names of files that are no UTF-8 survive.
+Text is stored as bytes, so that file names that are not UTF-8 survive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from linkedout_edge.storage.encryption import DamagedRecordError, id_bytes
 
 
 class VideoRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What is known of a stored video beside its tokens; fields as in `store.Fingerprint`."""
+    """A stored video's record, without its tokens; fields as in `store.Fingerprint`."""
 
     id: bytes
     content: str
@@ -34,9 +34,9 @@ class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         id: Its id.
         path: Its file, if it had one.
         title: Its title.
-        watched: Fraction.
+        watched: Watched fraction.
         liked: True, False or None.
-        at: When, ISO 8601, or None.
+        at: When it was watched, ISO 8601, or None.
         added_at: When it was added, ISO 8601.
         auto_encoded: Whether its video was encoded only for the history: its tokens leave the store with it.
     """
@@ -74,7 +74,7 @@ def unpack_video(data: bytes, payload: int) -> tuple[bytes, VideoRecord]:
     """The payload's bytes, and the rest.
 
     Raises:
-        DamagedRecordError: It is no such record.
+        DamagedRecordError: It is not such a record.
     """
     try:
         return data[:payload], _decode_video(data[payload:])
@@ -103,7 +103,7 @@ def unpack_event(row: int, data: bytes) -> StoredEvent:
     """The event.
 
     Raises:
-        DamagedRecordError: It is no such record.
+        DamagedRecordError: It is not such a record.
     """
     try:
         r = _decode_event(data)
@@ -118,5 +118,5 @@ def unpack_event(row: int, data: bytes) -> StoredEvent:
 
 
 def text(value: bytes | None) -> str | None:
-    """Text of its bytes."""
+    """Decode text from its bytes."""
     return None if value is None else value.decode("utf-8", "surrogatepass")
