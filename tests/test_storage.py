@@ -200,7 +200,7 @@ def test_a_wrong_missing_or_needless_key(tmp_path: Path) -> None:
     with stored(tmp_path / "e", "right") as s:
         put(s.store, "a")
     before = (tmp_path / "e" / FILE_NAME).read_bytes()
-    for key, said in [("wrong", "does not fit"), (None, "is encrypted: pass"), (b"x" * 40, "does not fit")]:
+    for key, said in [("wrong", "does not match"), (None, "is encrypted: pass"), (b"x" * 40, "does not match")]:
         with pytest.raises(errors.WrongKeyError, match=said):
             Database(tmp_path / "e", key)
     assert (tmp_path / "e" / FILE_NAME).read_bytes() == before

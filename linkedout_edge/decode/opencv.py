@@ -265,7 +265,7 @@ def _survey(file: MediaFile, edits: _Edits, limits: Limits, deadline: Deadline) 
     if codec and not formats:
         raise _not_trusted(file, "it has no headers")
     if len(formats) > 1:  # OpenCV keeps converting as if nothing had happened, and reads beyond the picture
-        raise _not_trusted(file, "its pictures change their format on the way")
+        raise _not_trusted(file, "its pixel format changes within the video")
     times.sort()
     if file.kind in BARE or not times or times[0] < -60 or not math.isfinite(times[-1]) or times[-1] <= times[0]:
         times = []
@@ -280,7 +280,7 @@ def _packet(capture: cv2.VideoCapture, flag: int) -> bytes:
 def _not_trusted(file: MediaFile, why: str) -> VideoUnreadableError:
     return VideoUnreadableError(
         f"{file.name!r} cannot be decoded by OpenCV: {why}; install PyAV ({install.library('av')}), which decodes it, "
-        f"or hand in frames"
+        f"or pass frames"
     )
 
 
@@ -296,11 +296,11 @@ def _check_trusted(file: MediaFile, survey: _Survey) -> None:
     if survey.tag == b"AV01":
         raise _not_trusted(file, "it is AV1, for which OpenCV has no decoder")
     if survey.tag not in _PLAIN and survey.tag not in _WITH_HEADERS:
-        raise _not_trusted(file, f"its codec is {survey.tag.decode('latin-1')!r}, which OpenCV is not trusted with")
+        raise _not_trusted(file, f"its codec is {survey.tag.decode('latin-1')!r}, which OpenCV may decode wrongly")
     if survey.packets == 1 and survey.tag in (b"MJPG", b"MPNG") and file.kind in ("asf", "flv", "ogg"):
         raise VideoUnreadableError(f"{file.name!r} is audio only: its one picture is a cover")
     if survey.format is not None and survey.format.interlaced and _fails_on_fields():
-        raise _not_trusted(file, "it is interlaced, which OpenCV 4.13 and later give back unconverted")
+        raise _not_trusted(file, "it is interlaced, which OpenCV 4.13 and later do not convert")
 
 
 # -- decoding ------------------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def _choose_track(file: MediaFile, limits: Limits, deadline: Deadline) -> tuple[
     tracks = video_tracks(file)[:MAX_TRACKS]
     if not tracks:  # what OpenCV finds there is the cover of a song
         raise VideoUnreadableError(
-            f"{file.name!r} has no video track that can be found: it is audio only, cut off or damaged"
+            f"{file.name!r} has no video track that can be found: it is audio only, truncated or damaged"
         )
     if len(tracks) == 1:
         return tracks[0], _Edits(), _survey(file, _Edits(), limits, deadline)

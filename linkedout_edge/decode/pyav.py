@@ -139,12 +139,10 @@ class PyAVDecoder:
                     frames = run(container, index).one_pass(count)
         except av.error.FFmpegError as error:  # of its own; a TypeError would be ours
             if isinstance(error, MemoryError):
-                raise VideoTooLargeError(f"decoding {file.name!r} takes more memory than there is") from error
+                raise VideoTooLargeError(f"decoding {file.name!r} needs more memory than is available") from error
             raise VideoUnreadableError(f"{file.name!r} cannot be decoded: {error}") from error
         if not frames:
-            raise VideoUnreadableError(
-                f"{file.name!r} has a video stream, but not one frame of it decodes (truncated?)"
-            )
+            raise VideoUnreadableError(f"{file.name!r} has a video stream, but no frame can be decoded (truncated?)")
         return np.stack(frames), whole
 
 
@@ -543,7 +541,7 @@ def _container_orientation(container: Any, stream: Any, file: MediaFile) -> Orie
     """What the container says of how a stream is held, None where it says nothing.
 
     Read from the file: PyAV tells turns but not mirroring, except through `frame.side_data`. That builds all side data
-    of a frame to read one matrix, frees some of it twice, raises for kinds it has no name for, and is never let go.
+    of a frame to read one matrix, frees some of it twice, raises for unknown kinds, and leaks memory.
     """
     tracks = video_tracks(file)
     if file.kind == "mp4":
