@@ -52,7 +52,7 @@ def peak_mb() -> float:
 
 
 def forget_peak() -> None:
-    """Give back what loading left over, and start the peak anew."""
+    """Free what loading left over, and reset the peak."""
     import ctypes
     import gc
 

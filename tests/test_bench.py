@@ -557,4 +557,4 @@ def test_the_built_in_bundle_is_named_by_its_precision(monkeypatch: pytest.Monke
     monkeypatch.setattr("linkedout_edge.bench.run.plan", stop)
     assert "enough" in run("--bundle", "int8").stderr
     assert planned == [("base", ("int8",))]
-    assert "already is a precision" in run("--bundle", "int8", "--precision", "int4").stderr
+    assert "is already a precision" in run("--bundle", "int8", "--precision", "int4").stderr

@@ -111,7 +111,7 @@ def measure(settings: Settings, progress: Progress = _silent) -> Report:
     """
     if settings.bundle in PRECISIONS:  # as `Recommender.load` takes it
         if tuple(settings.precisions) not in ((), (settings.bundle,)):
-            raise ArgumentError(f"{settings.bundle} already is a precision: leave --precision out, or --bundle")
+            raise ArgumentError(f"{settings.bundle} is already a precision: leave --precision out, or --bundle")
         settings = replace(settings, bundle=None, precisions=(settings.bundle,))
     for name in settings.against:
         if name not in BASELINES:

@@ -33,7 +33,7 @@ def main() -> None:
                 answer: dict[str, Any] = {}
             else:
                 answer = commands[name](**message)
-        except Exception as e:  # whatever it is, the others go on
+        except Exception as e:  # whatever it is, the others continue
             answer = {"error": f"{type(e).__name__}: {' '.join(str(e).split())}"}
         _send(answers, answer)
 

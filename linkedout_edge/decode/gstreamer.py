@@ -139,7 +139,7 @@ class _Run:
     def by_time(self, count: int) -> tuple[list[Frames], int]:
         """Prepared frames at the slots' centres, and how many were seen; none where the length is not known."""
         self._count = count
-        # GStreamer tells the length of the longest track, and sound often goes on after the last picture.
+        # GStreamer reports the length of the longest track, and sound often continues after the last picture.
         self._seconds = measured_seconds(self._file, self._limits, self._deadline)
         frames: list[Frames] = []
         for frame in self._frames():

@@ -78,8 +78,8 @@ class Distilled:
     master: Path | None
     """None where it was asked to stop before the last stage."""
     skipped: list[Skipped]
-    told_here: bool = True
-    """Whether this is the process, of perhaps several, that tells of the result."""
+    is_main: bool = True
+    """Whether this is the main process, which reports the result."""
 
 
 def caption_texts(texts: Sequence[str], micro: int = 5000) -> list[str]:
@@ -109,7 +109,7 @@ def distill_student(
     live: bool | None = None,
     accelerator: Accelerator | None = None,
 ) -> Distilled:
-    """Train a student; a run that was interrupted goes on where it stopped.
+    """Train a student; an interrupted run continues where it stopped.
 
     Args:
         run: folder for checkpoints, metrics, plots, caches and the result.
@@ -120,7 +120,7 @@ def distill_student(
         sources: what the media are, for the provenance in the bundle.
         cache: where the teacher's features are kept; by default in the run folder. Shared by several runs, it spares
             the second student's teacher everything that the first one's saw.
-        start: folder of a finished student to go on from, instead of from chance.
+        start: folder of a finished student to continue from, instead of random weights.
         first: one of `STAGES`, the first to run; by default the first of all, or with `start` the last, so that the
             tower is kept. A stage that is left out leaves its part as it is, and a student that is gone on from knows
             its language already.
@@ -131,12 +131,12 @@ def distill_student(
 
     Raises:
         ArgumentError: none of the media is usable, `start` holds no finished student of the recipe's shape, there is
-            none that `first` could go on from, or the teacher cannot look at live crops.
+            none that `first` could continue from, or the teacher cannot look at live crops.
         TrainingError: the run folder is of another recipe, teacher or set of media; or see
             `linkedout_quant.training.loop.train_stage`.
     """
     if first is not None and start is None and first != STAGES[0]:
-        raise ArgumentError(f"there is no student yet that the stage {first} could go on from: name one with --start")
+        raise ArgumentError(f"the stage {first} needs a student to continue from: name one with --start")
     accelerator = accelerator or new_accelerator()
     stages = STAGES[STAGES.index(first or STAGES[-1 if start else 0]) : STAGES.index(until) + 1]
     config = recipe.model
@@ -240,7 +240,7 @@ def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
 def _remember(
     run: Path, recipe: Recipe, teacher: Teacher | None, data: TrainingData, sources: str, start: str | None, live: bool
 ) -> None:
-    """Write what decides the run; refuse to go on with anything else."""
+    """Write what decides the run; refuse to continue with anything else."""
     listing = hashlib.sha256(repr([(m.path.name, m.captions) for m in data.media]).encode()).hexdigest()
     now = {
         "recipe": msgspec.to_builtins(recipe),

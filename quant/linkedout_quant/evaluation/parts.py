@@ -1,6 +1,6 @@
 """Does each part earn its place? One table of what a finished student loses without it, with intervals.
 
-The trunk (tower and LM) is that of the run. Compressors on its hidden states are trained anew for each variant, alike
+The trunk (tower and LM) is that of the run. Compressors on its hidden states are trained again for each variant, alike
 for all. All are judged by the closed form (`linkedout_edge.rank.taste`) on the exam's users, whose clips show
 combinations that no training saw; differences are paired by user.
 """

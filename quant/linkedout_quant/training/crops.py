@@ -1,6 +1,6 @@
 """Augmented crops with the teacher's view of the very same crop, cached on disk in shards.
 
-Shards are independent and seeded by their number: a generation that was interrupted goes on where it stopped, and a
+Shards are independent and seeded by their number: an interrupted generation continues where it stopped, and a
 second student costs the teacher nothing. Arrays are memory-mapped, so a cache may be larger than memory.
 """
 

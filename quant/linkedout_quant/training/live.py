@@ -286,7 +286,7 @@ class LiveCrops:
         return CropBatch(frames, tuple(rows[:-2]), rows[-2], rows[-1], plan.sources)
 
     def on_host(self) -> HostCrops:
-        """The same, with batches that are copied to the host: for stages that go on there."""
+        """The same, with batches that are copied to the host: for stages that run there."""
         return HostCrops(self)
 
     def _see(self, crops: Tensor) -> Seen:

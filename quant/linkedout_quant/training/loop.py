@@ -2,7 +2,7 @@
 
 Hugging Face Accelerate places it on one CPU, one GPU or many (``accelerate launch``): every process draws batches of
 its own, and gradients are averaged. What a stage computes is a function of the step's number alone, so a training that
-was cut off goes on as if it had not been.
+was interrupted continues as if it had not been.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Losses = Callable[[int, int], dict[str, torch.Tensor]]
 
 
 class TrainingError(LinkedOutError, RuntimeError):
-    """Training cannot go on; the message names the step and the last good checkpoint."""
+    """Training cannot continue; the message names the step and the last good checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def train_stage(
 def _restore(
     checkpoint: Path, recipe: StageRecipe, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
 ) -> tuple[int, int]:
-    """Step to go on from and the batch that fitted into memory."""
+    """Step to continue from and the batch that fitted into memory."""
     if not checkpoint.exists():
         return 0, recipe.batch
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")  # loading copies to where the weights are
