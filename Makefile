@@ -163,10 +163,10 @@ wide: needs-data .venv/installed  ## distil a wider student on a GPU from photo 
 		--videos $(DATA)/images/captions.csv --also $(DATA)/photos --recipe wide --out runs/wide \
 		--sources "photo shards (docs/data.md) and 1,000 captioned photos of Flickr8k"
 
-refine: needs-data .venv/installed $(PHOTOS)  ## go on from START's language model, its tower as it is (an hour; DATA=) → runs/refine
+refine: needs-data .venv/installed $(PHOTOS)  ## continue from START's language model, its tower as it is (an hour; DATA=) → runs/refine
 	$(LAUNCH) $(WHAT)
 
-finish: needs-data .venv/installed $(PHOTOS)  ## go on from START with all photos, those of the yardstick too (DATA=) → runs/finish
+finish: needs-data .venv/installed $(PHOTOS)  ## continue from START with all photos, those of the yardstick too (DATA=) → runs/finish
 	.venv/bin/linkedout-edge $(WHAT) --until crops
 	$(LAUNCH) $(WHAT)
 

@@ -2,7 +2,7 @@
 """Check that no large file comes into the repository, or changes in it, without somebody having decided so.
 
 A file's bytes stay in the history for ever. `large_files.txt` beside this lists what may be large, as ``sha256sum``
-writes it; ``--accept`` writes that list anew. docs/development.md says where masters go instead.
+writes it; ``--accept`` writes that list again. docs/development.md says where masters go instead.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each binding is a process that does one thing for each word it reads, and answers how many seconds it took; so all take
 turns on the same machine, and what else runs there slows all alike. Words: ``rank`` (the history as before), ``event``
-(one more event, not timed, so that the next ranking fits the user anew) and ``encode``. One thread each.
+(one more event, not timed, so that the next ranking fits the user again) and ``encode``. One thread each.
 
 A binding is left out, and that is said, where it is not built.
 """

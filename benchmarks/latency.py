@@ -40,14 +40,14 @@ TOP_K = 50
 Rows = list[dict[str, Any]]
 
 
-def side_by_side(contenders: dict[str, Callable[[], object]], seconds: float, least: int = 5) -> dict[str, float]:
+def side_by_side(baselines: dict[str, Callable[[], object]], seconds: float, least: int = 5) -> dict[str, float]:
     """Median milliseconds of each, taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for run in contenders.values():
+    times: dict[str, list[float]] = {name: [] for name in baselines}
+    for run in baselines.values():
         run()
     until = time.perf_counter() + seconds
     while min(map(len, times.values())) < least or time.perf_counter() < until:
-        for name, run in contenders.items():
+        for name, run in baselines.items():
             start = time.perf_counter()
             run()
             times[name].append((time.perf_counter() - start) * 1e3)
@@ -74,7 +74,7 @@ def past(ids: list[str]) -> list[Event]:
     ]
 
 
-def torch_contenders(
+def torch_baselines(
     rec: Recommender, ids: list[str], history: list[Event], tokens: np.ndarray, scales: np.ndarray
 ) -> dict[str, Callable[[], object]]:
     """The same model in eager torch; without torch, nothing.
@@ -105,11 +105,11 @@ def torch_contenders(
         pairs = [each[i] for i in wanted]
         return torch.stack([p[0] for p in pairs]), torch.stack([p[1] for p in pairs])
 
-    def dequantise(tokens: Any, sizes: Any) -> Any:
+    def dequantize(tokens: Any, sizes: Any) -> Any:
         return (tokens * sizes[..., None]).flatten(2)
 
     def encode(gather: Callable[[list[str]], tuple[Any, Any]]) -> tuple[Any, Any]:
-        seen = dequantise(*gather([e.id for e in history])) - mean
+        seen = dequantize(*gather([e.id for e in history])) - mean
         y, noise = (torch.from_numpy(a).float() for a in of_events(history, datetime.now(timezone.utc)))
         by_layer = seen.transpose(0, 1)
         kernels = by_layer @ by_layer.transpose(1, 2) / size[:, None, None]
@@ -128,13 +128,13 @@ def torch_contenders(
     def whole(gather: Callable[[list[str]], tuple[Any, Any]]) -> Callable[[], object]:
         @torch.inference_mode()
         def run() -> object:
-            return best(*encode(gather), dequantise(*gather(ids)))
+            return best(*encode(gather), dequantize(*gather(ids)))
 
         return run
 
     with torch.inference_mode():
         query, offset = encode(by_row)
-        values = dequantise(t, s)
+        values = dequantize(t, s)
 
     @torch.inference_mode()
     def kept() -> object:
@@ -176,18 +176,18 @@ def warm(rec: Recommender, sizes: list[int], seconds: float) -> Rows:
             return rec.rank([*history[1:], Event(ids[next(events) % 90])], some, top_k=TOP_K).ids
 
         stored = [a.reshape(-1).view(np.int64) for a in (tokens, scales)]
-        contenders: dict[str, Callable[[], object]] = {
+        baselines: dict[str, Callable[[], object]] = {
             "by ids": lambda some=some: rec.rank(history, some, top_k=TOP_K).ids,
             "new ids": lambda lists=lists: rec.rank(history, next(lists), top_k=TOP_K).ids,
             "changed": changed,
             "by handle": lambda handle=handle: rec.rank(history, handle, top_k=TOP_K).ids,
             "top 1": lambda handle=handle: rec.rank(history, handle, top_k=1)[0],
-            **torch_contenders(rec, some, history, tokens, scales),
+            **torch_baselines(rec, some, history, tokens, scales),
             "numpy": numpy_way,
             "limit": lambda stored=stored: [a.sum() for a in stored],
         }
-        took = side_by_side(contenders, seconds)
-        alone = {n: side_by_side({n: contenders[n]}, seconds / 8)[n] for n in contenders}
+        took = side_by_side(baselines, seconds)
+        alone = {n: side_by_side({n: baselines[n]}, seconds / 8)[n] for n in baselines}
         ranking = rec.rank(history, handle, top_k=TOP_K)
         row: dict[str, Any] = {"candidates": count, "ms": {n: round(v, 4) for n, v in took.items()}}
         row["alone_ms"] = {n: round(v, 4) for n, v in alone.items()}

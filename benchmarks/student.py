@@ -39,17 +39,17 @@ def interval(pair: tuple[float, float], sign: str = "") -> str:
 
 def captions(student, tokenizer, data: Path) -> dict[str, float]:
     import numpy as np
-    from linkedout_quant.distil import caption_texts, read_texts
+    from linkedout_quant.distill import caption_texts, read_texts
     from linkedout_quant.evaluation.captions import caption_perplexity, trigram_perplexity
     from linkedout_quant.media import find_media, load_still
     from linkedout_quant.training.stills import CameraPath
 
-    from linkedout_edge.decode.base import slot_centres
+    from linkedout_edge.decode.base import slot_centers
 
     config, rng = student.config, np.random.default_rng(0)
     held_back = [m for m in find_media([data / "images" / "captions.csv"]) if m.held_back]
     training = read_texts(data / "images" / "captions_text_only.csv", {m.path.name for m in held_back})
-    times, clips, texts = np.array(slot_centres(config.frames, 1.0)), [], []
+    times, clips, texts = np.array(slot_centers(config.frames, 1.0)), [], []
     for item in held_back:
         photo = load_still(item.path)
         clip = CameraPath.random(photo.shape, rng).frames(photo, times, config.frame_size)

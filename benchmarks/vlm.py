@@ -52,7 +52,7 @@ def peak_mb() -> float:
 
 
 def forget_peak() -> None:
-    """Give back what loading left over, and start the peak anew."""
+    """Free what loading left over, and reset the peak."""
     import ctypes
     import gc
 
@@ -101,8 +101,8 @@ def prepare(work: Path, frames: int, variants: list[str]) -> None:
     from linkedout_export.graphs import export_encoder
     from linkedout_export.vlm import load_vlm
     from linkedout_export.vlm.fit import fit
-    from linkedout_export.vlm.quantise import onnx_int4, onnx_int8, openvino_compressed
-    from linkedout_quant.model import dequantise, quantise
+    from linkedout_export.vlm.quantize import onnx_int4, onnx_int8, openvino_compressed
+    from linkedout_quant.model import dequantize, quantize
     from safetensors.torch import save_file
     from vlm_checkpoints import make_smolvlm2_256m
 
@@ -119,7 +119,7 @@ def prepare(work: Path, frames: int, variants: list[str]) -> None:
     fit(student, feeds)
     with torch.no_grad():
         given = [torch.from_numpy(x) for x in feeds[0].values()]
-        np.save(work / "tokens.npy", dequantise(*quantise(student.encoder(*given))).numpy())
+        np.save(work / "tokens.npy", dequantize(*quantize(student.encoder(*given))).numpy())
     save_file(student.encoder.compressors.state_dict(), work / "compressors.safetensors.fitted")
     sizes = {}
     graphs = {v.split()[1] for v in variants if v.startswith(("onnxruntime", "openvino"))}
@@ -187,7 +187,7 @@ def child(variant: str, work: Path, frames: int, threads: int) -> dict:
     if library in ("torch", "idle"):
         import torch
         from linkedout_export.vlm import load_vlm
-        from linkedout_quant.model import dequantise, quantise
+        from linkedout_quant.model import dequantize, quantize
         from safetensors.torch import load_file
 
         torch.set_num_threads(threads)
@@ -203,7 +203,7 @@ def child(variant: str, work: Path, frames: int, threads: int) -> dict:
 
         @torch.inference_mode()
         def run() -> np.ndarray:
-            return dequantise(*quantise(student.encoder(*given))).numpy()
+            return dequantize(*quantize(student.encoder(*given))).numpy()
     else:
         held = 0
         if library == "onnxruntime":

@@ -2,7 +2,7 @@
 
 All errors derive from `LinkedOutError` and from the built-in exception that fits, so that both
 ``except LinkedOutError`` and ``except ValueError`` do what a caller expects. A message says what was wrong,
-what was expected and how to mend it.
+what was expected and how to fix it.
 
 What goes wrong with *one video* inside `rank` or `encode` is not raised: it is a `Failed` entry in the result, whose
 `code` is the `code` of the `VideoError` below.
@@ -19,7 +19,7 @@ class LinkedOutError(Exception):
 
 
 class ArgumentError(LinkedOutError, ValueError):
-    """An argument has a value that makes no sense; the message lists what would."""
+    """An argument has an invalid value; the message lists valid ones."""
 
 
 class ArgumentTypeError(LinkedOutError, TypeError):
@@ -63,11 +63,11 @@ class ForkedError(LinkedOutError, RuntimeError):
 
 
 class StorageError(LinkedOutError, OSError):
-    """What lies in `data_dir` cannot be read or written."""
+    """The data in `data_dir` cannot be read or written."""
 
 
 class StorageFullError(StorageError):
-    """There is no room left in `data_dir`; what was acknowledged before is still there."""
+    """There is no space left in `data_dir`; everything that was acknowledged before is still there."""
 
 
 class StorageReadOnlyError(StorageError, PermissionError):
@@ -75,7 +75,7 @@ class StorageReadOnlyError(StorageError, PermissionError):
 
 
 class StorageBusyError(StorageError, TimeoutError):
-    """Another process holds the database for longer than we wait."""
+    """Another process locks the database for longer than we wait."""
 
 
 class StorageDamagedError(StorageError, ValueError):
@@ -83,7 +83,7 @@ class StorageDamagedError(StorageError, ValueError):
 
 
 class StorageVersionError(StorageError, ValueError):
-    """`data_dir` was written by a newer version of the library, or is not ours."""
+    """`data_dir` was written by a newer version of the library, or by another program."""
 
 
 class WrongKeyError(StorageError, ValueError):
@@ -99,7 +99,7 @@ class PackNotFoundError(PackError, FileNotFoundError):
 
 
 class TokenSpaceError(PackError):
-    """A feature pack was made by another model: its tokens mean something else."""
+    """A feature pack was made by another model, so its tokens cannot be compared."""
 
 
 class VideoError(LinkedOutError):
@@ -115,25 +115,25 @@ class VideoNotFoundError(VideoError, FileNotFoundError):
 
 
 class VideoUnreadableError(VideoError, ValueError):
-    """The file is no video that can be decoded: empty, truncated, mislabelled, audio only, a directory."""
+    """The file cannot be decoded as a video: it is empty, truncated, mislabelled, audio only, or a directory."""
 
     code = "unreadable"
 
 
 class VideoTooLargeError(VideoError, ValueError):
-    """The file is over a limit on bytes, pixels, length or decoding time."""
+    """The file exceeds a limit on bytes, pixels, length or decoding time."""
 
     code = "too_large"
 
 
 class DecoderCrashedError(VideoError, RuntimeError):
-    """The decoder process ended while it decoded this file: damaged, hostile, or over a limit on memory or CPU time."""
+    """The decoder process ended while decoding this file: it is damaged, malicious, or over a memory or CPU limit."""
 
     code = "decoder_crashed"
 
 
 class DecoderTimeoutError(VideoError, TimeoutError):
-    """The decoder process hung on this file and was ended."""
+    """The decoder process hung on this file and was killed."""
 
     code = "decoder_timeout"
 

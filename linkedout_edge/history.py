@@ -1,7 +1,7 @@
-"""The rolling history: what was watched, latest last; in memory, and in the database of a `data_dir`.
+"""The rolling history of watched videos, latest last; in memory, and in the database of a `data_dir`.
 
-Its videos stay pinned in the store, so that a history outlives the files it was made of. Tokens that came into the
-store with an event leave it with the event; those that `Recommender.encode` or a ranking put there stay.
+Its videos stay pinned in the store, so that a history outlives the files. Tokens that were encoded only for an event
+are removed with the event; those that `Recommender.encode` or a ranking stored stay.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from linkedout_edge import history_file
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, ClosedError
 from linkedout_edge.inputs import Event, EventLike, Video, as_video
 from linkedout_edge.lifetime import OneProcess
-from linkedout_edge.storage.records import Kept
+from linkedout_edge.storage.records import StoredEvent
 from linkedout_edge.store import Tokens
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_EVENTS = 256
 MAX_AGE = timedelta(days=365)
 SURE_AFTER = timedelta(days=7)
-"""A time counts as reached so long after something was watched then: a clock that is wrong is mended sooner."""
+"""A time counts as reached this long after something was watched then; a wrong clock is usually corrected sooner."""
 
 
 def _now() -> datetime:
@@ -37,19 +37,19 @@ def _now() -> datetime:
 
 
 def _key(event: Event) -> Hashable:
-    """What makes two events the same one."""
+    """Two events with the same key are the same event."""
     return event.id, event.watched, event.liked, event.at
 
 
 class History(OneProcess):
-    """Events in the order in which they were added, whatever the clock said then. Usable from several threads.
+    """Events in the order in which they were added, whatever their times. Usable from several threads.
 
     Args:
         store: Where the videos' tokens are pinned.
-        encode: Puts a video into the store, or raises the `VideoError` that says why not.
-        max_events: Beyond it the first added leave.
-        max_age: Events whose `at` is older do not count. They leave for good when a newer event that is itself a week
-            old says so too, so that a clock that jumps years ahead, and back, empties nothing. None keeps them.
+        encode: Puts a video into the store, or raises a `VideoError`.
+        max_events: Beyond it, the events that were added first are removed.
+        max_age: Events whose `at` is older do not count. They are removed when a newer event that is itself a week old
+            confirms their age, so that a clock that jumps years ahead and back removes nothing. None keeps them.
         clock: Present time, aware.
         database: The store's; None keeps the history in memory only.
     """
@@ -71,7 +71,7 @@ class History(OneProcess):
         self._max_events = max_events
         self._max_age = max_age
         self._clock = clock
-        self._entries: list[Kept] = []
+        self._entries: list[StoredEvent] = []
         self._lock = threading.RLock()
         self._closed = False
         self._incognito = 0
@@ -81,17 +81,17 @@ class History(OneProcess):
             from linkedout_edge.storage.tables import EventTable
 
             self._table = EventTable(database)
-            self._follow()
+            self._sync()
 
     def add(self, video: EventLike, **event_fields: Any) -> Event:
-        """Note that a video was watched; when this returns, the video is encoded and kept, on the disk if there is one.
+        """Record that a video was watched. When this returns, it is encoded and stored, with a `data_dir` on disk.
 
         Args:
             video: A str, path or `Video`, or a complete `Event`.
             **event_fields: `watched`, `liked`, `at` of the `Event`; `at` is now, if left out. Not with an `Event`.
 
         Returns:
-            The event as kept: without frames, which are not needed any more. While incognito, it is not kept.
+            The event as stored: without frames, which are not needed any more. In incognito mode it is not stored.
 
         Raises:
             VideoError: The video cannot be used (see its subclasses); the history is unchanged.
@@ -114,10 +114,10 @@ class History(OneProcess):
         if self._incognito:
             return event
         self._store.check_writable()
-        with self._store.pinned([given.id]):  # it must not be evicted between encoding and keeping
-            brought = given.id not in self._store or self._brought(given.id)
+        with self._store.pinned([given.id]):  # it must not be evicted between encoding and storing
+            auto_encoded = given.id not in self._store or self._was_auto_encoded(given.id)
             self._encode(given)
-            self._change(lambda e: False, [(event, brought)])
+            self._change(lambda e: False, [(event, auto_encoded)])
         return event
 
     def forget(self, id: str | None = None, *, since: datetime | timedelta | None = None) -> int:
@@ -139,7 +139,7 @@ class History(OneProcess):
         self._check_open()
         if (id is None) == (since is None):
             raise ArgumentError(
-                "forget takes either an id or since=..., not both and not neither; clear() forgets everything"
+                "forget takes either an id or since=..., exactly one of them; clear() forgets everything"
             )
         if id is not None:
             if not isinstance(id, str):
@@ -152,10 +152,10 @@ class History(OneProcess):
         if since.utcoffset() is None:
             raise ArgumentError("since has no time zone: use datetime.now(timezone.utc), or since.astimezone()")
         moment = since
-        return self._drop(lambda e: (e.event.at or e.recorded) >= moment)
+        return self._drop(lambda e: (e.event.at or e.added_at) >= moment)
 
     def clear(self) -> int:
-        """Forget everything; returns how many events there were."""
+        """Forget everything. Returns the number of events."""
         self._check_open()
         return self._drop(lambda e: True)
 
@@ -190,17 +190,17 @@ class History(OneProcess):
         return history_file.save(self._store, list(self), path)
 
     def load(self, path: str | os.PathLike[str], *, max_bytes: int = history_file.MAX_BYTES) -> int:
-        """Add the events of a file that `save` or another binding wrote, behind those that are here.
+        """Add the events of a file that `save` or another binding wrote, after the existing ones.
 
-        An event that is here already is not added again, so loading twice does no harm. Videos that the store knows
-        keep the tokens that they have.
+        Existing events are not added again, so loading twice does no harm. Videos that the store knows keep their
+        tokens.
 
         Args:
             path: The file.
             max_bytes: A larger file is refused unread.
 
         Returns:
-            How many events were added. While incognito, none.
+            How many events were added. In incognito mode, none.
 
         Raises:
             TokenSpaceError: It was saved with another model.
@@ -228,7 +228,7 @@ class History(OneProcess):
                 for n, i in enumerate(saved.videos.ids):
                     if i in new:
                         self._store.put(i, saved.videos.tokens[n], saved.videos.scales[n], saved.videos.fingerprints[n])
-            self._change(lambda e: False, [(e, e.id in new or self._brought(e.id)) for e in added])
+            self._change(lambda e: False, [(e, e.id in new or self._was_auto_encoded(e.id)) for e in added])
         return len(added)
 
     @contextmanager
@@ -249,14 +249,14 @@ class History(OneProcess):
 
     @property
     def is_incognito(self) -> bool:
-        """Whether nothing is recorded at present."""
+        """Whether recording is off at present."""
         return self._incognito > 0
 
     def __iter__(self) -> Iterator[Event]:
         """Events, oldest first."""
         self._check_open()
         with self._lock:
-            self._follow()
+            self._sync()
             if self._expired(self._entries) and not self._is_read_only():
                 self._change(lambda e: False)
             return iter([e.event for e in self._young(self._entries)])
@@ -264,7 +264,7 @@ class History(OneProcess):
     def __len__(self) -> int:
         self._check_open()
         with self._lock:
-            self._follow()
+            self._sync()
             return len(self._young(self._entries))
 
     def close(self) -> None:
@@ -283,53 +283,53 @@ class History(OneProcess):
     def _is_read_only(self) -> bool:
         return self._db is not None and self._db.read_only is not None
 
-    def _young(self, entries: list[Kept]) -> list[Kept]:
-        """Those that are not too old."""
+    def _young(self, entries: list[StoredEvent]) -> list[StoredEvent]:
+        """The events that are not too old."""
         if self._max_age is None:
             return entries
         oldest = self._clock() - self._max_age
         return [e for e in entries if e.event.at is None or e.event.at >= oldest]
 
-    def _expired(self, entries: list[Kept]) -> set[int]:
-        """`id()` of those that are too old for sure; see `max_age`."""
+    def _expired(self, entries: list[StoredEvent]) -> set[int]:
+        """`id()` of the events that are certainly too old; see `max_age`."""
         if self._max_age is None:
             return set()
         now = reached = self._clock()
-        for e in reversed(entries):  # what was added later says that it was not later then
-            reached = min(reached, e.recorded)
+        for e in reversed(entries):  # an event that was added later proves that the time then was not later
+            reached = min(reached, e.added_at)
             if reached <= now - SURE_AFTER:
                 oldest = reached - self._max_age
                 return {id(e) for e in entries if e.event.at is not None and e.event.at < oldest}
         return set()
 
-    def _brought(self, id: str) -> bool:
-        """Whether the id's tokens are there because of an event."""
+    def _was_auto_encoded(self, id: str) -> bool:
+        """Whether the tokens were encoded only for an event."""
         with self._lock:
-            return any(e.brought and e.event.id == id for e in self._entries)
+            return any(e.auto_encoded and e.event.id == id for e in self._entries)
 
-    def _follow(self) -> None:
-        """Take over what other processes wrote."""
+    def _sync(self) -> None:
+        """Read what other processes wrote."""
         if self._db is None or self._closed or self._db.changed_since(self._data_version) is None:
             return
-        if self._db.generation != self._generation:  # rebuilt: what is here is more, and written with the next change
+        if self._db.generation != self._generation:  # rebuilt: memory has more, and is written with the next change
             return
         with self._db.reading() as con:
             self._data_version = self._db.data_version()
             entries = self._table.load(con)
         gone = {e.row for e in self._entries} - {e.row for e in entries}
-        self._hold(entries)
+        self._set_entries(entries)
         if gone:
             self._store.forget_derived()
 
-    def _drop(self, gone: Callable[[Kept], bool]) -> int:
+    def _drop(self, gone: Callable[[StoredEvent], bool]) -> int:
         count = self._change(gone)
         self._store.forget_derived()
         if self._db is not None:
-            self._db.scrub()
+            self._db.purge()
         return count
 
-    def _change(self, gone: Callable[[Kept], bool], added: Sequence[tuple[Event, bool]] = ()) -> int:
-        """Add events, each with whether it brought its tokens, and remove those that are to go or are out of bounds.
+    def _change(self, gone: Callable[[StoredEvent], bool], added: Sequence[tuple[Event, bool]] = ()) -> int:
+        """Add events, each with whether it was encoded only for the history; remove what is to go or out of bounds.
 
         Returns:
             How many were to go.
@@ -344,12 +344,12 @@ class History(OneProcess):
                     self._data_version = self._db.data_version()
                     entries = self._table.load(write.con)
                     if self._db.generation != self._generation:
-                        entries = self._hold_on(write.con, entries)
+                        entries = self._merge(write.con, entries)
                 to_go = {id(e) for e in entries if gone(e)}
                 now = self._clock()
-                for event, brought in added:
-                    row = 0 if write.con is None else self._table.add(write.con, event, now, brought)
-                    entries = [*entries, Kept(row, event, now, brought)]
+                for event, auto_encoded in added:
+                    row = 0 if write.con is None else self._table.add(write.con, event, now, auto_encoded)
+                    entries = [*entries, StoredEvent(row, event, now, auto_encoded)]
                 to_go_too = self._expired(entries)
                 left = [e for e in entries if id(e) not in to_go | to_go_too][-self._max_events :]
                 stay = {id(e) for e in left}
@@ -357,21 +357,23 @@ class History(OneProcess):
                 if write.con is not None:
                     self._table.remove(write.con, [e.row for e in leaving])
                 still = {e.event.id for e in left}
-                write.removed += {e.event.id for e in leaving if e.brought and e.event.id not in still}
-            self._hold(left)
+                write.removed += {e.event.id for e in leaving if e.auto_encoded and e.event.id not in still}
+            self._set_entries(left)
             if self._db is not None:
                 self._generation = self._db.generation
             return len(to_go)
 
-    def _hold_on(self, con: sqlite3.Connection, salvaged: list[Kept]) -> list[Kept]:
-        """After the database was rebuilt: write what it may have lost and is still here, in the old order."""
-        here = {(e.event.id, e.event.at, e.recorded) for e in self._entries}
-        others = [e for e in salvaged if (e.event.id, e.event.at, e.recorded) not in here]
+    def _merge(self, con: sqlite3.Connection, salvaged: list[StoredEvent]) -> list[StoredEvent]:
+        """Merge memory into a rebuilt database: write what it may have lost, in the old order."""
+        here = {(e.event.id, e.event.at, e.added_at) for e in self._entries}
+        others = [e for e in salvaged if (e.event.id, e.event.at, e.added_at) not in here]
         self._table.remove(con, [e.row for e in salvaged])
-        return [e._replace(row=self._table.add(con, e.event, e.recorded, e.brought)) for e in [*self._entries, *others]]
+        return [
+            e._replace(row=self._table.add(con, e.event, e.added_at, e.auto_encoded)) for e in [*self._entries, *others]
+        ]
 
-    def _hold(self, entries: list[Kept]) -> None:
-        """Make these the events, and pin their videos instead of the former ones'."""
+    def _set_entries(self, entries: list[StoredEvent]) -> None:
+        """Replace the events, and pin their videos instead of those of the old events."""
         before, after = (Counter(e.event.id for e in part) for part in (self._entries, entries))
         self._store.pin((after - before).elements())
         self._store.unpin((before - after).elements())

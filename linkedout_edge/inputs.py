@@ -1,4 +1,4 @@
-"""What callers hand in: `Video` and `Event`, and the lists of them that `rank` and `encode` take.
+"""The inputs of `rank` and `encode`: `Video`, `Event`, and lists of them.
 
 Two kinds of mistake are kept apart. A mistake in the *call* (a bare string for a list, a naive datetime, a number where
 a video belongs) is raised here, because nothing sensible can be ranked. A problem of *one video* (missing file, wrong
@@ -27,15 +27,15 @@ class Video:
     """One video: a file, frames that the app has already decoded, or the id of a video that is in the store.
 
     Args:
-        path: File to decode. It is not looked at here.
-        frames: uint8 ``[F, H, W, 3]`` RGB. The array is kept, not copied: do not change it afterwards.
-        id: Name of the video in rankings, history and store. Left out, it is ``os.fspath(path)`` unchanged, or the
-            content hash of the frames.
-        title: Text that the model reads beside the frames.
+        path: File to decode. It is not opened here.
+        frames: uint8 ``[F, H, W, 3]`` RGB. The array is not copied: do not change it afterwards.
+        id: Name of the video in rankings, history and store. Default: ``os.fspath(path)`` unchanged, or the content
+            hash of the frames.
+        title: Text that the model reads together with the frames.
 
     Raises:
         ArgumentError: Both `path` and `frames`, or none of `path`, `frames` and `id`, or an empty `id`.
-        ArgumentTypeError: `path`, `id` or `title` is no text.
+        ArgumentTypeError: `path`, `id` or `title` is not a string.
     """
 
     __slots__ = ("_content", "_frames", "_id", "_path", "_title")
@@ -57,7 +57,7 @@ class Video:
         if path is not None and frames is not None:
             raise ArgumentError("a Video has either a path or frames, not both: leave one out")
         if path is None and frames is None and id is None:
-            raise ArgumentError("a Video needs a path, frames, or the id of a video that is in the store")
+            raise ArgumentError("a Video needs a path, frames, or the id of a stored video")
         if id == "":
             raise ArgumentError("id must not be empty: leave it out to use the path")
         text = None
@@ -102,11 +102,11 @@ class Video:
 
     @property
     def name(self) -> str:
-        """What to call the video in a sentence: its title, else the last part of its id."""
+        """Name of the video in sentences: its title, else the last part of its id."""
         return self.name_with(None)
 
     def name_with(self, known_title: str | None) -> str:
-        """As `name`, where the video has no title of its own but is known by one."""
+        """As `name`, but with the known title if the video has none itself."""
         for title in (self._title, known_title):
             if title and title.strip():
                 return title.strip()
@@ -160,20 +160,19 @@ def as_video(value: object, where: str = "video") -> Video:
     elif isinstance(value, bytes):
         hint = "; use os.fsdecode for a path in bytes"
     elif isinstance(value, Event):
-        hint = "; an Event belongs into the history, pass its .video"
+        hint = "; an Event belongs in the history, pass its .video"
     raise ArgumentTypeError(f"{where} must be a str, path or Video, not {type(value).__name__}{hint}")
 
 
 @dataclass(frozen=True)
 class Event:
-    """One watched video, with what is known of how it was watched.
+    """One watched video, and how it was watched.
 
     Attributes:
         video: The `Video` (a str or path is turned into one).
         watched: Fraction that was watched, in [0, 1]. A low one is a skip.
         liked: True for a like, False for a dislike, None for neither.
-        at: When, as an aware datetime; None is of unknown age. A moment in the future (the clock was set back) counts
-            as now.
+        at: When, as an aware datetime; None if unknown. A time in the future (the clock was set back) counts as now.
 
     Raises:
         ArgumentError: `watched` is not in [0, 1], or `at` has no time zone.
@@ -185,7 +184,7 @@ class Event:
     liked: bool | None = None
     at: datetime | None = None
 
-    # Written out because `video` takes more types than it keeps.
+    # Written out because `video` accepts more types than it stores.
     def __init__(
         self,
         video: VideoLike,

@@ -33,7 +33,7 @@ def extra(*names: str) -> str:
 
 
 def again() -> str:
-    """The line that installs this package anew, where a file of it is missing or damaged."""
+    """The line that installs this package again, if one of its files is missing or damaged."""
     return f"pip install --force-reinstall --no-deps . {_CLONE}"
 
 

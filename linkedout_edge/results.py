@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.inputs import Event
-from linkedout_edge.rank.taste import USUAL, Taste, dequantise
+from linkedout_edge.rank.taste import USUAL, Taste, dequantize
 
 Role: TypeAlias = Literal["candidate", "history", "video"]
 Floats: TypeAlias = NDArray[np.float32]
@@ -180,7 +180,7 @@ class Evidence:
         if self._scored is not None and position >= self._scored:
             return Explanation(id, matrix, names, self._layer_names, _PENDING, score, prior)
         if len(self._user):
-            matrix[:] = self._user.contributions(dequantise(*self._candidate(position)))
+            matrix[:] = self._user.contributions(dequantize(*self._candidate(position)))
         explored = 0.0 if self._explored is None else float(self._explored[position])
         return Explanation(id, matrix, names, self._layer_names, self._sentence(matrix, prior), score, prior, explored)
 

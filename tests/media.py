@@ -40,7 +40,7 @@ def write(
     source: str = "rgb24",
     options: dict[str, str] | None = None,
     flags: int = 0,
-    colours: tuple[int, int, int] | None = None,
+    colors: tuple[int, int, int] | None = None,
     before: Path | None = None,
 ) -> Path:
     """A video of `images`, each uint8 [H, W, 3] or what `source` says.
@@ -48,7 +48,7 @@ def write(
     Args:
         times: of the frames, in 1/`fps` s.
         flags: of the encoder.
-        colours: primaries, transfer and matrix that the encoder states.
+        colors: primaries, transfer and matrix that the encoder states.
         before: a JPEG that becomes a video track of its own, the first, as of a thumbnail.
     """
     with av.open(str(path), "w", format=form) as out:
@@ -69,9 +69,9 @@ def write(
                 )
                 stream.codec_context.gop_size = gop
                 stream.codec_context.flags |= flags
-                if colours:
+                if colors:
                     context = stream.codec_context
-                    context.color_primaries, context.color_trc, context.colorspace = colours
+                    context.color_primaries, context.color_trc, context.colorspace = colors
                 if thumbnail is not None:
                     out.start_encoding()
                     packet = av.Packet(before.read_bytes())
@@ -80,8 +80,8 @@ def write(
                     out.mux(packet)
             frame = _frame(image, source)
             frame.pts = times[i] if times else i
-            if colours and hasattr(frame, "color_trc"):  # since PyAV 17; before, the encoder's options say it
-                frame.color_primaries, frame.color_trc, frame.colorspace = colours
+            if colors and hasattr(frame, "color_trc"):  # since PyAV 17; before, the encoder's options say it
+                frame.color_primaries, frame.color_trc, frame.colorspace = colors
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
     return path
@@ -102,7 +102,7 @@ def _frame(image: np.ndarray, source: str) -> Any:
     return frame
 
 
-def greys(count: int, side: int = 64) -> list[np.ndarray]:
+def grays(count: int, side: int = 64) -> list[np.ndarray]:
     """Frame i is a plain grey from 20 to 235 that tells i."""
     return [np.full((side, side, 3), round(20 + 215 * i / max(1, count - 1)), np.uint8) for i in range(count)]
 

@@ -32,19 +32,19 @@ def products(x, weight):
 
 def test_alone_the_plain_metric_gives_the_principal_axes():
     x = correlated(500)
-    centred = x - x.mean(0)
-    weight = kept_axes(torch.randn(D, W, dtype=torch.float64), centred.T @ centred / len(x), plain=1.0)
-    principal = torch.linalg.svd(centred, full_matrices=False)[2][:D]
-    torch.testing.assert_close(products(centred, weight), products(centred, principal), rtol=1e-6, atol=1e-6)
-    assert (centred @ weight.T).square().mean().item() == pytest.approx(1.0)
+    centered = x - x.mean(0)
+    weight = kept_axes(torch.randn(D, W, dtype=torch.float64), centered.T @ centered / len(x), plain=1.0)
+    principal = torch.linalg.svd(centered, full_matrices=False)[2][:D]
+    torch.testing.assert_close(products(centered, weight), products(centered, principal), rtol=1e-6, atol=1e-6)
+    assert (centered @ weight.T).square().mean().item() == pytest.approx(1.0)
 
 
 def test_alone_the_trained_metric_stays_as_it_was():
     x = correlated(500)
-    centred, trained = x - x.mean(0), torch.randn(D, W, dtype=torch.float64)
-    weight = kept_axes(trained, centred.T @ centred / len(x), plain=0.0)
+    centered, trained = x - x.mean(0), torch.randn(D, W, dtype=torch.float64)
+    weight = kept_axes(trained, centered.T @ centered / len(x), plain=0.0)
     # Tokens are normalised: what moves all of their values together never counted.
-    torch.testing.assert_close(products(centred, weight), products(centred, trained - trained.mean(0)))
+    torch.testing.assert_close(products(centered, weight), products(centered, trained - trained.mean(0)))
 
 
 def test_half_and_half_sees_what_training_dropped_and_what_it_found_in_little_variance():
@@ -64,8 +64,8 @@ def test_moments_gather_what_all_rows_at_once_would_give():
         moments.add(part)
     mean, covariance = moments.mean_and_covariance()
     torch.testing.assert_close(mean, features.mean((0, 2)))
-    centred = (features - features.mean(0)).transpose(0, 1).flatten(1, 2)  # the tokens' own offsets do not count
-    torch.testing.assert_close(covariance, centred.transpose(1, 2) @ centred / centred.shape[1])
+    centered = (features - features.mean(0)).transpose(0, 1).flatten(1, 2)  # the tokens' own offsets do not count
+    torch.testing.assert_close(covariance, centered.transpose(1, 2) @ centered / centered.shape[1])
     with pytest.raises(ValueError, match="add features"):
         Moments().mean_and_covariance()
 

@@ -1,4 +1,4 @@
-"""`linkedout-edge bench`: cells in processes of their own, agreement, energy, comparing, and what is printed."""
+"""`linkedout-edge bench`: processes of their own, agreement, energy, comparing, and what is printed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,19 @@ from click.testing import CliRunner, Result
 from linkedout_edge.bench import energy, exam, machine
 from linkedout_edge.bench import plan as planning
 from linkedout_edge.bench import report as shown
-from linkedout_edge.bench.against import contender_spec, find_mobilenet
+from linkedout_edge.bench.against import baseline_spec, find_mobilenet
 from linkedout_edge.bench.compare import compare
 from linkedout_edge.bench.plan import plan
-from linkedout_edge.bench.results import Agreement, Cell, Contender, Machine, Report, Spread, Window, read_report
+from linkedout_edge.bench.results import (
+    Agreement,
+    Baseline,
+    Configuration,
+    LatencyStats,
+    Machine,
+    Report,
+    Window,
+    read_report,
+)
 from linkedout_edge.bench.run import Settings, agreement, measure
 from linkedout_edge.bench.sustained import judge, parse_duration
 from linkedout_edge.bench.workers import Worker
@@ -52,14 +61,15 @@ def short_set(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(exam.SETS, name, lambda rankings: small)
 
 
-def spread(*rounds: float) -> Spread:
-    return Spread.of([[r] for r in rounds])
+def spread(*rounds: float) -> LatencyStats:
+    return LatencyStats.of([[r] for r in rounds])
 
 
 def made_up(name: str = "int8", ms: float = 10.0, **more: object) -> Report:
-    cell = {"precision": name, "backend": "onnxruntime", "device": "cpu", "bytes": 9_000_000, "load_s": 0.2}
-    cell |= {"encode": spread(*[ms] * 5), "rank": spread(*[0.5] * 5), "peak_mb": 100.0, "rss_mb": 90.0}
-    cell |= {"agreement": Agreement(source="measured", ndcg=0.6, ndcg_ratio=0.999, kendall_tau=0.95, rankings=200)}
+    configuration = {"precision": name, "backend": "onnxruntime", "device": "cpu", "bytes": 9_000_000, "load_s": 0.2}
+    configuration |= {"encode": spread(*[ms] * 5), "rank": spread(*[0.5] * 5), "peak_mb": 100.0, "rss_mb": 90.0}
+    agreement = Agreement(source="measured", ndcg=0.6, ndcg_ratio=0.999, kendall_tau=0.95, rankings=200)
+    configuration |= {"agreement": agreement}
     return Report(
         created="2026-01-02T03:04:05+00:00",
         command="linkedout-edge bench",
@@ -68,7 +78,7 @@ def made_up(name: str = "int8", ms: float = 10.0, **more: object) -> Report:
         set="micro-video exam",
         energy="this platform reports none",
         machine=Machine(system="Linux x86_64", processor="a CPU", cpus=2, threads=2),
-        cells=[Cell(**{**cell, **more})],  # type: ignore[arg-type]
+        configurations=[Configuration(**{**configuration, **more})],  # type: ignore[arg-type]
     )
 
 
@@ -81,7 +91,7 @@ def write(report: Report, path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("short_set")
-def test_a_run_measures_every_cell(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_run_measures_every_configuration(tiny_bundle: Path, tmp_path: Path) -> None:
     target = tmp_path / "report.json"
     done = run("--bundle", tiny_bundle, "--backend", "onnxruntime", "--seconds", 0.2, "--threads", 1, "--json",
                "--save", target, "--sustained", "1s", "--precision", "int8", "fp32")  # fmt: skip
@@ -94,31 +104,31 @@ def test_a_run_measures_every_cell(tiny_bundle: Path, tmp_path: Path) -> None:
         "ranking the set with fp32, onnxruntime, cpu",
     ):
         assert f"s] {line}" in done.stderr  # nobody watches: a line a stage and row
-    assert [c.name for c in report.cells] == ["int8, onnxruntime, cpu", "fp32, onnxruntime, cpu"]
-    for cell in report.cells:
-        assert not cell.error
-        assert cell.runs_on == {"encoder": "CPUExecutionProvider", "scorer": Scorer(ModelConfig.tiny()).device}
-        assert cell.bytes > 10_000
-        for timed in (cell.encode, cell.rank, cell.rank_changed):
+    assert [c.name for c in report.configurations] == ["int8, onnxruntime, cpu", "fp32, onnxruntime, cpu"]
+    for configuration in report.configurations:
+        assert not configuration.error
+        assert configuration.runs_on == {"encoder": "CPUExecutionProvider", "scorer": Scorer(ModelConfig.tiny()).device}
+        assert configuration.bytes > 10_000
+        for timed in (configuration.encode, configuration.rank, configuration.rank_changed):
             assert timed is not None
             assert 0 < timed.median <= timed.p95
             assert timed.samples >= 2 * len(timed.rounds) >= 10
-        assert cell.load_s is not None
-        assert 0.01 < cell.load_s < 60
-        assert cell.agreement is not None
-        assert cell.agreement.source == "measured"
-        assert cell.agreement.rankings == 3
+        assert configuration.load_s is not None
+        assert 0.01 < configuration.load_s < 60
+        assert configuration.agreement is not None
+        assert configuration.agreement.source == "measured"
+        assert configuration.agreement.rankings == 3
     if sys.platform == "linux":
         # A process that has loaded torch, as this one may have, would be far above.
-        assert all(20 < (c.rss_mb or 0) <= (c.peak_mb or 0) < 400 for c in report.cells)
-    eight, full = (c.agreement for c in report.cells)
+        assert all(20 < (c.rss_mb or 0) <= (c.peak_mb or 0) < 400 for c in report.configurations)
+    eight, full = (c.agreement for c in report.configurations)
     assert eight is not None
     assert full is not None
     assert (full.kendall_tau, full.top10_overlap, full.ndcg_ratio) == (1.0, 1.0, 1.0)
     assert eight.kendall_tau is not None
     assert eight.kendall_tau < 1
     assert report.machine.versions["onnxruntime"]
-    assert [s.cell for s in report.sustained] == [c.name for c in report.cells]
+    assert [s.configuration for s in report.sustained] == [c.name for c in report.configurations]
     assert report.sustained[0].windows
     assert "--threads 1" in report.command
     assert str(tiny_bundle) not in done.stdout  # a report names no folder
@@ -139,8 +149,8 @@ def test_libraries_agree_and_a_bundle_without_fp32_says_whose_figures_it_shows(
     kept = msgspec.structs.replace(manifest, precisions={"int8": eight})
     (without / "manifest.json").write_bytes(msgspec.json.encode(kept))
     report = measure(Settings(bundle=str(without), seconds=0.1, threads=1, cache_dir=str(tmp_path / "cache")))
-    assert [c.error for c in report.cells] == ["", ""]
-    onnx, vino = (c.agreement for c in report.cells)
+    assert [c.error for c in report.configurations] == ["", ""]
+    onnx, vino = (c.agreement for c in report.configurations)
     assert onnx is not None
     assert vino is not None
     assert (onnx.source, onnx.kendall_tau, onnx.top10_overlap) == ("manifest", 0.9, 0.8)
@@ -158,7 +168,7 @@ def test_the_reference_is_measured_even_if_it_is_no_row(tiny_bundle: Path, tmp_p
         bundle=str(tiny_bundle), precisions=("int8",), backends=("onnxruntime",), seconds=0.1, threads=1
     )
     report = measure(settings)
-    found = report.cells[0].agreement
+    found = report.configurations[0].agreement
     assert found is not None
     assert found.source == "measured"
     assert found.kendall_tau is not None
@@ -243,7 +253,7 @@ def test_without_a_builtin_bundle_it_says_what_to_name(monkeypatch: pytest.Monke
 
 
 def test_a_worker_says_why_it_failed_or_died(tiny_bundle: Path) -> None:
-    spec = {"kind": "cell", "model": {"bundle": "nowhere"}, "config": msgspec.to_builtins(ModelConfig.tiny())}
+    spec = {"kind": "configuration", "model": {"bundle": "nowhere"}, "config": msgspec.to_builtins(ModelConfig.tiny())}
     with Worker(spec) as worker:
         worker.start()
         with pytest.raises(BackendError, match="BundleNotFoundError: unknown bundle 'nowhere'"):
@@ -256,9 +266,9 @@ def test_a_worker_says_why_it_failed_or_died(tiny_bundle: Path) -> None:
             worker.ask("load")
 
 
-def test_contenders_run(tmp_path: Path) -> None:
+def test_baselines_run(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    with Worker(contender_spec("torch", ModelConfig.tiny(), 1, None)) as worker:
+    with Worker(baseline_spec("torch", ModelConfig.tiny(), 1, None)) as worker:
         worker.start()
         assert len(worker.ask("encode", count=3)["ms"]) == 3
     (tmp_path / "teacher").mkdir()
@@ -290,12 +300,12 @@ def test_measures_are_those_of_the_field() -> None:
 
 
 def test_agreement_is_with_fp32(manifest: Manifest) -> None:
-    cell = Cell(precision="int8", backend="openvino", device="cpu")
+    configuration = Configuration(precision="int8", backend="openvino", device="cpu")
     rng = np.random.default_rng(0)
     scores, relevant = rng.random((5, 20)), [rng.random(20) < 0.3 for _ in range(5)]
-    same = agreement(cell, manifest, scores, relevant, scores, scores)
+    same = agreement(configuration, manifest, scores, relevant, scores, scores)
     assert (same.source, same.ndcg_ratio, same.kendall_tau, same.onnxruntime_tau) == ("measured", 1.0, 1.0, 1.0)
-    turned = agreement(cell, manifest, scores, relevant, -scores, None)
+    turned = agreement(configuration, manifest, scores, relevant, -scores, None)
     assert turned.kendall_tau == -1.0
     assert turned.onnxruntime_tau is None
 
@@ -305,7 +315,7 @@ def test_ratios_are_taken_round_by_round() -> None:
     busy = [1, 1, 9, 1, 7]
     a, b = spread(*[2.0 * x for x in busy]), spread(*[1.0 * x for x in busy])
     assert a.over(b) == 2.0
-    assert Spread.of([[1.0, 2.0], [3.0, 100.0]]).p95 == 100.0
+    assert LatencyStats.of([[1.0, 2.0], [3.0, 100.0]]).p95 == 100.0
     assert spread(1, 1, 1, 1).noise == 0
     assert spread(1, 2, 3, 4, 5).noise > 0.2
 
@@ -436,15 +446,15 @@ def test_reports_are_compared_with_a_verdict(tmp_path: Path) -> None:
     assert (found["encode ms"].ratio, found["encode ms"].verdict) == (0.5, "2.00 × faster")
     assert found["rank ms"].verdict == "about the same"
     assert found["peak RSS MB"].verdict == "50% larger"
-    assert compare(a, b).notes == ["power mode: not told → nvpmodel: 7W"]
+    assert compare(a, b).notes == ["power mode: unknown → nvpmodel: 7W"]
     noisy = made_up(ms=5.0)
-    noisy.cells[0].encode = spread(4, 8, 12, 16, 20)
+    noisy.configurations[0].encode = spread(4, 8, 12, 16, 20)
     assert {d.measure: d.verdict for d in compare(a, noisy).differences}["encode ms"] == "about the same"
     files = write(a, tmp_path / "a.json"), write(b, tmp_path / "b.json")
     assert "2.00 × faster" in run("--compare", *files).stdout
     assert "| 2.00 × faster |" in run("--compare", *files, "--markdown").stdout
     assert json.loads(run("--compare", *files, "--json").stdout)["differences"][0]["ratio"] == 0.5
-    with pytest.raises(ArgumentError, match="no cell in common"):
+    with pytest.raises(ArgumentError, match="no configuration in common"):
         compare(a, made_up("int4"))
 
 
@@ -461,18 +471,20 @@ def test_a_damaged_or_newer_report_is_refused(tmp_path: Path) -> None:
 
 def test_the_table_says_what_is_faster_than_what() -> None:
     report = made_up()
-    report.cells.append(
-        msgspec.structs.replace(report.cells[0], precision="fp32", bytes=30_000_000, encode=spread(*[20.0] * 5))
+    report.configurations.append(
+        msgspec.structs.replace(
+            report.configurations[0], precision="fp32", bytes=30_000_000, encode=spread(*[20.0] * 5)
+        )
     )
-    report.against = [Contender(name="eager torch", encode=spread(*[25.0] * 5)), Contender(name="x", error="no | x")]
+    report.against = [Baseline(name="eager torch", encode=spread(*[25.0] * 5)), Baseline(name="x", error="no | x")]
     text = shown.markdown(report)
     assert "- int8, onnxruntime, cpu: encodes 2.00 × as fast as fp32, 30% of its size" in text
-    assert "- eager torch: 25.0 ms (p95 25.0); the fastest cell (int8, onnxruntime, cpu) takes 0.40 of that" in text
+    assert "- eager torch: 25.0 ms (p95 25.0); the fastest configuration (int8, onnxruntime, cpu) takes 0.40 of" in text
     assert "- x: not measured: no | x" in text
     head, line, *body = text.splitlines()
-    assert "energy" not in head  # no cell has any
+    assert "energy" not in head  # no configuration has any
     assert all(row.count("|") == head.count("|") for row in (line, *body[:2]))
-    report.cells[0].error = "a | b"
+    report.configurations[0].error = "a | b"
     assert "not measured: a \\| b" in shown.markdown(report)
 
 
@@ -498,11 +510,11 @@ def test_a_readme_is_updated_between_its_markers(tmp_path: Path) -> None:
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     report = made_up()
-    report.against = [Contender(name="eager torch", encode=spread(25.0, 25.0))]
+    report.against = [Baseline(name="eager torch", encode=spread(25.0, 25.0))]
     saved = write(report, tmp_path / "a.json")
     assert run("--from", saved, "--plot", tmp_path / "a.png").exit_code == 0
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    report.cells[0].agreement = None
+    report.configurations[0].agreement = None
     done = run("--from", write(report, saved), "--plot", tmp_path / "b.png")
     assert done.exit_code == 2
     assert "nothing to draw" in done.output
@@ -538,11 +550,11 @@ def test_a_quick_run_is_the_default_and_full_is_the_readmes(monkeypatch: pytest.
 def test_the_built_in_bundle_is_named_by_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[tuple[object, object]] = []
 
-    def stop(manifest: Manifest, precisions: object, *rest: object) -> list[Cell]:
+    def stop(manifest: Manifest, precisions: object, *rest: object) -> list[Configuration]:
         planned.append((manifest.name, precisions))
         raise ArgumentError("enough")
 
     monkeypatch.setattr("linkedout_edge.bench.run.plan", stop)
     assert "enough" in run("--bundle", "int8").stderr
     assert planned == [("base", ("int8",))]
-    assert "already is a precision" in run("--bundle", "int8", "--precision", "int4").stderr
+    assert "is already a precision" in run("--bundle", "int8", "--precision", "int4").stderr

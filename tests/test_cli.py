@@ -393,7 +393,7 @@ def test_doctor_on_a_healthy_machine(builtin: Path):
     checks = {c["name"]: c for c in found["checks"]}
     assert checks["built-in bundle"]["status"] == "ok"
     assert checks["ranking with onnxruntime"]["status"] == "ok"
-    assert all(c["mend"] for c in found["checks"] if c["status"] == "fail")
+    assert all(c["fix"] for c in found["checks"] if c["status"] == "fail")
     assert "Ready." in run("doctor").stdout
 
 
@@ -403,14 +403,14 @@ def test_doctor_without_a_bundle_says_how_to_mend_it(monkeypatch: pytest.MonkeyP
     assert not found["ok"]
     failed = [c for c in found["checks"] if c["status"] == "fail"]
     assert [c["name"] for c in failed] == ["built-in bundle"]
-    assert failed[0]["mend"].startswith("pip install")
+    assert failed[0]["fix"].startswith("pip install")
 
 
 def test_doctor_names_the_library_that_is_missing(monkeypatch: pytest.MonkeyPatch, builtin: Path):
     monkeypatch.setitem(sys.modules, "av", None)
     checks = {c["name"]: c for c in result("doctor")["checks"]}
     assert checks["PyAV"]["status"] == "warn"
-    assert "pip install" in checks["PyAV"]["mend"]
+    assert "pip install" in checks["PyAV"]["fix"]
 
 
 # demo

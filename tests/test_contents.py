@@ -1,4 +1,4 @@
-"""What an id stands for: one content and one title; another one is encoded anew, the same one is not."""
+"""What an id stands for: one content and one title; another one is encoded again, the same one is not."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def test_the_file_is_all_there_is_where_opencv_does_not_tell(opencv, tmp_path):
     assert detect("x86_64", tmp_path).overflows  # a folder; of an unknown x86 CPU the worst is assumed
 
 
-def test_opencv_that_was_told_not_to_optimise_denies_what_every_cpu_has(tmp_path):
+def test_opencv_that_was_told_not_to_optimize_denies_what_every_cpu_has(tmp_path):
     if cpu.instruction_set().architecture not in ("x86-64", "arm64"):
         pytest.skip("OpenCV has no features of this architecture")
     cv2.setUseOptimized(False)

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from linkedout_edge.decode import Limits, files, get_decoder, prepare, prepare_frames, spread
-from linkedout_edge.decode.frames import Picker, Reservoir, on_screen, slot_centres
+from linkedout_edge.decode.frames import Picker, Reservoir, on_screen, slot_centers
 from linkedout_edge.errors import (
     ArgumentError,
     InvalidFramesError,
@@ -39,7 +39,7 @@ SIZE = 32
 
 av = pytest.importorskip("av", reason="PyAV makes the clips of these tests")
 
-from media import greys, scene, which, write  # noqa: E402
+from media import grays, scene, which, write  # noqa: E402
 
 
 @pytest.fixture(params=["pyav", "opencv"])
@@ -73,7 +73,7 @@ def test_spread_rises_without_repeats_and_is_even(n: int) -> None:
 @pytest.mark.parametrize("n", [*range(1, 40), 100, 1000])
 def test_times_agree_with_spread_by_index(n: int) -> None:
     times = [i / 30 for i in range(n)]
-    targets = slot_centres(8, n / 30)
+    targets = slot_centers(8, n / 30)
     want = [times[i] for i in spread(n, 8)]
     assert on_screen(targets, times) == want
     reached, passed = Picker(want), Picker(targets)
@@ -103,7 +103,7 @@ def test_reservoir_is_bounded_and_spread(n: int) -> None:
 @pytest.mark.parametrize("n", [1, 2, 5, 8, 9, 16, 17, 75, 300])
 @pytest.mark.parametrize("gop", [1, 10, 250])
 def test_frames_are_well_spread(decoder: Any, tmp_path: Path, n: int, gop: int) -> None:
-    frames = decoder(write(tmp_path / "v.mp4", greys(n), gop=gop), 8, SIZE, LIMITS)
+    frames = decoder(write(tmp_path / "v.mp4", grays(n), gop=gop), 8, SIZE, LIMITS)
     assert frames.shape == (min(n, 8), SIZE, SIZE, 3)
     assert frames.dtype == np.uint8
     # Key frames may stand up to half a slot from the centre; grey levels are rounded.
@@ -115,14 +115,14 @@ def test_frames_are_well_spread(decoder: Any, tmp_path: Path, n: int, gop: int) 
 @pytest.mark.parametrize("form", ["matroska", "mpegts", "avi", "h264"])
 def test_other_containers(decoder: Any, tmp_path: Path, form: str) -> None:
     codec = "mpeg4" if form == "avi" else "libx264"
-    frames = decoder(write(tmp_path / "v.bin", greys(100), codec=codec, form=form, gop=30), 8, SIZE, LIMITS)
+    frames = decoder(write(tmp_path / "v.bin", grays(100), codec=codec, form=form, gop=30), 8, SIZE, LIMITS)
     assert len(frames) == 8
     assert np.abs(which(frames, 100) - spread(100, 8)).max() <= 8
 
 
 def test_long_video_is_sought_in(decoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("linkedout_edge.decode.opencv.SEEK_FRAMES", 100)
-    frames = decoder(write(tmp_path / "v.mp4", greys(400), gop=100), 8, SIZE, LIMITS)
+    frames = decoder(write(tmp_path / "v.mp4", grays(400), gop=100), 8, SIZE, LIMITS)
     assert np.abs(which(frames, 400) - spread(400, 8)).max() <= 3
 
 
@@ -136,7 +136,7 @@ def test_variable_frame_rate_goes_by_time(decoder: Any, tmp_path: Path) -> None:
 
 
 def test_pyav_budget_takes_earlier_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "v.mp4", greys(400), gop=400)
+    path = write(tmp_path / "v.mp4", grays(400), gop=400)
     monkeypatch.setattr("linkedout_edge.decode.pyav.FORWARD_PIXELS", 64 * 64 * 80)
     frames = get_decoder("pyav")(path, 8, SIZE, LIMITS)
     assert len(frames) == 8
@@ -147,7 +147,7 @@ def test_pyav_budget_takes_earlier_frames(tmp_path: Path, monkeypatch: pytest.Mo
 def test_pyav_min_key_frames(tmp_path: Path) -> None:
     from linkedout_edge.decode.pyav import PyAVDecoder
 
-    path = write(tmp_path / "v.mp4", greys(300), gop=100)
+    path = write(tmp_path / "v.mp4", grays(300), gop=100)
     assert len(PyAVDecoder(min_key_frames=2)(path, 8, SIZE, LIMITS)) == 3
     assert len(PyAVDecoder(min_key_frames=4)(path, 8, SIZE, LIMITS)) == 8
     with pytest.raises(ArgumentError, match="min_key_frames"):
@@ -462,7 +462,7 @@ def test_bad_requests(decoder: Any, clip: Path, count: int, size: int) -> None:
 
 
 def test_prepare_frames_spreads_and_squashes() -> None:
-    frames = np.stack(greys(100))
+    frames = np.stack(grays(100))
     got = prepare_frames(frames, 8, SIZE)
     assert got.shape == (8, SIZE, SIZE, 3)
     assert np.array_equal(got[:, 0, 0, 0], frames[spread(100, 8), 0, 0, 0])

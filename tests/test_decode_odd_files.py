@@ -15,12 +15,12 @@ import pytest
 
 from linkedout_edge import Recommender
 from linkedout_edge.decode import Limits, get_decoder, opencv, prepare
-from linkedout_edge.decode.frames import slot_centres
+from linkedout_edge.decode.frames import slot_centers
 from linkedout_edge.errors import VideoError, VideoUnreadableError
 
 av = pytest.importorskip("av", reason="PyAV makes the clips of these tests")
 
-from media import greys, scene, scenes, which, write  # noqa: E402
+from media import grays, scene, scenes, which, write  # noqa: E402
 from stored import tokens_of  # noqa: E402
 
 SIZE = 64
@@ -92,7 +92,7 @@ def test_video_of_any_name(decoder: Any, tmp_path: Path, name: str) -> None:
     assert len(decoder(tmp_path / name, 8, SIZE, LIMITS)) == 8
 
 
-def test_photo_with_colour_profile(decoder: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_photo_with_color_profile(decoder: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """As screenshots have. It used to end the process at the next garbage collection."""
     data = encoded(".png")
     profile = b"icc\0\0" + zlib.compress(bytes(300))
@@ -277,31 +277,31 @@ def set_float(data: bytearray, element: bytes, value: float) -> None:
 @pytest.mark.parametrize("stated", [1000.0, 5.0, 1e9])
 def test_frame_rate_of_the_header_is_not_believed(decoder: Any, tmp_path: Path, stated: float) -> None:
     """Recorders that count in milliseconds state 1,000 frames a second."""
-    data = bytearray(write(tmp_path / "v.mkv", greys(400), gop=400).read_bytes())
+    data = bytearray(write(tmp_path / "v.mkv", grays(400), gop=400).read_bytes())
     at = data.index(b"\x23\xe3\x83")
     length = data[at + 3] & 0x7F
     data[at + 4 : at + 4 + length] = min(int(1e9 / stated), 256**length - 1).to_bytes(length, "big")
     (tmp_path / "v.mkv").write_bytes(data)
-    want = np.array(slot_centres(8, 400))
+    want = np.array(slot_centers(8, 400))
     assert np.abs(which(decoder(tmp_path / "v.mkv", 8, SIZE, LIMITS), 400) - want).max() <= 3
 
 
 @pytest.mark.parametrize("stated", [1.0, 4.0, 60.0])
 def test_length_of_the_header_is_not_believed(decoder: Any, tmp_path: Path, stated: float) -> None:
-    data = bytearray(write(tmp_path / "v.mkv", greys(400), gop=50).read_bytes())
+    data = bytearray(write(tmp_path / "v.mkv", grays(400), gop=50).read_bytes())
     set_float(data, b"\x44\x89", stated * 1000)
     (tmp_path / "v.mkv").write_bytes(data)
     got = which(decoder(tmp_path / "v.mkv", 8, SIZE, LIMITS), 400)
-    assert np.abs(got - np.array(slot_centres(8, 400))).max() <= 28  # key frames stand half a slot away
+    assert np.abs(got - np.array(slot_centers(8, 400))).max() <= 28  # key frames stand half a slot away
 
 
 def test_frames_on_screen_at_their_times(decoder: Any, tmp_path: Path) -> None:
     """Slides: what is on screen at a slot's centre may have come long before."""
     times = [10 * slide + t for slide in range(8) for t in (0, 1, 3)]
-    path = write(tmp_path / "v.mkv", greys(24), times=times, gop=100)
+    path = write(tmp_path / "v.mkv", grays(24), times=times, gop=100)
     got = np.rint(which(decoder(path, 8, SIZE, LIMITS), 24)).astype(int).tolist()
     end = times[-1] + 2  # the usual distance
-    assert got == [max(i for i, t in enumerate(times) if t <= centre) for centre in slot_centres(8, end)]
+    assert got == [max(i for i, t in enumerate(times) if t <= center) for center in slot_centers(8, end)]
 
 
 @pytest.mark.parametrize("offset", [1, 4, 100, 187])
@@ -375,15 +375,15 @@ def write_bt2020(path: Path, images: list[np.ndarray], transfer: int) -> Path:
         codec="libx265",
         pixels="yuv420p10le",
         source="yuv420p10le",
-        colours=(9, transfer, 9),
+        colors=(9, transfer, 9),
         options={"x265-params": f"log-level=none:colorprim=9:transfer={transfer}:colormatrix=9", "crf": "6"},
     )
 
 
 def muted(image: np.ndarray) -> np.ndarray:
     """With colours as cameras see them."""
-    grey = image.mean(-1, keepdims=True)
-    return np.asarray(0.45 * image + 0.35 * grey + 30).astype(np.uint8)
+    gray = image.mean(-1, keepdims=True)
+    return np.asarray(0.45 * image + 0.35 * gray + 30).astype(np.uint8)
 
 
 @pytest.mark.parametrize("transfer", [PQ, HLG, 14], ids=["pq", "hlg", "sdr"])
@@ -465,7 +465,7 @@ def test_times_that_end_before_they_begin(monkeypatch: pytest.MonkeyPatch, plain
 @pytest.mark.parametrize("name", ["pyav", "opencv"])
 def test_an_error_of_ours_is_no_unreadable_video(monkeypatch: pytest.MonkeyPatch, plain: Path, name: str) -> None:
     module = sys.modules[f"linkedout_edge.decode.{name}"]
-    monkeypatch.setattr(module, "slot_centres", lambda *_: None + 1)
+    monkeypatch.setattr(module, "slot_centers", lambda *_: None + 1)
     with pytest.raises(TypeError), Recommender.load("int8", decoder=name, threads=1) as rec:
         rec.encode([plain])
 

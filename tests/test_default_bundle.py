@@ -19,7 +19,7 @@ def test_it_is_small_and_licensed():
     assert tuple(embedded_precisions()) == PRECISIONS
     with open_bundle("int8") as bundle:
         assert bundle.manifest.config.payload_bytes <= 1024
-        assert "Apache-2.0" in bundle.manifest.licence
+        assert "Apache-2.0" in bundle.manifest.license
         assert "Flickr8k" in bundle.manifest.provenance
         for precision in PRECISIONS:
             assert bundle.manifest.precisions[precision].agreement["token_cosine"] > 0.97

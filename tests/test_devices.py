@@ -440,21 +440,21 @@ def test_why_a_provider_does_not_start_is_found_by_loading_it(tmp_path: Path) ->
     ort = types.SimpleNamespace(__file__=str(tmp_path / "__init__.py"), __version__="1.32.0")
     said = drivers.diagnose(ort, "MIGraphXExecutionProvider")
     assert "has no library for it" in said.why
-    assert "only one may be installed" in said.mend
+    assert "only one may be installed" in said.fix
     library.write_bytes(b"not a library")
     said = drivers.diagnose(ort, "MIGraphXExecutionProvider")
     assert "libonnxruntime_providers_migraphx.so" in said.why
     assert str(tmp_path) not in said.why
-    assert said.mend
+    assert said.fix
 
 
 @pytest.mark.usefixtures("cuda_is_listed")
 def test_doctor_explains_a_provider_that_is_listed_and_fails(tiny_bundle: Path) -> None:
     checks = {name: rest for name, *rest in onnxruntime_providers(onnxruntime, str(tiny_bundle))}
-    well, found, mend = checks["provider CUDA"]
+    well, found, fix = checks["provider CUDA"]
     assert not well
     assert found.startswith("listed, but ")
-    assert "install" in mend
+    assert "install" in fix
     if AZURE in onnxruntime.get_available_providers():
         assert checks["provider Azure"][0]
 

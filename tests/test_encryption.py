@@ -135,17 +135,17 @@ def test_two_databases_of_one_key_have_nothing_in_common(tiny_bundle: Path, tmp_
 
 def test_no_two_records_are_encrypted_alike(tiny_bundle: Path, tmp_path: Path) -> None:
     """With a nonce that comes again, what two ciphertexts have in common tells what two videos have in common."""
-    sealed: list[bytes] = []
+    videos: list[bytes] = []
     tokens = np.repeat(random_tokens(1), 3, axis=0)
     with load(tiny_bundle, tmp_path, KEY) as rec:
         for _ in range(3):  # the same videos once more
             put_tokens(rec, tmp_path, ["a", "b", "c"], tokens)
             for i in "abc":
                 rec.history.add(i)
-            sealed += [r for (r,) in rows(tmp_path, "SELECT record FROM videos")]
+            videos += [r for (r,) in rows(tmp_path, "SELECT record FROM videos")]
         events = [r for (r,) in rows(tmp_path, "SELECT record FROM events")]
-    assert (len(sealed), len(events)) == (9, 9)
-    for kind in (sealed, events):
+    assert (len(videos), len(events)) == (9, 9)
+    for kind in (videos, events):
         length = min(map(len, kind))
         content = np.array([list(r[:length]) for r in kind], np.uint8)
         equal = np.array([(content[i] == content[:i]).mean(1).max() for i in range(1, len(kind))])

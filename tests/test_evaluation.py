@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torchmetrics", reason="the workstation half is not installed")
 
-from linkedout_quant.evaluation.baselines import colour_histograms, latest_cosine, mean_cosine, popularity, unit_rows
+from linkedout_quant.evaluation.baselines import color_histograms, latest_cosine, mean_cosine, popularity, unit_rows
 from linkedout_quant.evaluation.metrics import bootstrap_interval, mean_metrics, user_metrics
 
 
@@ -36,7 +36,7 @@ def test_means_and_intervals():
 def test_baselines_prefer_what_is_alike():
     red, blue = np.zeros((2, 3, 8, 8, 3), np.uint8)
     red[..., 0], blue[..., 2] = 200, 200
-    units = colour_histograms([red, blue, red + 1, blue + 1])
+    units = color_histograms([red, blue, red + 1, blue + 1])
     assert np.argmax(mean_cosine(units, np.array([0]), np.array([1, 2, 3]))) == 1
     rows = unit_rows(np.array([[1.0, 0], [0, 1], [1, 0.1], [0.1, 1]]))
     assert np.argmax(latest_cosine(rows, np.array([0, 1]), np.array([2, 3]))) == 1

@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch", reason="the workstation half is not install
 onnx = pytest.importorskip("onnx", reason="the workstation half is not installed")
 
 from linkedout_export.graphs import encoder_example, export_encoder, parity  # noqa: E402
-from linkedout_export.quantisation import quantise_int4, quantise_int8  # noqa: E402
+from linkedout_export.quantization import quantize_int4, quantize_int8  # noqa: E402
 from linkedout_export.user_model import fit_user_model  # noqa: E402
 from linkedout_export.writer import token_space, write_manifest  # noqa: E402
-from linkedout_quant.model import Student, dequantise  # noqa: E402
+from linkedout_quant.model import Student, dequantize  # noqa: E402
 
 from linkedout_edge.backends.base import INPUTS  # noqa: E402
 from linkedout_edge.bundle.manifest import parse_manifest  # noqa: E402
@@ -74,19 +74,19 @@ def test_the_batch_is_the_dynamic_dimension(exported):
     }
 
 
-@pytest.mark.parametrize("quantise", [quantise_int8, quantise_int4])
-def test_quantised_encoder_is_smaller_and_close(exported, feeds, quantise):
+@pytest.mark.parametrize("quantize", [quantize_int8, quantize_int4])
+def test_quantized_encoder_is_smaller_and_close(exported, feeds, quantize):
     graph = exported[1]
-    small = quantise(graph, feeds)
+    small = quantize(graph, feeds)
     onnx.checker.check_model(small)
     assert small.ByteSize() < 0.6 * graph.ByteSize()
-    want, got = (dequantise(*map(torch.from_numpy, run(g, feeds[0]))) for g in (graph, small))
+    want, got = (dequantize(*map(torch.from_numpy, run(g, feeds[0]))) for g in (graph, small))
     assert torch.nn.functional.cosine_similarity(want.flatten(1), got.flatten(1)).min() > 0.95
 
 
 def test_too_little_calibration_is_refused(exported, feeds):
     with pytest.raises(ArgumentError, match="too few"):
-        quantise_int8(exported[1], feeds[:3])
+        quantize_int8(exported[1], feeds[:3])
 
 
 def test_token_space_follows_weights_and_survives_the_master(exported):

@@ -42,8 +42,8 @@ def test_without_gates_every_layer_counts_as_the_prior_says(attributes, values):
     (user,) = drawn_users(UserPool(attributes), "objects", 1, seed=0)
     even = taste_of(user, joined, one_layer)
     assert even.gates.tolist() == [1.0]
-    centred = values - space.mean
-    kernel = np.einsum("ilf,jlf,l->ij", centred, centred, prior / space.size)
+    centered = values - space.mean
+    kernel = np.einsum("ilf,jlf,l->ij", centered, centered, prior / space.size)
     np.testing.assert_allclose(np.einsum("ilf,jlf->ij", joined, joined), kernel, atol=1e-9)
     personal = taste_of(user, values, space).gates
     assert personal.argmax() == DEPTHS.index("objects")

@@ -59,7 +59,7 @@ def test_loading_twice_adds_nothing(tmp_path: Path) -> None:
         assert len(s.history) == 3
 
 
-def test_tokens_that_it_brought_leave_with_its_events(tmp_path: Path) -> None:
+def test_tokens_that_it_auto_encoded_leave_with_its_events(tmp_path: Path) -> None:
     path = saved(tmp_path)
     with stored(tmp_path / "second") as s:
         put(s.store, "a.mp4", 33)

@@ -137,15 +137,15 @@ def test_nothing_is_left_in_the_slack_of_a_large_database(tmp_path: Path) -> Non
         assert all(i.encode()[:8] in raw for i in left)
 
 
-def test_tokens_leave_with_the_event_that_brought_them(tmp_path: Path) -> None:
+def test_auto_encoded_tokens_leave_with_their_event(tmp_path: Path) -> None:
     with stored(tmp_path) as s:
         put(s.store, "encoded before")
         s.history.add("encoded before")
-        s.history.add("brought")
-        s.history.add("brought")
+        s.history.add("auto-encoded")
+        s.history.add("auto-encoded")
         s.history.forget(since=NOW + timedelta(days=10_000))
-        assert set(s.store) == {"encoded before", "brought"}
-        assert s.history.forget("brought") == 2
+        assert set(s.store) == {"encoded before", "auto-encoded"}
+        assert s.history.forget("auto-encoded") == 2
         assert s.history.forget("encoded before") == 1
         assert list(s.store) == ["encoded before"]
 

@@ -71,7 +71,7 @@ def test_mistakes_in_the_call_say_how_to_mend_them(make, error, words) -> None: 
     assert isinstance(caught.value, LinkedOutError)
 
 
-def test_event_fields_are_normalised() -> None:
+def test_event_fields_are_normalized() -> None:
     at = datetime.now(timezone(timedelta(hours=2)))
     event = Event("a.mp4", np.float32(0.5), np.bool_(True), at)  # type: ignore[arg-type]
     assert (event.video, event.id, event.watched, event.liked, event.at) == (Video("a.mp4"), "a.mp4", 0.5, True, at)

@@ -102,7 +102,7 @@ def test_the_cache_is_in_tensorrts_format() -> None:
             cache_text(scales, version)
 
 
-def test_too_little_to_calibrate_with_or_a_quantised_graph(tiny_bundle: Path) -> None:
+def test_too_little_to_calibrate_with_or_a_quantized_graph(tiny_bundle: Path) -> None:
     model, _ = static_encoder(tiny_bundle, "fp16")
     with pytest.raises(ArgumentError, match="at least 8"):
         tensor_scales(model, feeds(CONFIG, 3))

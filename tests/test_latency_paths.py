@@ -21,7 +21,7 @@ from stored import CONFIG, SHAPE, copy, fill, limit_store, put_tokens, tokens_of
 from linkedout_edge import Event, Ranked, Recommender, Video
 from linkedout_edge.rank import memo, taste
 from linkedout_edge.rank.scorer import Scorer
-from linkedout_edge.rank.taste import dequantise
+from linkedout_edge.rank.taste import dequantize
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_stored_bytes_score_as_the_formula_says(rec: Recommender, count: int, mo
     history = [Event("v0", watched=0.9), Event(f"v{count // 2}", liked=False)]
     ours = {r.id: r for r in rec.rank(history, ids)}
     (user,) = users
-    values = dequantise(*tokens_of(rec.store, ids)).astype(np.float64)
+    values = dequantize(*tokens_of(rec.store, ids)).astype(np.float64)
     layers = np.einsum("clf,lf->cl", values, user.query) - user.offset
     close = 1e-4 * max(1.0, float(np.abs(layers).max()))
     np.testing.assert_allclose([ours[i].layers for i in ids], layers, rtol=0, atol=close)

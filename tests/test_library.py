@@ -68,45 +68,45 @@ def test_videos_are_found_by_what_is_in_them(folder: Path) -> None:
 def test_what_is_known_is_skipped_and_what_changed_is_looked_at(rec: Recommender, folder: Path) -> None:
     paths = find_videos(str(folder))
     library = Library(rec, "full")
-    assert {o.status for o in library.look(paths)} == {"encoded"}
-    assert {o.status for o in library.look(paths)} == {"unchanged"}
+    assert {o.status for o in library.encode(paths)} == {"encoded"}
+    assert {o.status for o in library.encode(paths)} == {"unchanged"}
     with Path(paths[1]).open("ab") as file:
         file.write(b"more")
-    assert [o.id for o in library.look(paths) if o.status == "encoded"] == [paths[1]]
+    assert [o.id for o in library.encode(paths) if o.status == "encoded"] == [paths[1]]
 
 
 def test_auto_looks_at_all_quickly_and_then_closer(rec: Recommender, folder: Path) -> None:
     paths = find_videos(str(folder))
     library = Library(rec)
     told: list[tuple[str, int, int]] = []
-    outcomes = list(library.look([*paths, str(folder / "gone.mp4")], lambda *step: told.append(step)))
+    outcomes = list(library.encode([*paths, str(folder / "gone.mp4")], lambda *step: told.append(step)))
     assert told == [*(("encoded", n, 7) for n in range(1, 8)), *(("refined", n, 6) for n in range(1, 7))]
     assert [o.status for o in outcomes] == ["encoded"] * 6 + ["failed"] + ["refined"] * 6
     assert [o.quick for o in outcomes] == [True] * 6 + [False] * 7
     assert outcomes[6].code == "not_found"
-    assert [o.status for o in library.look(paths)] == ["unchanged"] * 6
+    assert [o.status for o in library.encode(paths)] == ["unchanged"] * 6
 
 
 def test_a_pass_that_was_broken_off_is_gone_on_with(rec: Recommender, folder: Path) -> None:
     paths = find_videos(str(folder))
     library = Library(rec)
-    first = library.look(paths)
+    first = library.encode(paths)
     assert next(first).status == "encoded"  # then somebody stops it
     first.close()
-    assert sorted(statuses(library.look(paths)).values()) == [["unchanged", "refined"]] * 6
+    assert sorted(statuses(library.encode(paths)).values()) == [["unchanged", "refined"]] * 6
     assert rec.store.stats().quick == 0
 
 
 def test_a_file_that_was_moved_is_recognised(rec: Recommender, folder: Path) -> None:
     paths = find_videos(str(folder))
     library = Library(rec)
-    list(library.look(paths))
+    list(library.encode(paths))
     rec.history.add(paths[1])
     before = {i: rec.rank(paths[2:3], [i])[0].score for i in paths[:2]}
     for n in (0, 1):
         Path(paths[n]).rename(folder / f"new{n}.mp4")
     shutil.copy(paths[2], folder / "copy.mp4")  # no move: the other is still there
-    assert statuses(library.look(find_videos(str(folder)))) == {
+    assert statuses(library.encode(find_videos(str(folder)))) == {
         **{f"clip{n}.mp4": ["unchanged"] for n in (2, 3)},
         **{f"no suffix {n}": ["unchanged"] for n in (4, 5)},
         "new0.mp4": ["moved"],
@@ -124,7 +124,7 @@ def test_what_is_gone_is_forgotten_after_a_while(
 ) -> None:
     paths = find_videos(str(folder))
     library = Library(rec, forget_after=60)
-    list(library.look(paths))
+    list(library.encode(paths))
     rec.history.add(paths[0])
     now = time.monotonic()
     monkeypatch.setattr("linkedout_edge.encode.library.time.monotonic", lambda: now)
@@ -140,7 +140,7 @@ def test_what_is_gone_is_forgotten_after_a_while(
 
 def test_a_disk_that_was_unplugged_is_not_forgotten(rec: Recommender, folder: Path) -> None:
     library = Library(rec, forget_after=0)
-    list(library.look(find_videos(str(folder))))
+    list(library.encode(find_videos(str(folder))))
     away = folder.rename(folder.parent / "away")
     assert list(library.forget_gone([str(folder)])) == []
     folder.mkdir()  # the place where it is mounted
@@ -176,7 +176,7 @@ def test_the_command_tells_of_each_video_and_of_all(tiny_bundle: Path, folder: P
     assert last["summary"]["counts"] == {"encoded": 6, "failed": 1}
     assert last["summary"]["stored"] == 6
     plain = subprocess.run(command(tiny_bundle, tmp_path / "data", folder), capture_output=True, text=True, timeout=300)
-    assert "0 encoded, 6 known already, 1 failed · 6 in the store" in plain.stdout
+    assert "0 encoded, 6 already known, 1 failed · 6 in the store" in plain.stdout
     assert "broken.mp4" in plain.stdout
     assert "[unreadable]" in plain.stdout
     nothing = subprocess.run(

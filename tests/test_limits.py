@@ -140,7 +140,7 @@ def at_cosine(base: np.ndarray, cosine: float, seed: int) -> np.ndarray:
     return np.rint(v / np.abs(v).max() * 127).astype(np.int8)
 
 
-def test_videos_fold_from_a_cosine_of_nine_tenths_on(rec: Recommender, tmp_path: Path) -> None:
+def test_videos_are_duplicates_from_a_cosine_of_nine_tenths_on(rec: Recommender, tmp_path: Path) -> None:
     base = random_tokens(1)[0].astype(np.float64)
     tokens = np.stack([base.astype(np.int8), at_cosine(base, 0.91, 1), at_cosine(base, 0.89, 2)])
     put_tokens(rec, tmp_path, ["it", "the same", "another"], tokens)
@@ -149,7 +149,7 @@ def test_videos_fold_from_a_cosine_of_nine_tenths_on(rec: Recommender, tmp_path:
     assert rec.rank([], given[::-1], fold_duplicates=True).ids == ["another", "the same"]
 
 
-def test_folding_compares_with_the_best_1024(rec: Recommender, tmp_path: Path) -> None:
+def test_deduplication_compares_with_the_best_1024(rec: Recommender, tmp_path: Path) -> None:
     ids = numbered(1030)
     tokens = random_tokens(1030)
     put_tokens(rec, tmp_path, [*ids, "copy"], np.concatenate([tokens, tokens[1020:1021]]))

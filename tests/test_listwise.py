@@ -1,4 +1,4 @@
-"""What looks at the list as a whole: folding, diversity, priors; on arrays, and through `rank`."""
+"""Steps that need the whole list: deduplication, diversity, priors; on arrays, and through `rank`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stored import fill, put_tokens, tokens_of
 from linkedout_edge import Event, Prior, Recommender, Video
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError
 from linkedout_edge.rank.prior import Priors
-from linkedout_edge.rank.rerank import DIVERSIFIED, arrange, diversify, fold, unit_tokens
+from linkedout_edge.rank.rerank import DIVERSIFIED, deduplicate, diversify, rerank, unit_tokens
 from linkedout_edge.results import best_first
 
 
@@ -44,21 +44,21 @@ def unit(rows: list[list[float]]) -> np.ndarray:
     return v / np.linalg.norm(v, axis=1, keepdims=True)
 
 
-def test_fold_keeps_the_best_of_each_group_in_order() -> None:
+def test_deduplicate_keeps_the_best_of_each_group_in_order() -> None:
     v = unit([[1, 0, 0], [0, 1, 0], [1, 0.01, 0], [0, 0, 1], [0, 1, 0.02], [1, 1, 0]])
     order = np.array([2, 0, 4, 1, 3, 5])
-    assert fold(order, lambda p: v[p]).tolist() == [2, 4, 3, 5]
-    assert fold(order, lambda p: v[p], limit=2).tolist() == [2, 4]
-    assert fold(order[:0], lambda p: v[p]).tolist() == []
-    assert fold(order, lambda p: v[p], threshold=0.5).tolist() == [2, 4, 3]
+    assert deduplicate(order, lambda p: v[p]).tolist() == [2, 4, 3, 5]
+    assert deduplicate(order, lambda p: v[p], limit=2).tolist() == [2, 4]
+    assert deduplicate(order[:0], lambda p: v[p]).tolist() == []
+    assert deduplicate(order, lambda p: v[p], threshold=0.5).tolist() == [2, 4, 3]
 
 
-def test_fold_looks_across_blocks() -> None:
+def test_deduplicate_looks_across_blocks() -> None:
     rng = np.random.default_rng(1)
     base = rng.standard_normal((300, 64)).astype(np.float32)
     v = np.concatenate([base, base[::-1]])
     v /= np.linalg.norm(v, axis=1, keepdims=True)
-    assert fold(np.arange(600), lambda p: v[p]).tolist() == list(range(300))
+    assert deduplicate(np.arange(600), lambda p: v[p]).tolist() == list(range(300))
 
 
 @given(st.integers(2, 12), st.integers(0, 50), st.floats(0.1, 0.9))
@@ -71,9 +71,9 @@ def test_diversify_is_the_greedy_map_of_the_dpp(count: int, seed: int, diversity
     found = diversify(order, scores, lambda p: v[p], diversity)
     assert sorted(found.tolist()) == list(range(count))
 
-    centred = v[order].astype(np.float64) - v[order].mean(0)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
-    similar = 0.5 + 0.5 * centred @ centred.T
+    centered = v[order].astype(np.float64) - v[order].mean(0)
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True)
+    similar = 0.5 + 0.5 * centered @ centered.T
 
     def value(chosen: list[int]) -> float:
         sign, log = np.linalg.slogdet(similar[np.ix_(chosen, chosen)])
@@ -91,16 +91,16 @@ def test_diversify_is_the_greedy_map_of_the_dpp(count: int, seed: int, diversity
 
 def test_more_diversity_means_less_alike_neighbours_and_keeps_everyone() -> None:
     rng = np.random.default_rng(3)
-    centres = rng.standard_normal((6, 48))
-    v = unit((centres[rng.integers(0, 6, 300)] + 0.4 * rng.standard_normal((300, 48))).tolist())
-    scores = (v @ unit(centres[:1].tolist())[0]).astype(np.float32)
+    centers = rng.standard_normal((6, 48))
+    v = unit((centers[rng.integers(0, 6, 300)] + 0.4 * rng.standard_normal((300, 48))).tolist())
+    scores = (v @ unit(centers[:1].tolist())[0]).astype(np.float32)
     alike, relevance = [], []
     for d in (0.0, 0.2, 0.5, 0.8, 1.0):
-        order = arrange(scores, None, lambda p: v[p], diversity=d)
+        order = rerank(scores, None, lambda p: v[p], diversity=d)
         assert sorted(order.tolist()) == list(range(300))
         assert order[DIVERSIFIED:].tolist() == best_first(scores)[DIVERSIFIED:].tolist()
         assert order[0] == np.argmax(scores)
-        assert arrange(scores, 10, lambda p: v[p], diversity=d).tolist() == order[:10].tolist()
+        assert rerank(scores, 10, lambda p: v[p], diversity=d).tolist() == order[:10].tolist()
         top = v[order[:10]]
         alike.append(np.mean([a @ b for a, b in combinations(top, 2)]))
         relevance.append(scores[order[:10]].mean())
@@ -118,20 +118,20 @@ def test_identical_videos_do_not_break_diversity() -> None:
 
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 9))
 @settings(max_examples=30, deadline=None)
-def test_arrange_without_options_is_best_first(count: int, limit: int, seed: int) -> None:
+def test_rerank_without_options_is_best_first(count: int, limit: int, seed: int) -> None:
     scores = np.random.default_rng(seed).choice([0.0, 1.0, 2.0], count).astype(np.float32)
 
     def never(_: Any) -> Any:
         raise AssertionError("vectors are not needed")
 
-    assert arrange(scores, limit, never).tolist() == best_first(scores, limit).tolist()
-    assert arrange(scores, 1, never, diversity=0.5, fold_duplicates=True).tolist() == best_first(scores, 1).tolist()
+    assert rerank(scores, limit, never).tolist() == best_first(scores, limit).tolist()
+    assert rerank(scores, 1, never, diversity=0.5, fold_duplicates=True).tolist() == best_first(scores, 1).tolist()
 
 
-def test_folding_finds_enough_even_if_the_best_are_all_the_same() -> None:
+def test_deduplicating_finds_enough_even_if_the_best_are_all_the_same() -> None:
     v = unit([[1.0, 0.0, 0.0]] * 100 + np.random.default_rng(0).standard_normal((20, 3)).tolist())
     scores = np.concatenate([np.full(100, 5.0), np.arange(20)[::-1] / 10]).astype(np.float32)
-    order = arrange(scores, 3, lambda p: v[p], fold_duplicates=True)
+    order = rerank(scores, 3, lambda p: v[p], fold_duplicates=True)
     assert order.tolist()[0] == 0
     assert len(order) == 3
     assert (order[1:] >= 100).all()
@@ -140,7 +140,7 @@ def test_folding_finds_enough_even_if_the_best_are_all_the_same() -> None:
 # Priors
 
 
-def test_a_prior_is_standardised_and_weighted() -> None:
+def test_a_prior_is_standardized_and_weighted() -> None:
     values = {"a": 10.0, "b": 30.0, "c": 20.0, "not ranked": 1e9}
     bonus = Priors(values).bonus(["a", "b", "c"])
     np.testing.assert_allclose(bonus, [-1.2247449, 1.2247449, 0], atol=1e-6)

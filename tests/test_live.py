@@ -14,7 +14,7 @@ pytest.importorskip("accelerate", reason="the workstation half is not installed"
 from click.testing import CliRunner  # noqa: E402
 from image_checkpoints import make_vit  # noqa: E402
 from linkedout_quant.cli import distill  # noqa: E402
-from linkedout_quant.distil import distil  # noqa: E402
+from linkedout_quant.distill import distill_student  # noqa: E402
 from linkedout_quant.media import find_media  # noqa: E402
 from linkedout_quant.recipes import load_recipe  # noqa: E402
 from linkedout_quant.teachers.images import ImageTeacher, Seen  # noqa: E402
@@ -32,7 +32,7 @@ from linkedout_quant.training.live import (  # noqa: E402
     odds_of,
 )
 from linkedout_quant.training.loop import TrainingError, new_accelerator  # noqa: E402
-from test_distil import ColourTeacher  # noqa: E402
+from test_distill import ColorTeacher  # noqa: E402
 from test_shards import write_shard  # noqa: E402
 
 from linkedout_edge.errors import ArgumentError  # noqa: E402
@@ -77,7 +77,7 @@ def plain(count, **changed):
     zero, one = np.zeros(count, np.float32), np.ones(count, np.float32)
     plan = CropPlan(
         photos=np.arange(count), boxes=np.tile(np.array([0, 0, 1, 1], np.float32), (count, 1)),
-        mirrored=zero > 0, angles=zero, zooms=one, contrasts=one, gains=np.ones((count, 3), np.float32), grey=zero > 0,
+        mirrored=zero > 0, angles=zero, zooms=one, contrasts=one, gains=np.ones((count, 3), np.float32), gray=zero > 0,
         kinds=np.full(count, SINGLE), shares=one / 2, across=zero > 0, pastes=np.zeros((count, 3), np.float32),
     )  # fmt: skip
     return replace(plan, **changed)
@@ -122,15 +122,15 @@ def test_a_crop_turns_as_opencv_turns_it(mirrored):
     assert apart(got, before) > 8
 
 
-def test_colours_change_as_planned():
+def test_colors_change_as_planned():
     photos = pictures(3)
     gains = np.array([[1, 1, 1], [0.5, 1, 2], [1, 1, 1]], np.float32)
     contrasts = np.array([0.5, 1, 1], np.float32)
-    faded, tinted, grey = cut(plain(3, gains=gains, contrasts=contrasts, grey=np.array([0, 0, 1]) > 0), 40, photos)
+    faded, tinted, gray = cut(plain(3, gains=gains, contrasts=contrasts, gray=np.array([0, 0, 1]) > 0), 40, photos)
     assert apart(faded, (photos[0].astype(np.float32) - 128) * 0.5 + 128) < 0.6
     assert apart(tinted, np.clip(photos[1] * gains[1], 0, 255)) < 0.6
-    assert apart(grey[..., 0], cv2.cvtColor(photos[2], cv2.COLOR_RGB2GRAY)) < 0.6
-    assert np.ptp(grey, axis=-1).max() == 0
+    assert apart(gray[..., 0], cv2.cvtColor(photos[2], cv2.COLOR_RGB2GRAY)) < 0.6
+    assert np.ptp(gray, axis=-1).max() == 0
 
 
 def test_the_crop_before_is_mixed_in_as_planned():
@@ -157,10 +157,10 @@ def test_plans_have_the_distributions_of_the_kept_crops():
     assert np.mean(plan.kinds != SINGLE) == pytest.approx(0.4, abs=0.01)
     assert np.mean(plan.mirrored) == pytest.approx(0.5, abs=0.01)
     assert np.mean(plan.angles != 0) == pytest.approx(0.3, abs=0.01)
-    assert np.mean(plan.grey) == pytest.approx(0.05, abs=0.01)
+    assert np.mean(plan.gray) == pytest.approx(0.05, abs=0.01)
     assert np.mean(plan.contrasts != 1) == pytest.approx(0.5, abs=0.01)
-    centre, half = plan.boxes[:, :2], plan.boxes[:, 2:]
-    assert (np.abs(centre) + half).max() <= 1 + 1e-6  # a crop that is not turned stays inside its photo
+    center, half = plan.boxes[:, :2], plan.boxes[:, 2:]
+    assert (np.abs(center) + half).max() <= 1 + 1e-6  # a crop that is not turned stays inside its photo
     assert half.prod(1).min() > 0.11
     assert (plan.pastes[:, :2] + plan.pastes[:, 2:]).max() <= 1 + 1e-6
     first, second = plan.sources.T
@@ -190,13 +190,13 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert crops.batch(0, 3, 5, size=8).crops.shape == (5, 8, 8, 3)
 
 
-def test_the_teacher_looks_at_the_very_crops_and_its_features_are_standardised():
+def test_the_teacher_looks_at_the_very_crops_and_its_features_are_standardized():
     crops = made()
     batch = crops.batch(0, 0, 6)
     plan = CropPlan.draw(np.random.default_rng([0, 0]), 6, crops.odds)
     seen = crops.teacher.see(cut_crops(crops.photos, plan, SIDE))
-    np.testing.assert_allclose(batch.pooled, crops.standardised("pooled", seen.pooled.numpy()), atol=1e-5)
-    np.testing.assert_allclose(batch.layers[0], crops.standardised("layer0", seen.layers[0].numpy()), atol=1e-5)
+    np.testing.assert_allclose(batch.pooled, crops.standardized("pooled", seen.pooled.numpy()), atol=1e-5)
+    np.testing.assert_allclose(batch.layers[0], crops.standardized("layer0", seen.layers[0].numpy()), atol=1e-5)
     many = crops.batch(5, 5, 400)
     assert many.pooled.mean(0).abs().max() < 0.3
     assert float(many.pooled.std()) == pytest.approx(1, abs=0.2)
@@ -241,7 +241,7 @@ def towers(run, photos, until="tower", steps=6, **options):
     crops, stage = msgspec.structs.replace(smoke.crops, side=40), replace(smoke.tower, steps=steps)
     recipe = msgspec.structs.replace(smoke, crops=crops, tower=stage)
     options = {"teacher": TinyTeacher()} | options
-    distil(
+    distill_student(
         run, recipe, media=find_media([photos]), live=True, until=until, accelerator=new_accelerator("cpu"), **options
     )
     return torch.load(run / "tower.pt", weights_only=True)["modules"]
@@ -282,9 +282,9 @@ def test_a_seed_gives_the_same_student_and_resuming_too(tmp_path, photos, monkey
 
 def test_a_run_that_began_live_does_not_go_on_with_kept_crops(tmp_path, photos):
     smoke, media, at = load_recipe("smoke"), find_media([photos]), {"accelerator": new_accelerator("cpu")}
-    distil(tmp_path / "run", smoke, teacher=TinyTeacher(), media=media, live=True, until="crops", **at)
+    distill_student(tmp_path / "run", smoke, teacher=TinyTeacher(), media=media, live=True, until="crops", **at)
     with pytest.raises(TrainingError, match="crops: live → cached"):
-        distil(tmp_path / "run", smoke, teacher=TinyTeacher(), media=media, live=False, until="crops", **at)
+        distill_student(tmp_path / "run", smoke, teacher=TinyTeacher(), media=media, live=False, until="crops", **at)
 
 
 def test_kept_crops_are_shared_out_by_weight_too(tmp_path, photos):
@@ -295,12 +295,14 @@ def test_kept_crops_are_shared_out_by_weight_too(tmp_path, photos):
     media = [*find_media([photos]), *find_media([more], collection="more")]
     smoke, at = load_recipe("smoke"), {"teacher": TinyTeacher(), "media": media, "live": False, "until": "crops"}
     crops = msgspec.structs.replace(smoke.crops, shards=4, count=4, weights={"more": 3.0})
-    distil(tmp_path / "run", msgspec.structs.replace(smoke, crops=crops), accelerator=new_accelerator("cpu"), **at)
+    distill_student(
+        tmp_path / "run", msgspec.structs.replace(smoke, crops=crops), accelerator=new_accelerator("cpu"), **at
+    )
     kept = {folder.name: len(list(folder.iterdir())) for folder in (tmp_path / "run" / "cache").glob("crops-*")}
     assert sorted(kept.values()) == [1, 3]
     none = msgspec.structs.replace(crops, weights={"": 0.0, "more": 0.0})
     with pytest.raises(ArgumentError, match="leaves out all collections"):
-        distil(tmp_path / "none", msgspec.structs.replace(smoke, crops=none), **at)
+        distill_student(tmp_path / "none", msgspec.structs.replace(smoke, crops=none), **at)
 
 
 def test_when_memory_runs_out_the_batch_halves_and_that_is_said(tmp_path, photos, capsys):
@@ -360,10 +362,10 @@ def test_who_can_look_inside_the_step(capsys):
     assert choose_live(TinyTeacher(), CPU, True)
     assert not choose_live(TinyTeacher(), cuda, False)
     assert not capsys.readouterr().err
-    assert not choose_live(ColourTeacher(), cuda, None)
+    assert not choose_live(ColorTeacher(), cuda, None)
     assert "colours cannot look inside the training's step, so crops are cut on the CPU" in capsys.readouterr().err
     with pytest.raises(ArgumentError, match=r"colours cannot look inside.*leave --crops live out"):
-        choose_live(ColourTeacher(), cuda, True)
+        choose_live(ColorTeacher(), cuda, True)
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch):

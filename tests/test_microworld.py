@@ -21,7 +21,7 @@ from linkedout_edge.microworld import (
     draw_taste,
     held_out,
     make_exam,
-    normalised,
+    normalized,
     one_hot,
     random_attributes,
     render_frames,
@@ -92,7 +92,7 @@ def test_every_value_is_drawn(rng: np.random.Generator) -> None:
     assert (np.mean([one_hot(random_attributes(rng)) for _ in range(600)], 0) > 0.04).all()
 
 
-def test_captions_name_object_and_colour_and_vary(rng: np.random.Generator) -> None:
+def test_captions_name_object_and_color_and_vary(rng: np.random.Generator) -> None:
     texts = [caption(PLAIN, rng) for _ in range(40)]
     assert all("a blue dog" in t for t in texts)
     assert len(set(texts)) > 10
@@ -132,13 +132,13 @@ def test_every_value_of_every_facet_is_visible(attributes: Attributes) -> None:
     assert min(changed) > 2
 
 
-def test_objects_and_scenes_differ_without_colour() -> None:
+def test_objects_and_scenes_differ_without_color() -> None:
     for facet in ("object", "scene"):
-        grey = [
+        gray = [
             render_frames(replace(PLAIN, palette="grey", motion="still", **{facet: v}), 4, [0.5], 64)[0].mean(-1)
             for v in FACETS[facet]
         ]
-        gaps = [difference(a, b) for i, a in enumerate(grey) for b in grey[:i]]
+        gaps = [difference(a, b) for i, a in enumerate(gray) for b in gray[:i]]
         assert min(gaps) > 2
 
 
@@ -295,5 +295,5 @@ def test_the_ceiling_is_far_above_chance_and_rises_with_the_history() -> None:
     assert eight > 0.5
 
 
-def test_normalised() -> None:
-    assert normalised(0.4, 0.1, 0.7) == pytest.approx(0.5)
+def test_normalized() -> None:
+    assert normalized(0.4, 0.1, 0.7) == pytest.approx(0.5)

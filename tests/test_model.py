@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the workstation half is not installed")
 
-from linkedout_quant.model import Student, dequantise, quantise  # noqa: E402
+from linkedout_quant.model import Student, dequantize, quantize  # noqa: E402
 
 from linkedout_edge.config import ModelConfig  # noqa: E402
 
@@ -31,7 +31,7 @@ def inputs(config, batch=2, seed=0):
     ]
 
 
-def test_shapes_and_normalised_tokens(student):
+def test_shapes_and_normalized_tokens(student):
     c = student.config
     with torch.no_grad():
         tokens = student.encoder(*inputs(c))
@@ -104,12 +104,12 @@ def test_frames_that_are_left_out_are_like_masked_ones(student):
     torch.testing.assert_close(short, whole, atol=1e-5, rtol=0)
 
 
-def test_quantising_costs_at_most_half_a_step():
+def test_quantizing_costs_at_most_half_a_step():
     x = torch.randn(5, 3, 2, 16)
-    tokens, scales = quantise(x)
+    tokens, scales = quantize(x)
     assert tokens.dtype == torch.int8
     assert scales.shape == (5, 3, 2)
-    error = (dequantise(tokens, scales) - x.flatten(-2)).abs().unflatten(-1, (2, 16))
+    error = (dequantize(tokens, scales) - x.flatten(-2)).abs().unflatten(-1, (2, 16))
     assert (error <= scales.unsqueeze(-1) * 0.5 + 1e-6).all()
 
 

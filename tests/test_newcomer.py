@@ -192,7 +192,7 @@ def test_export_takes_the_built_in_bundle_and_leaves_it_as_it_is(
     assert (tmp_path / "linkedout-bundle/static/onnx/int8/encoder.onnx").is_file()
     assert not (tmp_path / "linkedout-bundle/static/onnx/fp32").exists()
     assert (builtin / "manifest.json").read_bytes() == before
-    assert "already is a precision" in exported("export", "int8", "--precision", "fp32", code=2)
+    assert "is already a precision" in exported("export", "int8", "--precision", "fp32", code=2)
     assert "expected one of" in exported("export", "fp16", code=2)
 
 
@@ -205,12 +205,14 @@ def test_a_folder_of_other_things_is_not_written_over(builtin: Path, tmp_path: P
 def test_a_training_that_is_not_finished_says_how_far_it_came(tmp_path: Path) -> None:
     recipe = {name: {"steps": 40} for name in ("tower", "language", "clips")}
     (tmp_path / "run.json").write_text(json.dumps({"recipe": recipe}))
-    words = f"{tmp_path}: training not finished: last stage crops; go on with linkedout-edge distill --out {tmp_path}"
+    words = (
+        f"{tmp_path}: training not finished: last stage crops; continue with linkedout-edge distill --out {tmp_path}"
+    )
     assert words in exported("export", tmp_path, code=2)
     (tmp_path / "tower.jsonl").write_text('{"step": 40}\n')
     (tmp_path / "language.jsonl").write_text('{"step": 25}\n{"step": 30}\n')
     for call in (("export", tmp_path), ("quantize", tmp_path, "--precision", "int8")):
-        assert "last stage language, step 30 of 40; go on" in exported(*call, code=2)
+        assert "last stage language, step 30 of 40; continue" in exported(*call, code=2)
     assert not (tmp_path / "bundle").exists()
 
 

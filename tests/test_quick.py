@@ -176,16 +176,16 @@ def test_nonsense_is_refused(rec: Recommender) -> None:
 
 def test_pyav_takes_key_frames(tmp_path: Path) -> None:
     pytest.importorskip("av")
-    from media import greys, which, write
+    from media import grays, which, write
 
-    path = write(tmp_path / "a.mp4", greys(50), gop=25)
+    path = write(tmp_path / "a.mp4", grays(50), gop=25)
     decode: Any = get_decoder("pyav")
     frames, whole = decode.quick(path, 8, 64, Limits())
     assert which(frames, 50).round().tolist() == [0, 25]
     assert not whole
     full = decode(path, 8, 64, Limits())
     assert len(full) == 8
-    frames, whole = decode.quick(write(tmp_path / "b.mp4", greys(48), gop=5), 8, 64, Limits())
+    frames, whole = decode.quick(write(tmp_path / "b.mp4", grays(48), gop=5), 8, 64, Limits())
     assert whole  # a key frame in each slot
     np.testing.assert_array_equal(frames, decode(tmp_path / "b.mp4", 8, 64, Limits()))
 

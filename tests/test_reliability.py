@@ -155,7 +155,7 @@ def small_disk(folder: Path, size: str = "600k") -> Iterator[Path]:
 def fill_up(s: Opened, word: str) -> list[str]:
     """Put until it is refused; what was acknowledged."""
     done: list[str] = []
-    with pytest.raises(errors.StorageFullError, match="no room left"):  # noqa: PT012
+    with pytest.raises(errors.StorageFullError, match="no space left"):  # noqa: PT012
         for n in range(10_000):
             put(s.store, f"{word}{n}")
             done.append(f"{word}{n}")

@@ -383,12 +383,12 @@ def test_commands_encode_into_packs_and_take_them_over(
     made = run("encode", *library, *bundle, "--packs", folder, "--shards", SHARDS, "--json")
     assert made.exit_code == 0, made.output
     assert json.loads(made.stdout)["encoded"] == 6
-    assert "6 known already, 2 failed" in run("encode", *library, *bundle, "--packs", folder).stdout
+    assert "6 already known, 2 failed" in run("encode", *library, *bundle, "--packs", folder).stdout
     data = ("--data-dir", tmp_path / "data")
     taken = run("store", "import", folder, *bundle, *data, "--json")
     assert taken.exit_code == 0, taken.output
     assert (json.loads(taken.stdout)["imported"], json.loads(taken.stdout)["stored"]) == (6, 6)
-    assert "6 known already" in run("encode", *library[:6], *bundle, *data).stdout
+    assert "6 already known" in run("encode", *library[:6], *bundle, *data).stdout
 
 
 def test_commands_refuse_what_makes_no_sense(library: list[Path], tmp_path: Path, run: Callable[..., Any]) -> None:

@@ -197,7 +197,7 @@ def stored(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 def user_of(tokens: np.ndarray, scales: np.ndarray) -> taste.Taste:
     space = taste.Space.made(np.zeros((SHAPE[0], SHAPE[1] * SHAPE[2])), np.ones(SHAPE[0]))
-    return taste.fit(taste.dequantise(tokens, scales), np.linspace(-0.5, 1, len(tokens)), np.ones(len(tokens)), space)
+    return taste.fit(taste.dequantize(tokens, scales), np.linspace(-0.5, 1, len(tokens)), np.ones(len(tokens)), space)
 
 
 @pytest.mark.parametrize("path", PATHS)

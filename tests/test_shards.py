@@ -16,8 +16,8 @@ from linkedout_edge.errors import ArgumentError
 COLOURS = [(10, 200, 30), (240, 10, 20), (0, 0, 250), (128, 128, 128)]
 
 
-def encoded(colour, side=16):
-    picture = np.full((side, side, 3), colour[::-1], np.uint8)
+def encoded(color, side=16):
+    picture = np.full((side, side, 3), color[::-1], np.uint8)
     return cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, 95])[1].ravel()
 
 
@@ -38,9 +38,9 @@ def test_a_shard_is_read_like_a_folder_of_photos(tmp_path):
     good, frames, skipped = load_frames(media, 8, 64)
     assert good == media
     assert not skipped
-    for picture, colour in zip(frames, COLOURS, strict=True):
+    for picture, color in zip(frames, COLOURS, strict=True):
         assert picture.shape == (1, 16, 16, 3)
-        assert np.abs(picture.astype(int) - colour).max() < 12
+        assert np.abs(picture.astype(int) - color).max() < 12
     assert find_media([tmp_path / "shard_00.npz"]) == find_media([tmp_path])
 
 

@@ -200,7 +200,7 @@ def test_a_wrong_missing_or_needless_key(tmp_path: Path) -> None:
     with stored(tmp_path / "e", "right") as s:
         put(s.store, "a")
     before = (tmp_path / "e" / FILE_NAME).read_bytes()
-    for key, said in [("wrong", "does not fit"), (None, "is encrypted: pass"), (b"x" * 40, "does not fit")]:
+    for key, said in [("wrong", "does not match"), (None, "is encrypted: pass"), (b"x" * 40, "does not match")]:
         with pytest.raises(errors.WrongKeyError, match=said):
             Database(tmp_path / "e", key)
     assert (tmp_path / "e" / FILE_NAME).read_bytes() == before
@@ -208,7 +208,7 @@ def test_a_wrong_missing_or_needless_key(tmp_path: Path) -> None:
         assert "a" in s.store
     with stored(tmp_path / "p") as s:
         put(s.store, "a")
-    with pytest.raises(errors.WrongKeyError, match="written without a key"):
+    with pytest.raises(errors.WrongKeyError, match="is not encrypted"):
         Database(tmp_path / "p", "k")
     with pytest.raises(errors.WrongKeyError, match="must not be empty"):
         Database(tmp_path / "n", "")
@@ -258,7 +258,7 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.ArgumentError, match="is a file"):
         Database(tmp_path / "file")
-    with pytest.raises(errors.StorageReadOnlyError, match="cannot be made"):
+    with pytest.raises(errors.StorageReadOnlyError, match="cannot be created"):
         Database("/proc/nowhere/data")
     database = Database(tmp_path / "d")
     database.close()

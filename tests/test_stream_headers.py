@@ -14,10 +14,10 @@ from linkedout_edge.decode.files import check_file
 from linkedout_edge.decode.headers import (
     KNOWN,
     UNSPECIFIED,
-    Colours,
+    Colors,
     display_orientation,
     read_format,
-    without_colours,
+    without_colors,
 )
 from linkedout_edge.decode.orientation import UPRIGHT, Orientation
 from linkedout_edge.decode.tracks import video_tracks
@@ -66,7 +66,7 @@ def test_format(tmp_path: Path, name: str, width: int, height: int) -> None:
     assert found is not None
     assert (found.width, found.height) == (width, -(-height // 32) * 32 if found.interlaced else height)  # as coded
     assert found.interlaced == (name == "fields")
-    assert found.colours == UNSPECIFIED
+    assert found.colors == UNSPECIFIED
     other = "yuv444p" if codec in ("h264", "hevc") else "yuv420p"
     if codec in ("mpeg4", "vp9") or name == "mpeg1":
         return
@@ -83,23 +83,23 @@ def test_format(tmp_path: Path, name: str, width: int, height: int) -> None:
 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
-@pytest.mark.parametrize("colours", [(9, 16, 9), (9, 14, 9), (1, 1, 1), (9, 18, 9), (6, 6, 6)])
-def test_colours_are_read_and_taken_out(tmp_path: Path, codec: str, colours: tuple[int, int, int]) -> None:
-    names = "colorprim={}:transfer={}:colormatrix={}".format(*colours)
+@pytest.mark.parametrize("colors", [(9, 16, 9), (9, 14, 9), (1, 1, 1), (9, 18, 9), (6, 6, 6)])
+def test_colors_are_read_and_taken_out(tmp_path: Path, codec: str, colors: tuple[int, int, int]) -> None:
+    names = "colorprim={}:transfer={}:colormatrix={}".format(*colors)
     if codec == "h264":
         how: dict[str, Any] = {"options": {"x264-params": names}}
     else:
         how = {"codec": "libx265", "options": {"x265-params": f"log-level=none:{names}"}}
-    first = packets(write(tmp_path / "v.mp4", scenes(3), colours=colours, **how))[0]
+    first = packets(write(tmp_path / "v.mp4", scenes(3), colors=colors, **how))[0]
     found = read_format(codec, first)
     assert found is not None
-    assert found.colours == Colours(*colours)
-    pairs = without_colours(codec, first)
+    assert found.colors == Colors(*colors)
+    pairs = without_colors(codec, first)
     assert pairs
     for old, new in pairs:
         assert len(old) == len(new)
         first = first.replace(old, new)
-    assert read_format(codec, first) == found._replace(colours=UNSPECIFIED)
+    assert read_format(codec, first) == found._replace(colors=UNSPECIFIED)
 
 
 @pytest.mark.parametrize("codec", KNOWN)
@@ -111,7 +111,7 @@ def test_colours_are_read_and_taken_out(tmp_path: Path, codec: str, colours: tup
 def test_any_bytes_give_a_format_or_a_value_error(codec: str, data: bytes, start: bytes) -> None:
     try:
         read_format(codec, start + data)
-        without_colours(codec, start + data)
+        without_colors(codec, start + data)
     except ValueError:
         pass
     display_orientation(codec, start + data)

@@ -14,16 +14,16 @@ from click.testing import CliRunner
 onnx = pytest.importorskip("onnx", reason="the workstation half is not installed")
 pytest.importorskip("torch", reason="the workstation half is not installed")
 
-from linkedout_export import formats, operators, sensitivity, verbs  # noqa: E402
+from linkedout_export import commands, formats, operators, sensitivity  # noqa: E402
 from linkedout_export.cli import export, quantize  # noqa: E402
 from linkedout_export.conversion import for_tensorrt, with_fixed_size  # noqa: E402
 from linkedout_export.graphs import encoder_example  # noqa: E402
-from linkedout_export.quantisation import (  # noqa: E402
+from linkedout_export.quantization import (  # noqa: E402
     full_range_weights,
     prepared_graph,
-    quantise_int4,
-    quantise_int8,
-    quantise_int8_dynamic,
+    quantize_int4,
+    quantize_int8,
+    quantize_int8_dynamic,
 )
 from linkedout_export.sensitivity import (  # noqa: E402
     WORTH,
@@ -94,7 +94,7 @@ def check_files(folder, manifest):
 
 @pytest.mark.parametrize("precision", ["int8", "int4", "fp16"])
 def test_a_precision_is_added_and_ranks(bundle, precision, frames):
-    manifest = verbs.quantise_bundle(bundle, bundle, precision, "cpu", few, method="minmax", users=0)
+    manifest = commands.quantize_bundle(bundle, bundle, precision, "cpu", few, method="minmax", users=0)
     assert list(manifest.precisions) == [precision, "fp32"]  # the first is what a bundle is loaded in
     assert manifest.precisions[precision].agreement["token_cosine"] > (0.999 if precision == "fp16" else 0.95)
     sizes = {p: sum(f.bytes for f in e.files.values()) for p, e in manifest.precisions.items()}
@@ -109,7 +109,7 @@ def test_dynamic_int8_needs_no_calibration(bundle):
         assert seed == 78, "only the clips that measure"
         return clips(4, seed)
 
-    manifest = verbs.quantise_bundle(bundle, bundle, "int8", "cpu", forbidden, dynamic=True, users=0)
+    manifest = commands.quantize_bundle(bundle, bundle, "int8", "cpu", forbidden, dynamic=True, users=0)
     assert manifest.precisions["int8"].agreement["token_cosine"] > 0.99
     with open_bundle(bundle, "int8") as b:
         kinds = operators.names(onnx.load_from_string(b.encoder()))
@@ -127,7 +127,7 @@ def test_dynamic_int8_needs_no_calibration(bundle):
 def test_a_target_gets_its_own_graphs(bundle, target, precision, folder):
     if target == "npu":
         pytest.importorskip("nncf")
-    manifest = verbs.quantise_bundle(bundle, bundle, precision, target, few, method="minmax", users=0)
+    manifest = commands.quantize_bundle(bundle, bundle, precision, target, few, method="minmax", users=0)
     assert set(manifest.exports) == {folder}
     entry = manifest.exports[folder]
     assert entry.static
@@ -137,23 +137,23 @@ def test_a_target_gets_its_own_graphs(bundle, target, precision, folder):
     check_files(bundle, manifest)
 
 
-def test_a_bundle_without_fp32_is_quantised_already(bundle):
+def test_a_bundle_without_fp32_is_quantized_already(bundle):
     told = json.loads((bundle / "manifest.json").read_text())
     told["precisions"] = {"int8": told["precisions"].pop("fp32")}
     (bundle / "manifest.json").write_text(json.dumps(told))
     with pytest.raises(ArgumentError, match=r"quantised already.*training run's folder"):
-        verbs.quantise_bundle(bundle, bundle, "int4", "cpu", few, users=0)
+        commands.quantize_bundle(bundle, bundle, "int4", "cpu", few, users=0)
     with pytest.raises(ArgumentError, match="quantised already"):
-        verbs.export_bundle(bundle, bundle, "tensorrt", [], few)
+        commands.export_bundle(bundle, bundle, "tensorrt", [], few)
 
 
 def test_a_precision_that_is_there_is_not_made_twice(tiny_bundle, tmp_path):
     before = (tiny_bundle / "manifest.json").read_bytes()
     with pytest.raises(ArgumentError, match=r"already.*--overwrite"):
-        verbs.quantise_bundle(tiny_bundle, tmp_path / "out", "int8", "cpu", few, users=0)
+        commands.quantize_bundle(tiny_bundle, tmp_path / "out", "int8", "cpu", few, users=0)
     assert not (tmp_path / "out").exists()
     assert (tiny_bundle / "manifest.json").read_bytes() == before
-    again = verbs.quantise_bundle(
+    again = commands.quantize_bundle(
         tiny_bundle, tmp_path / "out", "int8", "cpu", few, method="minmax", users=0, overwrite=True
     )
     assert list(again.precisions) == ["int8", "fp32"]
@@ -187,7 +187,7 @@ def test_a_run_becomes_a_bundle(tmp_path):
 def test_all_formats_at_once(tiny_bundle, tmp_path):
     pytest.importorskip("openvino")
     out = tmp_path / "out"
-    manifest = verbs.export_bundle(tiny_bundle, out, "all", [], few)
+    manifest = commands.export_bundle(tiny_bundle, out, "all", [], few)
     assert set(manifest.exports) == {
         "static/onnx/int8",
         "openvino/int8",
@@ -219,8 +219,8 @@ def on_cpu(monkeypatch, *features):
 def test_full_range_int8_is_not_compared_where_it_overflows(tiny_bundle, tmp_path, monkeypatch):
     on_cpu(monkeypatch, "avx2", "avx512f")
     ran = []
-    monkeypatch.setattr(verbs, "static_difference", lambda *_: ran.append("difference"))
-    monkeypatch.setattr(verbs, "onnx_runner", lambda *_: ran.append("tokens"))
+    monkeypatch.setattr(commands, "static_difference", lambda *_: ran.append("difference"))
+    monkeypatch.setattr(commands, "onnx_runner", lambda *_: ran.append("tokens"))
     out = tmp_path / "out"
     monkeypatch.setattr("linkedout_export.build.calibration_feeds", lambda config, data, clips, seed: few(clips, seed))
     done = CliRunner().invoke(
@@ -239,8 +239,8 @@ def test_full_range_int8_is_not_compared_where_it_overflows(tiny_bundle, tmp_pat
 
 def test_full_range_int8_is_compared_where_it_fits(tiny_bundle, tmp_path, monkeypatch):
     on_cpu(monkeypatch, "avx2", "avx-vnni")
-    monkeypatch.setattr(verbs, "static_difference", lambda *_: 0.0)  # the real CPU may overflow
-    manifest = verbs.export_bundle(tiny_bundle, tmp_path / "out", "tensorrt", ["int8"], few)
+    monkeypatch.setattr(commands, "static_difference", lambda *_: 0.0)  # the real CPU may overflow
+    manifest = commands.export_bundle(tiny_bundle, tmp_path / "out", "tensorrt", ["int8"], few)
     entry = manifest.exports["static/tensorrt/int8"]
     assert set(entry.parity) == {"token_cosine", "static_difference"}
     assert entry.unmeasured == ""
@@ -249,8 +249,8 @@ def test_full_range_int8_is_compared_where_it_fits(tiny_bundle, tmp_path, monkey
 
 def test_which_graphs_have_full_range_weights_is_seen_in_the_graphs(encoder, tiny_bundle):
     feeds = clips(8)
-    assert full_range_weights(quantise_int8(encoder, feeds, symmetric=True, reduce_range=False))
-    seven_bits = quantise_int8(encoder, feeds, symmetric=True)
+    assert full_range_weights(quantize_int8(encoder, feeds, symmetric=True, reduce_range=False))
+    seven_bits = quantize_int8(encoder, feeds, symmetric=True)
     assert not full_range_weights(seven_bits)
     (name,) = [i for i in seven_bits.graph.initializer if i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 4][:1]
     weight = onnx.numpy_helper.to_array(name).copy()
@@ -258,8 +258,8 @@ def test_which_graphs_have_full_range_weights_is_seen_in_the_graphs(encoder, tin
     name.CopyFrom(onnx.numpy_helper.from_array(weight, name.name))
     assert full_range_weights(seven_bits)
     assert not full_range_weights(encoder)
-    assert not full_range_weights(quantise_int8_dynamic(encoder))
-    assert not full_range_weights(quantise_int4(encoder, feeds))
+    assert not full_range_weights(quantize_int8_dynamic(encoder))
+    assert not full_range_weights(quantize_int4(encoder, feeds))
     # What ships.
     for bundle, precision in [("int8", "int8"), ("int4", "int4"), (tiny_bundle, "int8")]:
         with open_bundle(bundle, precision) as opened:
@@ -267,11 +267,11 @@ def test_which_graphs_have_full_range_weights_is_seen_in_the_graphs(encoder, tin
 
 
 def test_static_graphs_have_no_open_dimension_and_tensorrt_rules_hold(tiny_bundle, tmp_path):
-    manifest = verbs.export_bundle(tiny_bundle, tmp_path / "out", "tensorrt", ["int8"], few)
+    manifest = commands.export_bundle(tiny_bundle, tmp_path / "out", "tensorrt", ["int8"], few)
     path = tmp_path / "out" / manifest.exports["static/tensorrt/int8"].files["encoder.onnx"].path
     model = onnx.load(path)
     assert all(d.dim_value for v in [*model.graph.input, *model.graph.output] for d in v.type.tensor_type.shape.dim)
-    assert not operators.shifted_quantisers(model)
+    assert not operators.shifted_quantizers(model)
     users = [n.op_type for n in model.graph.node if "frames" in n.input]
     assert users == ["Cast"]  # uint8 is for the network's input alone
     producer = next(n for n in model.graph.node if "tokens" in n.output)
@@ -286,7 +286,7 @@ def test_the_tensorrt_encoder_gives_the_same_tokens(encoder):
 
 def test_an_exact_pair_that_the_bundle_lacks_names_the_command(tiny_bundle, tmp_path):
     with pytest.raises(ArgumentError, match=r"has no int4.*quantize .* --precision int4"):
-        verbs.export_bundle(tiny_bundle, tmp_path / "out", "onnx", ["int4"], few)
+        commands.export_bundle(tiny_bundle, tmp_path / "out", "onnx", ["int4"], few)
 
 
 def test_exports_may_be_absent_and_their_paths_are_checked(tiny_bundle):
@@ -304,12 +304,12 @@ def test_exports_may_be_absent_and_their_paths_are_checked(tiny_bundle):
 
 
 def test_operators_are_checked_per_target(encoder):
-    dynamic = quantise_int8_dynamic(encoder)
+    dynamic = quantize_int8_dynamic(encoder)
     operators.check_operators(dynamic, operators.OPENVINO)
     with pytest.raises(BackendError, match=r"TensorRT does not list .*MatMulInteger.*encoder"):
         operators.check_operators(dynamic, operators.TENSORRT)
     with pytest.raises(BackendError, match="symmetric"):
-        operators.check_operators(quantise_int8(encoder, clips(8)), operators.TENSORRT)
+        operators.check_operators(quantize_int8(encoder, clips(8)), operators.TENSORRT)
     old = dataclasses.replace(operators.OPENVINO, newest_opset=17)
     with pytest.raises(BackendError, match="opset 18"):
         operators.check_operators(encoder, old)
@@ -319,7 +319,7 @@ def test_nothing_is_written_when_an_operator_is_missing(tiny_bundle, tmp_path, m
     poor = dataclasses.replace(operators.ONNXRUNTIME, operators=frozenset({"Add"}))
     monkeypatch.setitem(formats.FORMATS, "onnx", dataclasses.replace(formats.FORMATS["onnx"], operators=poor))
     with pytest.raises(BackendError, match="does not list"):
-        verbs.export_bundle(tiny_bundle, tmp_path / "out", "onnx", [], few)
+        commands.export_bundle(tiny_bundle, tmp_path / "out", "onnx", [], few)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -357,9 +357,9 @@ def test_calibration_of_another_shape_is_refused(encoder):
         ("frame_mask", np.ones(8, bool), r"frame_mask is bool \[8\]"),
     ):
         with pytest.raises(ArgumentError, match=says):
-            quantise_int8(encoder, [*good[:-1], good[-1] | {name: wrong}])
+            quantize_int8(encoder, [*good[:-1], good[-1] | {name: wrong}])
     with pytest.raises(ArgumentError, match="batch 7 has frame_mask, title_ids, title_mask"):
-        quantise_int8(encoder, [*good[:-1], {k: v for k, v in good[-1].items() if k != "frames"}])
+        quantize_int8(encoder, [*good[:-1], {k: v for k, v in good[-1].items() if k != "frames"}])
 
 
 @pytest.mark.parametrize(("module", "line"), [("openvino", "'openvino>="), ("nncf", "'nncf>=")])
@@ -367,7 +367,7 @@ def test_an_absent_toolkit_names_its_line(tiny_bundle, tmp_path, monkeypatch, mo
     found = formats.importlib.util.find_spec
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == module else found(name))
     with pytest.raises(MissingDependencyError, match=module) as raised:
-        verbs.export_bundle(tiny_bundle, tmp_path / "out", "openvino", ["int4"], few)
+        commands.export_bundle(tiny_bundle, tmp_path / "out", "openvino", ["int4"], few)
     assert f"pip install {line}" in str(raised.value)
     assert not (tmp_path / "out").exists()
 
@@ -375,17 +375,17 @@ def test_an_absent_toolkit_names_its_line(tiny_bundle, tmp_path, monkeypatch, mo
 def test_a_full_disk_changes_nothing(bundle, monkeypatch):
     before = sorted(p for p in bundle.rglob("*"))
     usage = shutil.disk_usage(bundle)
-    monkeypatch.setattr(verbs.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    monkeypatch.setattr(commands.shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(StorageFullError, match=r"MB free.*--out"):
-        verbs.quantise_bundle(bundle, bundle, "fp16", "cpu", few, users=0)
+        commands.quantize_bundle(bundle, bundle, "fp16", "cpu", few, users=0)
     monkeypatch.undo()
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(verbs, "_write", full)
+    monkeypatch.setattr(commands, "_write", full)
     with pytest.raises(StorageFullError, match="make room"):
-        verbs.quantise_bundle(bundle, bundle, "fp16", "cpu", few, users=0)
+        commands.quantize_bundle(bundle, bundle, "fp16", "cpu", few, users=0)
     assert sorted(p for p in bundle.rglob("*")) == before
     assert [p.name for p in bundle.parent.iterdir()] == [bundle.name]
 
@@ -393,7 +393,7 @@ def test_a_full_disk_changes_nothing(bundle, monkeypatch):
 def test_a_zip_is_refused(tiny_bundle, tmp_path):
     packed = shutil.make_archive(str(tmp_path / "b"), "zip", tiny_bundle)
     with pytest.raises(ArgumentError, match="unpack"):
-        verbs.Source.open(Path(packed))
+        commands.Source.open(Path(packed))
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------
@@ -415,7 +415,7 @@ def test_first_convolutions_stay_in_float_while_that_is_worth_it(encoder, monkey
     monkeypatch.setattr(sensitivity, "WORTH", -1.0)  # then all are worth it
     every = choose_int8(encoder, clips(8), clips(4, 1), "minmax")
     assert every.keep == tuple(convolutions)
-    float_ones = quantise_int8(encoder, clips(8), method="minmax", keep=every.keep)
+    float_ones = quantize_int8(encoder, clips(8), method="minmax", keep=every.keep)
     want, held = tokens_of(onnx_runner(encoder), clips(4, 1)), clips(4, 1)
     assert every.cosine == pytest.approx(cosine(want, tokens_of(onnx_runner(float_ones), held)), abs=1e-6)
     weights = {n.input[1] for n in float_ones.graph.node if n.op_type == "Conv"}
@@ -427,8 +427,8 @@ def test_a_group_left_in_float_is_really_left(encoder):
     groups = sensitive_nodes(encoder, feeds, held, group=8)
     gains = [gain for gain, _ in groups]
     assert gains == sorted(gains, reverse=True)
-    whole = quantise_int8(encoder, feeds)
-    kept = quantise_int8(encoder, feeds, keep=groups[0][1])
+    whole = quantize_int8(encoder, feeds)
+    kept = quantize_int8(encoder, feeds, keep=groups[0][1])
     assert kept.ByteSize() > whole.ByteSize()
     want = tokens_of(onnx_runner(encoder), held)
     gain = cosine(want, tokens_of(onnx_runner(kept), held)) - cosine(want, tokens_of(onnx_runner(whole), held))

@@ -12,7 +12,7 @@ from linkedout_edge.rank.taste import (
     PRIOR_VIDEOS,
     USUAL,
     Space,
-    dequantise,
+    dequantize,
     fit,
     noise,
     of_events,
@@ -26,7 +26,7 @@ L, M, D = 3, 2, 8
 def values():
     rng = np.random.default_rng(0)
     tokens = rng.integers(-127, 128, (60, L, M, D)).astype(np.int8)
-    return dequantise(tokens, rng.uniform(0.01, 0.02, (60, L, M)).astype(np.float32)) + np.float32(0.5)
+    return dequantize(tokens, rng.uniform(0.01, 0.02, (60, L, M)).astype(np.float32)) + np.float32(0.5)
 
 
 @pytest.fixture

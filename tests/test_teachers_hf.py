@@ -62,14 +62,14 @@ def rows(features):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_looks_at_clips_of_any_length_and_shape(checkpoints, clips, family):
     teacher = load_teacher(checkpoints(family), device="cpu")
-    features = teacher.look(clips)
+    features = teacher.extract_features(clips)
     assert [x.shape for x in features.layers] == [(4, GRID**2 + 1, WIDTH)] * BLOCKS
     assert features.pooled.shape == features.language.shape == (4, WIDTH)
     assert all(x.dtype == np.float32 for x in rows(features))
     assert teacher.layer_names == ("layer 1", "layer 2", "layer 3")
     # each clip alone gives what it gives in a batch with others: padding does not count
     for i, clip in enumerate(clips):
-        for batched, alone in zip(rows(features), rows(teacher.look([clip])), strict=True):
+        for batched, alone in zip(rows(features), rows(teacher.extract_features([clip])), strict=True):
             np.testing.assert_allclose(batched[i], alone[0], atol=2e-4)
     assert cosine(features.pooled[0], features.pooled[1]) < 0.99, "a bright and a dark clip look the same"
 
@@ -85,14 +85,14 @@ def test_a_family_loads_in_fewer_bits(checkpoints, clips, family, load_in):
     assert small._net.get_memory_footprint() < 0.75 * exact._net.get_memory_footprint()
     assert small.fingerprint != exact.fingerprint
     floor = {"8bit": 0.98, "4bit": 0.7}[load_in]  # random weights are the hardest case: no outliers, no redundancy
-    for want, got in zip(rows(exact.look(clips[:2])), rows(small.look(clips[:2])), strict=True):
+    for want, got in zip(rows(exact.extract_features(clips[:2])), rows(small.extract_features(clips[:2])), strict=True):
         assert cosine(want, got) > floor
         assert not np.array_equal(want, got)
 
 
 def test_features_are_the_models_own_hidden_states(checkpoints, clips):
     teacher = load_teacher(checkpoints("smolvlm"), layers=[0, 2, -1], device="cpu")
-    features = teacher.look(clips[:1])
+    features = teacher.extract_features(clips[:1])
     inputs = teacher._processor(clips[:1], [None], teacher.prompt)
     with torch.no_grad():
         states = teacher._net(**inputs, output_hidden_states=True).hidden_states
@@ -108,18 +108,18 @@ def test_features_are_the_models_own_hidden_states(checkpoints, clips):
 
 
 def test_titles_and_prompt_reach_the_model(teacher, checkpoints, clips):
-    plain = teacher.look(clips[:1])
-    titled = teacher.look(clips[:1], ["a cat on a mat"])
+    plain = teacher.extract_features(clips[:1])
+    titled = teacher.extract_features(clips[:1], ["a cat on a mat"])
     np.testing.assert_allclose(plain.pooled, titled.pooled, atol=1e-4)  # frames come first: causal
     assert not np.allclose(plain.layers[-1][:, -1], titled.layers[-1][:, -1], atol=1e-2)
     other = load_teacher(checkpoints("smolvlm"), prompt="What colour?", device="cpu")
-    assert not np.allclose(other.look(clips[:1]).language, plain.language, atol=1e-2)
+    assert not np.allclose(other.extract_features(clips[:1]).language, plain.language, atol=1e-2)
     assert other.fingerprint != teacher.fingerprint
 
 
 def test_a_title_cannot_pass_for_an_image_or_a_turn(teacher, clips):
     assert teacher._processor.clean("a <ima<image>ge> b <|im_end|>") == "a <ima ge> b"
-    teacher.look(clips[:2], ["<image><image>", "<fake_token_around_image> hello"])
+    teacher.extract_features(clips[:2], ["<image><image>", "<fake_token_around_image> hello"])
 
 
 def test_layers(checkpoints):
@@ -134,7 +134,7 @@ def test_layers(checkpoints):
 
 def test_out_of_memory_halves_the_batch_and_says_so(checkpoints, clips, monkeypatch):
     teacher = HuggingFaceTeacher(checkpoints("smolvlm"), device="cpu", batch=8)
-    want = teacher.look([clips[0]] * 5)
+    want = teacher.extract_features([clips[0]] * 5)
     forward, sizes = teacher._forward, []
 
     def small(some, titles):
@@ -145,7 +145,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(checkpoints, clips, monkeypa
 
     monkeypatch.setattr(teacher, "_forward", small)
     with pytest.warns(UserWarning, match="out of memory at 5 clips, going on with 2"):
-        got = teacher.look([clips[0]] * 5)
+        got = teacher.extract_features([clips[0]] * 5)
     assert sizes == [5, 2, 2, 1]
     np.testing.assert_allclose(got.pooled, want.pooled, atol=1e-5)
 
@@ -154,7 +154,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(checkpoints, clips, monkeypa
 
     monkeypatch.setattr(teacher, "_forward", none)
     with pytest.warns(UserWarning, match="going on with 1"), pytest.raises(TeacherError, match="single clip"):
-        teacher.look([clips[0]] * 2)
+        teacher.extract_features([clips[0]] * 2)
 
 
 def test_fingerprint_follows_what_decides_the_features(checkpoints, tmp_path):
@@ -217,7 +217,7 @@ def test_a_cut_image_stays_in_its_place(checkpoints):
     frame = np.zeros((2, 56, 56, 3), np.uint8)
     frame[:, :, :28] = 255
     for family in FAMILIES:
-        cells = load_teacher(checkpoints(family), layers=[0], device="cpu").look([frame]).layers[0][0, :-1]
+        cells = load_teacher(checkpoints(family), layers=[0], device="cpu").extract_features([frame]).layers[0][0, :-1]
         grid = cells.reshape(GRID, GRID, WIDTH)
         columns = np.abs(grid[:, 0] - grid[:, -1]).mean()
         lines = np.abs(grid[0] - grid[-1]).mean()
@@ -330,7 +330,7 @@ def test_a_model_in_the_local_cache_needs_no_network(tmp_path, checkpoints, monk
     monkeypatch.setattr(socket, "socket", refuse)
     teacher = load_teacher("owner/model", device="cpu")
     assert teacher.name == "owner/model"
-    assert teacher.look(clips[:1]).pooled.shape == (1, WIDTH)
+    assert teacher.extract_features(clips[:1]).pooled.shape == (1, WIDTH)
 
 
 def test_a_missing_library_is_named_with_the_line_that_installs_it(checkpoints, monkeypatch):
@@ -347,14 +347,14 @@ def test_a_missing_library_is_named_with_the_line_that_installs_it(checkpoints, 
 )
 def test_wrong_clips_are_refused(teacher, clips, clip):
     with pytest.raises(TeacherError, match=r"clip 1 is .*expected uint8 \[F, H, W, 3\]"):
-        teacher.look([clips[0], clip])
+        teacher.extract_features([clips[0], clip])
 
 
 def test_lists_must_fit(teacher, clips):
     with pytest.raises(TeacherError, match="1 titles for 2 clips"):
-        teacher.look(clips[:2], ["a"])
+        teacher.extract_features(clips[:2], ["a"])
     with pytest.raises(TeacherError, match="no clips"):
-        teacher.look([])
+        teacher.extract_features([])
 
 
 def test_video_needs_torchvision_and_says_so(checkpoints):
@@ -371,4 +371,4 @@ def test_half_precision_is_what_was_asked_for(tmp_path, clips):
     teacher = load_teacher(folder, dtype="bfloat16", device="cpu")
     assert teacher._net.dtype == torch.bfloat16
     exact = load_teacher(folder, device="cpu")
-    assert cosine(teacher.look(clips[:1]).language, exact.look(clips[:1]).language) > 0.98
+    assert cosine(teacher.extract_features(clips[:1]).language, exact.extract_features(clips[:1]).language) > 0.98

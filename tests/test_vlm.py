@@ -11,8 +11,8 @@ from linkedout_export.build import calibration_feeds  # noqa: E402
 from linkedout_export.vlm import load_vlm, write_vlm_bundle  # noqa: E402
 from linkedout_export.vlm.bundle import agreement  # noqa: E402
 from linkedout_export.vlm.fit import fit  # noqa: E402
-from linkedout_export.vlm.quantise import METHODS, onnx_int4, onnx_int8, openvino_compressed  # noqa: E402
-from linkedout_quant.model import dequantise  # noqa: E402
+from linkedout_export.vlm.quantize import METHODS, onnx_int4, onnx_int8, openvino_compressed  # noqa: E402
+from linkedout_quant.model import dequantize  # noqa: E402
 from linkedout_quant.teachers import TeacherError, load_teacher  # noqa: E402
 from vlm_checkpoints import make_internvl, make_smolvlm  # noqa: E402
 
@@ -167,7 +167,7 @@ def test_every_4_bit_method_is_close_and_small(exact, feeds, method):
     def tokens(model):
         session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         return np.concatenate(
-            [dequantise(*map(torch.from_numpy, session.run(None, f))).flatten(1).numpy() for f in feeds[:8]]
+            [dequantize(*map(torch.from_numpy, session.run(None, f))).flatten(1).numpy() for f in feeds[:8]]
         )
 
     assert agreement(tokens(exact), tokens(small))["token_cosine"] > 0.6
@@ -182,7 +182,7 @@ def test_openvino_compresses_the_same_graph(exact, feeds):
     def tokens(model):
         run = core.compile_model(model, "CPU", exactly)
         outputs = [list(run(f).values()) for f in feeds[:8]]
-        return np.concatenate([dequantise(torch.tensor(t), torch.tensor(s)).flatten(1).numpy() for t, s in outputs])
+        return np.concatenate([dequantize(torch.tensor(t), torch.tensor(s)).flatten(1).numpy() for t, s in outputs])
 
     want = tokens(core.read_model(exact.SerializeToString()))
     for bits, floor in ((8, 0.95), (4, 0.6)):

@@ -26,7 +26,7 @@ from linkedout_export.vlm.exported import PARTS, open_exported  # noqa: E402
 from linkedout_export.vlm.fit import fit  # noqa: E402
 from linkedout_export.vlm.taps import GraphError, hidden_states, without_cache  # noqa: E402
 from linkedout_export.vlm.through_optimum import NotInRegistryError, check_transformers  # noqa: E402
-from linkedout_quant.model import dequantise, quantise  # noqa: E402
+from linkedout_quant.model import dequantize, quantize  # noqa: E402
 from linkedout_quant.teachers import TeacherError  # noqa: E402
 from vlm_checkpoints import make_internvl, make_qwen2_5_vl, make_smolvlm  # noqa: E402
 from vlm_graphs import export_as_optimum_does, small_decoder  # noqa: E402
@@ -92,7 +92,7 @@ def test_taps_are_found_by_where_the_residual_stream_runs(additions, last_only):
     assert 0 < np.abs(between[0] - first).max() < np.abs(between[1] - first).max() + 1
 
 
-def test_taps_through_what_families_and_quantisers_put_between():
+def test_taps_through_what_families_and_quantizers_put_between():
     plain = computed(hidden_states(m := small_decoder(), 2), m, GIVEN)
     rounded = computed(hidden_states(m := small_decoder(quantized=True), 2), m, GIVEN)
     for a, b in zip(plain, rounded, strict=True):
@@ -142,13 +142,13 @@ def test_exported_graphs_compute_what_torch_computes(checkpoint, student):
         assert len(got) == len(want) == 3
         for a, b in zip(got, want, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-4)
-        tokens, scales = quantise(student.encoder(*given))
+        tokens, scales = quantize(student.encoder(*given))
     model = student.encoder.graph(small=False)
     inputs = dict(zip((p.get_any_name() for p in model.inputs), (x.numpy() for x in given), strict=True))
     out = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(inputs)
     np.testing.assert_allclose(
-        dequantise(torch.tensor(out["tokens"]), torch.tensor(out["scales"])),
-        dequantise(tokens, scales),
+        dequantize(torch.tensor(out["tokens"]), torch.tensor(out["scales"])),
+        dequantize(tokens, scales),
         atol=float(scales.max()) * 1.5,
     )
 
@@ -227,7 +227,7 @@ def test_both_ways_to_a_bundle_find_the_same_likeness(checkpoint, bundle, feeds,
     fit(student, feeds)
     with torch.no_grad():
         want = np.concatenate(
-            [dequantise(*quantise(student.encoder(*map(torch.from_numpy, f.values())))).flatten(1) for f in feeds]
+            [dequantize(*quantize(student.encoder(*map(torch.from_numpy, f.values())))).flatten(1) for f in feeds]
         )
     with open_bundle(bundle) as opened:
         got = tokens_of(openvino_runner(opened.encoder(), opened.weights()), feeds).reshape(len(feeds), -1)

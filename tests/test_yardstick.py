@@ -195,7 +195,7 @@ def test_the_api_is_judged_by_its_order():
 
 def test_intervals_over_kinds_are_wider_than_over_users():
     rng = np.random.default_rng(0)
-    groups = [rng.normal(centre, 0.1, 30) for centre in np.linspace(0.2, 0.8, 7)]
+    groups = [rng.normal(center, 0.1, 30) for center in np.linspace(0.2, 0.8, 7)]
     low, high = grouped_interval(groups)
     assert (low, high) == pytest.approx((0.5 - 0.15, 0.5 + 0.15), abs=0.03)  # 1.96 · 0.2 / √7
     over_users = bootstrap_interval(np.concatenate(groups).tolist())

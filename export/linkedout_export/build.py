@@ -22,11 +22,11 @@ from linkedout_quant.training.stills import CameraPath, clip_of
 from linkedout_edge import Recommender, Video
 from linkedout_edge.bundle.manifest import MANIFEST, Calibration, Manifest, parse_manifest
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.decode.base import slot_centres
+from linkedout_edge.decode.base import slot_centers
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.microworld import make_exam, random_attributes, render_frames
 from linkedout_export.graphs import export_encoder, parity
-from linkedout_export.quantisation import Feeds, quantise_int4, quantise_int8
+from linkedout_export.quantization import Feeds, quantize_int4, quantize_int8
 from linkedout_export.sensitivity import choose_int8, onnx_runner, token_agreement, tokens_of
 from linkedout_export.user_model import fit_user_model
 from linkedout_export.writer import write_bundle, write_manifest
@@ -35,7 +35,7 @@ from linkedout_export.writer import write_bundle, write_manifest
 def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, seed: int = 77) -> list[Feeds]:
     """Encoder inputs for calibration: micro-videos and, where there is data, its photos and videos, in turn."""
     rng = np.random.default_rng(seed)
-    times = np.array(slot_centres(config.frames, 1.0))
+    times = np.array(slot_centers(config.frames, 1.0))
     media = find_media([data]) if data else []
     chosen = [media[i] for i in rng.permutation(len(media))[: clips // 2]]
     shown = load_frames(chosen, config.frames, config.frame_size * 2)[1] if chosen else []
@@ -103,7 +103,7 @@ def _write(
     prompt: str = PROMPT,
     agreement: dict[str, dict[str, float]] | None = None,
 ) -> Manifest:
-    licence, provenance = origin(run)
+    license, provenance = origin(run)
     return write_bundle(
         out,
         student,
@@ -116,7 +116,7 @@ def _write(
             description="micro-videos" + (" and clips of photos and videos, in turn" if data else ""),
             videos=len(feeds),
         ),
-        licence=licence,
+        license=license,
         provenance=provenance,
         agreement=agreement,
         parity={"encoder": worst},
@@ -162,8 +162,8 @@ def build(
     choice = choose_int8(exact, feeds, held_out, method)
     stage("quantising to int8 and int4")
     precisions = {
-        "int8": quantise_int8(exact, feeds, method=choice.method, keep=choice.keep),
-        "int4": quantise_int4(exact, feeds, method=choice.method, keep=choice.keep),
+        "int8": quantize_int8(exact, feeds, method=choice.method, keep=choice.keep),
+        "int4": quantize_int4(exact, feeds, method=choice.method, keep=choice.keep),
         "fp32": exact,
     }
     want = tokens_of(onnx_runner(exact), held_out)

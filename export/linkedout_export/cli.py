@@ -15,14 +15,16 @@ import click
 
 if TYPE_CHECKING:
     from linkedout_edge.bundle.manifest import Manifest
-    from linkedout_export.quantisation import Feeds
+    from linkedout_export.quantization import Feeds
 
 BUILT_IN_OUT = Path("linkedout-bundle")
 """Where a copy of the built-in bundle goes, which itself is never changed."""
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-_DATA = click.option("--data", type=_FOLDER, help="Folder of photos and videos to calibrate on, beside micro-videos.")
+_DATA = click.option(
+    "--data", type=_FOLDER, help="Folder of photos and videos for calibration, in addition to micro-videos."
+)
 _USERS = click.option(
-    "--users", default=120, show_default=True, help="Exam users per length of history for measuring agreement; 0: none."
+    "--users", default=120, show_default=True, help="Exam users per history length, to measure agreement; 0 for none."
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 
@@ -95,7 +97,7 @@ def _is_vlm(source: Path | str) -> bool:
         from linkedout_edge.bundle.manifest import PRECISIONS
 
         return source not in PRECISIONS
-    from linkedout_export.verbs import is_run
+    from linkedout_export.commands import is_run
 
     if is_run(source) or (source / "manifest.json").exists():
         return False
@@ -120,9 +122,7 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
 @click.command(cls=_Export)
 @click.argument("source", type=_SOURCE)
 @click.option("--format", "formats", help="onnx, openvino, tensorrt or all.  [default: onnx; through Optimum openvino]")
-@click.option(
-    "--precision", "precisions", multiple=True, help="Only this; may be given again.  [default: all there are]"
-)
+@click.option("--precision", "precisions", multiple=True, help="Precision to export. May be repeated.  [default: all]")
 @_DATA
 @click.option(
     "--out",
@@ -130,38 +130,39 @@ def _report(manifest: Manifest, out: Path, as_json: bool) -> None:
     help="Folder of the bundle.  [default: SOURCE if it is a bundle, SOURCE/bundle if it is a run, "
     "linkedout-bundle if it is anything else]",
 )
-@click.option("--name", help="Name of the bundle.  [default: base; of a vision-language model its folder's]")
+@click.option("--name", help="Name of the bundle.  [default: base; for a vision-language model its folder's name]")
 @click.option(
     "--prompt",
     default=None,
-    help="What a run's student is asked: general, objects, looks, or a sentence; of a vision-language model a sentence."
+    help="Prompt: general, objects, looks, or a sentence; for a vision-language model always a sentence."
     " Baked in; each has its own tokens.  [default: general]",
 )
 @click.option(
     "--via",
     is_eager=True,
-    help="How a vision-language model is exported: optimum, torch, or auto: Optimum where it has the architecture."
+    help="Export of a vision-language model: optimum, torch, or auto, which is Optimum if it knows the architecture."
     "  [default: auto]",
 )
-@click.option(
-    "--frames", type=click.IntRange(min=1), help="Of a vision-language model, frames of a video.  [default: 8]"
-)
+@click.option("--frames", type=click.IntRange(min=1), help="Frames per video of a vision-language model.  [default: 8]")
 @click.option(
     "--layer",
     "layers",
     type=int,
     multiple=True,
-    help="Tapped layer of a vision-language model; may be given again.  [default: six, evenly spread]",
+    help="Tapped layer of a vision-language model; may be repeated.  [default: six, evenly spread]",
 )
 @click.option(
     "--clips",
     type=click.IntRange(min=1),
-    help="Clips that its compressors are fitted to.  [default: 96]",
+    help="Clips to which its compressors are fitted.  [default: 96]",
 )
 @click.option("--method", help="4-bit values of --via torch --format onnx: hqq, rtn or gptq.  [default: hqq]")
 @_USERS
 @click.option(
-    "--embed", "embed_into", type=click.Path(path_type=Path), help="Also write int8 and int4 alone to this folder."
+    "--embed",
+    "embed_into",
+    type=click.Path(path_type=Path),
+    help="Also write a bundle with only int8 and int4 to this folder.",
 )
 @_JSON
 def export(
@@ -181,7 +182,7 @@ def export(
     embed_into: Path | None,
     as_json: bool,
 ) -> None:
-    """Export a training run, a bundle or a vision-language model for the devices it is to run on.
+    """Export a training run, a bundle or a vision-language model for its target devices.
 
     SOURCE is a run's or a bundle's folder, or a precision of the built-in bundle: int8. A run becomes a bundle with
     int8, int4 and fp32, its agreement measured; then, and for a bundle at once, the graphs of the format are added.
@@ -192,8 +193,8 @@ def export(
     fitted (docs/vlm.md).
     """
     from linkedout_edge.errors import ArgumentError
+    from linkedout_export.commands import Source, export_bundle, is_run
     from linkedout_export.formats import check_pair, chosen_formats, require, toolkits
-    from linkedout_export.verbs import Source, export_bundle, is_run
     from linkedout_export.writer import check_replaceable
 
     asked = {"--via": via, "--frames": frames, "--layer": layers, "--clips": clips, "--method": method}
@@ -222,7 +223,7 @@ def export(
             check_pair(chosen[0], precision)
     if isinstance(source, str):
         if precisions not in ((), (source,)):
-            raise ArgumentError(f"{source} already is a precision: leave --precision {', '.join(precisions)} out")
+            raise ArgumentError(f"{source} is already a precision: leave --precision {', '.join(precisions)} out")
         precisions, out, source = (source,), out or BUILT_IN_OUT, _built_in(source)
     if out is not None:
         check_replaceable(out)
@@ -262,8 +263,8 @@ def export(
     show_default=True,
     help="Ranges of int8: minmax, entropy, percentile, or auto (measured).",
 )
-@click.option("--dynamic", is_flag=True, help="int8 whose activations are scaled at run time: no calibration.")
-@click.option("--overwrite", is_flag=True, help="Make a precision again that the bundle has.")
+@click.option("--dynamic", is_flag=True, help="int8 with activations scaled at run time, without calibration.")
+@click.option("--overwrite", is_flag=True, help="Replace a precision that the bundle already has.")
 @_USERS
 @_JSON
 def quantize(
@@ -283,9 +284,9 @@ def quantize(
     SOURCE is a folder. The built-in bundle has no fp32; in a clone, models/base is the run that it was made from.
     """
     from linkedout_edge.errors import ArgumentError, unknown
+    from linkedout_export.commands import Source, is_run, quantize_bundle
     from linkedout_export.formats import check_target
-    from linkedout_export.quantisation import METHODS
-    from linkedout_export.verbs import Source, is_run, quantise_bundle
+    from linkedout_export.quantization import METHODS
 
     check_target(target, precision)
     if method not in ("auto", *METHODS):
@@ -301,7 +302,7 @@ def quantize(
         source = out
     out = out or source
     manifest = Source.open(source).manifest
-    manifest = quantise_bundle(
+    manifest = quantize_bundle(
         source, out, precision, target, _feeds(manifest, data),
         method=method, dynamic=dynamic, users=users, overwrite=overwrite,
     )  # fmt: skip

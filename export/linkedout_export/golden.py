@@ -19,7 +19,7 @@ from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.backends import cpu
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.decode import prepare_frames
-from linkedout_edge.decode.base import slot_centres, spread
+from linkedout_edge.decode.base import slot_centers, spread
 from linkedout_edge.history_file import FORMAT as HISTORY
 from linkedout_edge.microworld import caption, random_attributes, render_frames
 from linkedout_edge.store import Fingerprint, read_tokens, token_file
@@ -95,7 +95,7 @@ def render_videos(size: int, count: int) -> tuple[list[np.ndarray], list[str]]:
     for i in range(VIDEOS):
         attributes = random_attributes(rng)
         f = {VIDEOS - 1: 1, VIDEOS - 2: 3}.get(i, count)
-        frames.append(render_frames(attributes, i, np.array(slot_centres(f, 1.0)), size))
+        frames.append(render_frames(attributes, i, np.array(slot_centers(f, 1.0)), size))
         titles.append(caption(attributes, rng) if i % 3 == 0 else "")
     return frames, titles
 
@@ -113,8 +113,8 @@ def other_sizes() -> tuple[list[np.ndarray], list[str]]:
         for i in range(count):
             stripes = ((x + i) % (3 + i % 3) < 2) ^ (y % (4 + i % 2) < 2)
             disc = (x - width * (i + 1) / (count + 1)) ** 2 + (y - height / 2) ** 2 < (height / 4) ** 2
-            colour = np.array([40 + 200 * i // count, 220 - 180 * i // count, 60 + 90 * (i % 3)])
-            video[i] = np.where(disc[..., None], 255 - colour, np.where(stripes[..., None], colour, colour // 4))
+            color = np.array([40 + 200 * i // count, 220 - 180 * i // count, 60 + 90 * (i % 3)])
+            video[i] = np.where(disc[..., None], 255 - color, np.where(stripes[..., None], color, color // 4))
         frames.append(video)
     return frames, [LONG, ""]
 

@@ -6,7 +6,7 @@ import warnings
 
 import onnx
 import torch
-from linkedout_quant.model import VideoEncoder, dequantise, quantise
+from linkedout_quant.model import VideoEncoder, dequantize, quantize
 from torch import Tensor, nn
 
 from linkedout_edge.backends.base import INPUTS, OUTPUTS
@@ -30,7 +30,7 @@ class EncoderGraph(nn.Module):
         self, frames: Tensor, frame_mask: Tensor, title_ids: Tensor, title_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
         """See docs/architecture.md."""
-        return quantise(self.encoder(frames, frame_mask, title_ids, title_mask))
+        return quantize(self.encoder(frames, frame_mask, title_ids, title_mask))
 
 
 def encoder_example(config: ModelConfig, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
@@ -91,7 +91,7 @@ def parity(encoder: VideoEncoder, graph: onnx.ModelProto, batch: int = 3) -> flo
     got = session.run(list(OUTPUTS), {name: x.numpy() for name, x in zip(INPUTS, example, strict=True)})
     with torch.no_grad():
         want, scales = EncoderGraph(encoder.eval())(*example)
-    difference = dequantise(*map(torch.from_numpy, got)) - dequantise(want, scales)
+    difference = dequantize(*map(torch.from_numpy, got)) - dequantize(want, scales)
     worst = float(difference.abs().max() / scales.max())
     if worst > TOLERANCE:
         raise BackendError(f"the exported graph differs from torch by {worst:.3g} int8 steps")

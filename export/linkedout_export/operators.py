@@ -23,7 +23,7 @@ class OperatorSet:
         newest_opset: the newest version of ONNX's own operators.
         newest_ir: the newest version of the file format.
         operators: names, with ``domain:`` in front where the domain is not ONNX's own.
-        quantised: whether QDQ must be symmetric: int8 without zero points.
+        quantized: whether QDQ must be symmetric: int8 without zero points.
         source: where the list was published.
     """
 
@@ -31,7 +31,7 @@ class OperatorSet:
     newest_opset: int
     newest_ir: int
     operators: frozenset[str]
-    quantised: str
+    quantized: str
     source: str
 
 
@@ -61,7 +61,7 @@ TENSORRT = OperatorSet(
     newest_opset=19,
     newest_ir=10,
     operators=frozenset([*_COMMON.split(), "LpPool", "ParametricSoftplus", "ScaledTanh", "Softsign", "Scatter"]),
-    quantised="symmetric",
+    quantized="symmetric",
     # As of TensorRT 9.2; JetPack 6 has TensorRT 8.6 to 10.3. 8.5 and before lack LayerNormalization.
     source="https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md",
 )
@@ -77,7 +77,7 @@ OPENVINO = OperatorSet(
             *(f"com.microsoft:{name}" for name in ("MatMulNBits", "FusedMatMul", "FusedConv", "DequantizeLinear")),
         ]
     ),
-    quantised="any",
+    quantized="any",
     # Operators of other domains are listed there too; these are the ones that our quantisers can write.
     source="https://github.com/openvinotoolkit/openvino/blob/master/src/frontends/onnx/docs/supported_ops.md",
 )
@@ -87,7 +87,7 @@ ONNXRUNTIME = OperatorSet(
     newest_opset=21,
     newest_ir=10,
     operators=OPENVINO.operators,  # ONNX Runtime reads every operator of its opsets: checked by loading it
-    quantised="any",
+    quantized="any",
     source="https://onnxruntime.ai/docs/reference/compatibility.html",
 )
 
@@ -115,14 +115,14 @@ def check_operators(model: onnx.ModelProto, target: OperatorSet) -> None:
         raise BackendError(
             f"{target.reader} does not list {', '.join(unknown)}, which the encoder graph uses (see {target.source})"
         )
-    if target.quantised == "symmetric" and (shifted := shifted_quantisers(model)):
+    if target.quantized == "symmetric" and (shifted := shifted_quantizers(model)):
         raise BackendError(
             f"{target.reader} wants symmetric int8, but {len(shifted)} quantisers of the encoder graph have a zero "
             f"point or another type ({shifted[0]} …): quantise with symmetric=True"
         )
 
 
-def shifted_quantisers(model: onnx.ModelProto) -> list[str]:
+def shifted_quantizers(model: onnx.ModelProto) -> list[str]:
     """Names of QuantizeLinear and DequantizeLinear nodes that are not int8 with zero point 0."""
     from onnx import TensorProto, numpy_helper
 

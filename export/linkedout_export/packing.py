@@ -157,13 +157,13 @@ def pack_convolutions(model: onnx.ModelProto, original: dict[str, NDArray[np.flo
     producer = {o: n for n in model.graph.node for o in n.output}
     packed = 0
     for node in [n for n in model.graph.node if n.op_type == "Conv"]:
-        dequantise = producer.get(node.input[1])
+        dequantize = producer.get(node.input[1])
         weight = original.get(node.name)
-        if dequantise is None or weight is None or weight.size < MIN_WEIGHTS or weight[0].size % BLOCK:
+        if dequantize is None or weight is None or weight.size < MIN_WEIGHTS or weight[0].size % BLOCK:
             continue
-        scales = numpy_helper.to_array(constants[dequantise.input[1]]).reshape(-1, 1)
+        scales = numpy_helper.to_array(constants[dequantize.input[1]]).reshape(-1, 1)
         values, multiples = block_multiples((weight.reshape(len(weight), -1) / scales).reshape(-1, BLOCK))
-        name = dequantise.input[0]
+        name = dequantize.input[0]
         b = _Builder(f"{name}/packed")
         steps = b.op(
             "Mul",
@@ -171,8 +171,8 @@ def pack_convolutions(model: onnx.ModelProto, original: dict[str, NDArray[np.flo
             b.widened(b.constant("multiples", multiples)),
         )
         whole = b.op("Reshape", steps, b.constant("shape", np.array(weight.shape, np.int64)))
-        dequantise.input[0] = b.op("Cast", whole, to=TensorProto.INT8)
-        _insert(model, b, list(model.graph.node).index(dequantise))
+        dequantize.input[0] = b.op("Cast", whole, to=TensorProto.INT8)
+        _insert(model, b, list(model.graph.node).index(dequantize))
         packed += 1
     _drop_unused(model)
     return packed

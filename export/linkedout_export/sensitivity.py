@@ -14,7 +14,7 @@ import onnx
 from linkedout_quant.progress import stage
 from numpy.typing import NDArray
 
-from linkedout_export.quantisation import METHODS, Feeds, prepared_graph, quantise_int8, weighted_nodes
+from linkedout_export.quantization import METHODS, Feeds, prepared_graph, quantize_int8, weighted_nodes
 
 Tokens = NDArray[np.float32]
 CHOOSING = 32
@@ -72,7 +72,7 @@ def _int8_cosine(
 ) -> float:
     """Token cosine of int8 on clips that were held out; `want` are the float graph's tokens of them."""
     stage(f"measuring int8, ranges by {method}" + (f", {len(keep)} nodes in float" if keep else ""))
-    model = quantise_int8(encoder, calibration, method=method, keep=keep)
+    model = quantize_int8(encoder, calibration, method=method, keep=keep)
     return cosine(want, tokens_of(onnx_runner(model), held_out))
 
 
@@ -98,7 +98,7 @@ def choose_int8(
 
     Args:
         encoder: the float32 graph.
-        calibration: as for `quantise_int8`.
+        calibration: as for `quantize_int8`.
         held_out: other clips.
         method: of calibration, or "auto" for the best of all.
     """
@@ -125,7 +125,7 @@ def sensitive_nodes(
 
     Args:
         encoder: the float32 graph.
-        calibration: as for `quantise_int8`.
+        calibration: as for `quantize_int8`.
         held_out: other clips.
         group: nodes a group, in the order of the graph.
         method: calibration method.

@@ -12,7 +12,7 @@ from linkedout_edge.backends.base import INPUTS
 from linkedout_edge.bundle.manifest import Calibration
 from linkedout_edge.config import ModelConfig
 from linkedout_export.graphs import encoder_example, export_encoder
-from linkedout_export.quantisation import quantise_int8
+from linkedout_export.quantization import quantize_int8
 from linkedout_export.sensitivity import onnx_runner, tokens_of
 from linkedout_export.user_model import fit_user_model
 from linkedout_export.writer import write_bundle
@@ -35,13 +35,13 @@ def write_tiny_bundle(folder: Path, seed: int = 0) -> Path:
     write_bundle(
         folder,
         student,
-        {"int8": quantise_int8(encoder, feeds), "fp32": encoder},
+        {"int8": quantize_int8(encoder, feeds), "fp32": encoder},
         portable(tokenizer),
         fit_user_model(tokens_of(onnx_runner(encoder), feeds)),
         name="tiny",
         prompt=PROMPT,
         calibration=Calibration(description="random frames", videos=16),
-        licence="Apache-2.0",
+        license="Apache-2.0",
         provenance="random weights",
     )
     return folder

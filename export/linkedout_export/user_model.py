@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from linkedout_edge.bundle.manifest import UserModel
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.rank.taste import Space, fit, noise, wanted
-from linkedout_export.quantisation import MIN_CALIBRATION
+from linkedout_export.quantization import MIN_CALIBRATION
 
 Floats = NDArray[np.float64]
 HISTORIES = 64
@@ -52,13 +52,13 @@ def _deviations(values: Floats, space: Space) -> list[float]:
     A user has an anchor, watches what is most like it to the end, and skips as many others.
     """
     rng = np.random.default_rng(0)
-    centred = ((values - space.mean) / np.sqrt(space.size)[:, None]).reshape(len(values), -1)
-    centred /= np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-9)
+    centered = ((values - space.mean) / np.sqrt(space.size)[:, None]).reshape(len(values), -1)
+    centered /= np.linalg.norm(centered, axis=1, keepdims=True).clip(1e-9)
     events = min(EVENTS, len(values) // 4)
     y = wanted(np.repeat([1.0, SKIPPED], events))
     found = []
     for anchor in rng.integers(len(values), size=HISTORIES):
-        nearest = np.argsort(-(centred @ centred[anchor]), kind="stable")
+        nearest = np.argsort(-(centered @ centered[anchor]), kind="stable")
         seen = np.concatenate([nearest[:events], rng.choice(nearest[events:], events, replace=False)])
         taste = fit(values[seen], y, noise(np.zeros(len(seen))), space)
         found.append(float(taste.score(np.delete(values, seen, 0)).std()))

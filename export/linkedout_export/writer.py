@@ -28,7 +28,7 @@ from linkedout_edge.bundle.manifest import (
 )
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError
-from linkedout_export.quantisation import full_range_weights
+from linkedout_export.quantization import full_range_weights
 
 
 def token_space(student: Student) -> str:
@@ -89,7 +89,7 @@ def write_bundle(
     name: str,
     prompt: str,
     calibration: Calibration,
-    licence: str,
+    license: str,
     provenance: str,
     agreement: Mapping[str, Mapping[str, float]] | None = None,
     tap_cosine: Mapping[str, Mapping[str, float]] | None = None,
@@ -143,7 +143,7 @@ def write_bundle(
         prompt=prompt,
         preprocessing=preprocessing,
         calibration=calibration,
-        licence=licence,
+        license=license,
         provenance=provenance,
         via=via,
         tools=dict(tools or versions("torch", "onnx", "onnxruntime")),

@@ -59,17 +59,17 @@ class Diagnosis(NamedTuple):
     """Why something does not work, and what to do about it ("" where nothing is known)."""
 
     why: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.why}; {self.mend}" if self.mend else self.why
+        return f"{self.why}; {self.fix}" if self.fix else self.why
 
 
 _CUDA = (
     'pip install "onnxruntime-gpu[cuda,cudnn]", or install CUDA 12 and cuDNN 9 where the loader finds them '
     "(LD_LIBRARY_PATH); on a Jetson use the onnxruntime-gpu wheel made for its JetPack"
 )
-_MENDS = {
+_FIXES = {
     "libcuda.so": "install the NVIDIA driver; in a container start it with --gpus all (Jetson: --runtime nvidia)",
     "libnvinfer": "pip install tensorrt, or install TensorRT where the loader finds it (LD_LIBRARY_PATH)",
     "libcu": _CUDA,
@@ -91,7 +91,7 @@ def diagnose(ort: Any, provider: str) -> Diagnosis:
     folder = Path(ort.__file__).parent / "capi"
     library = next((p for n in (f"lib*_providers_{stem}.so", f"*_providers_{stem}.dll") for p in folder.glob(n)), None)
     if provider in _DRIVER_FIRST and os.name != "nt" and (error := _cannot_load("libcuda.so.1")):
-        return Diagnosis(error, _MENDS["libcuda.so"])
+        return Diagnosis(error, _FIXES["libcuda.so"])
     if library is None:
         return Diagnosis(
             f"this onnxruntime {ort.__version__} has no library for it",
@@ -100,8 +100,8 @@ def diagnose(ort: Any, provider: str) -> Diagnosis:
     error = _cannot_load(str(library))
     if not error:
         return Diagnosis(f"its library loads, but it found no device, or not all that it needs{_stated(ort)}", "")
-    mend = next((mend for part, mend in _MENDS.items() if part in error), "install what is missing")
-    return Diagnosis(error.replace(f"{folder}{os.sep}", ""), mend)
+    fix = next((fix for part, fix in _FIXES.items() if part in error), "install what is missing")
+    return Diagnosis(error.replace(f"{folder}{os.sep}", ""), fix)
 
 
 def _cannot_load(library: str) -> str:

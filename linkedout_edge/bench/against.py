@@ -1,4 +1,4 @@
-"""Contenders that are no cells: what stands beside our encode for scale, in turns with it."""
+"""Baselines: other models, timed in turns with our encoder for comparison."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from linkedout_edge import install
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, MissingDependencyError
 
-CONTENDERS = {
+BASELINES = {
     "torch": "the same model in eager torch, float32",
     "mobilenet": "eight images through MobileNetV2-int8, LiteRT",
 }
 IMAGES, SIDE = 8, 224
 
 
-def contender(kind: str, **spec: Any) -> Callable[[], object]:
+def baseline(kind: str, **spec: Any) -> Callable[[], object]:
     """What to call once for one video."""
     return _torch(**spec) if kind == "torch" else _mobilenet(**spec)
 
 
-def contender_spec(kind: str, config: ModelConfig, threads: int, data: Path | None) -> dict[str, Any]:
-    """What a worker must be told to be that contender.
+def baseline_spec(kind: str, config: ModelConfig, threads: int, data: Path | None) -> dict[str, Any]:
+    """Arguments that turn a worker into that baseline.
 
     Raises:
         ArgumentError: The model is not where it should be.

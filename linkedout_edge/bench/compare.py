@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from linkedout_edge.bench.results import Cell, Report, Spread
+from linkedout_edge.bench.results import Configuration, LatencyStats, Report
 from linkedout_edge.errors import ArgumentError
 
 SAME = 0.05
@@ -13,17 +13,17 @@ SAME_QUALITY = 0.005
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """One measure of one cell in two reports.
+    """One measure of one configuration in two reports.
 
     Attributes:
-        cell: Which.
+        configuration: Which.
         measure: What, with its unit.
         before, after: Its values.
         ratio: After over before.
         verdict: In a few words.
     """
 
-    cell: str
+    configuration: str = msgspec.field(name="cell")
     measure: str
     before: float
     after: float
@@ -35,7 +35,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Two reports side by side.
 
     Attributes:
-        differences: Of the cells that both have.
+        differences: Of the configurations that both have.
         notes: What makes the two hard to compare.
     """
 
@@ -44,17 +44,17 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare(before: Report, after: Report) -> Comparison:
-    """Compare two reports, cell by cell.
+    """Compare two reports, configuration by configuration.
 
     Raises:
-        ArgumentError: They have no cell in common.
+        ArgumentError: They have no configuration in common.
     """
-    mine = {c.name: c for c in before.cells if not c.error}
-    theirs = {c.name: c for c in after.cells if not c.error}
+    mine = {c.name: c for c in before.configurations if not c.error}
+    theirs = {c.name: c for c in after.configurations if not c.error}
     common = [n for n in mine if n in theirs]
     if not common:
         raise ArgumentError(
-            f"the two reports have no cell in common: the first has {'; '.join(mine) or 'none'}, "
+            f"the two reports have no configuration in common: the first has {'; '.join(mine) or 'none'}, "
             f"the second {'; '.join(theirs) or 'none'}"
         )
     notes = [f"only in the first: {n}" for n in mine if n not in theirs]
@@ -62,13 +62,13 @@ def compare(before: Report, after: Report) -> Comparison:
     for what in ("processor", "threads", "power_mode"):
         a, b = getattr(before.machine, what), getattr(after.machine, what)
         if a != b:
-            notes.append(f"{what.replace('_', ' ')}: {a or 'not told'} → {b or 'not told'}")
+            notes.append(f"{what.replace('_', ' ')}: {a or 'unknown'} → {b or 'unknown'}")
     if before.token_space != after.token_space:
         notes.append("the two are of different models: quality can be compared, agreement with fp32 cannot")
     return Comparison(differences=[d for n in common for d in _differences(mine[n], theirs[n])], notes=notes)
 
 
-def _differences(a: Cell, b: Cell) -> list[Difference]:
+def _differences(a: Configuration, b: Configuration) -> list[Difference]:
     found = []
     for measure, words, x, y, margin in (
         ("encode ms", ("faster", "slower"), _median(a.encode), _median(b.encode), _noise(a.encode, b.encode)),
@@ -83,24 +83,26 @@ def _differences(a: Cell, b: Cell) -> list[Difference]:
             ratio = y / x
             word = words[0] if ratio < 1 - margin else words[1] if ratio > 1 + margin else "about the same"
             found.append(
-                Difference(cell=a.name, measure=measure, before=x, after=y, ratio=ratio, verdict=_said(word, ratio))
+                Difference(
+                    configuration=a.name, measure=measure, before=x, after=y, ratio=ratio, verdict=_verdict(word, ratio)
+                )
             )
     return found
 
 
-def _said(word: str, ratio: float) -> str:
+def _verdict(word: str, ratio: float) -> str:
     if word in ("faster", "slower"):
         return f"{1 / ratio if ratio < 1 else ratio:.2f} × {word}"
     return word if word == "about the same" else f"{abs(ratio - 1):.0%} {word}"
 
 
-def _median(spread: Spread | None) -> float | None:
-    return None if spread is None else spread.median
+def _median(stats: LatencyStats | None) -> float | None:
+    return None if stats is None else stats.median
 
 
-def _noise(*spreads: Spread | None) -> float:
-    return max(SAME, sum(s.noise for s in spreads if s is not None))
+def _noise(*stats: LatencyStats | None) -> float:
+    return max(SAME, sum(s.noise for s in stats if s is not None))
 
 
-def _ndcg(cell: Cell) -> float | None:
-    return None if cell.agreement is None else cell.agreement.ndcg
+def _ndcg(configuration: Configuration) -> float | None:
+    return None if configuration.agreement is None else configuration.agreement.ndcg

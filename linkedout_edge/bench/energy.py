@@ -49,7 +49,7 @@ class Rapl:
         """See `Meter`."""
         for n, zone in enumerate(self._zones):
             now = self._read(zone)
-            self._total += (now - self._last[n]) % (self._ranges[n] + 1)  # the counter starts anew at its end
+            self._total += (now - self._last[n]) % (self._ranges[n] + 1)  # the counter wraps around
             self._last[n] = now
         return self._total / 1e6
 
@@ -151,7 +151,7 @@ def _tegrastats(tool: str) -> tuple[Meter | None, str]:
 
     if not first.wait(3):
         stop()
-        return None, "tegrastats is here, but tells no power of the board"
+        return None, "tegrastats is here, but does not report the power of the board"
     meter = Sampled(lambda: latest[0], "the board by tegrastats, idle share included", stop)
     return meter, meter.source
 

@@ -43,9 +43,9 @@ def write_set(
     Returns:
         A ``.npy`` with frames uint8 ``[P, F, side, side, 3]``, and the users as JSON.
     """
-    from linkedout_edge.decode.base import slot_centres
+    from linkedout_edge.decode.base import slot_centers
 
-    times = np.array(slot_centres(frames, 1.0))
+    times = np.array(slot_centers(frames, 1.0))
     used = sorted({int(i) for u in exam.users for i in (*u.history, *u.candidates)})
     place = {clip: n for n, clip in enumerate(used)}
     clips, users = folder / "clips.npy", folder / "users.json"

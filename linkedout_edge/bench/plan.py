@@ -1,4 +1,4 @@
-"""Which cells there are: precision × backend × device, as far as they exist here."""
+"""Which configurations to measure: precision × backend × device, as far as they exist here."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from pathlib import Path
 from linkedout_edge import install
 from linkedout_edge.backends import BACKENDS, DEVICES, create_backend
 from linkedout_edge.backends.openvino import DEVICES as OPENVINO_DEVICES
-from linkedout_edge.bench.results import Cell
+from linkedout_edge.bench.results import Configuration
 from linkedout_edge.bundle.manifest import Manifest
 from linkedout_edge.errors import ArgumentError, MissingDependencyError, unknown
 
 
-def plan(manifest: Manifest, precisions: Sequence[str], backends: Sequence[str], devices: Sequence[str]) -> list[Cell]:
-    """Cells to measure; each list left empty means all that there are.
+def plan(
+    manifest: Manifest, precisions: Sequence[str], backends: Sequence[str], devices: Sequence[str]
+) -> list[Configuration]:
+    """Configurations to measure; an empty list means all that exist here.
 
     Raises:
         ArgumentError: An unknown name (with the closest match), or no backend has any of the devices.
@@ -35,7 +37,7 @@ def plan(manifest: Manifest, precisions: Sequence[str], backends: Sequence[str],
             "cuda and tensorrt go with --backend onnxruntime"
         )
     return [
-        Cell(precision=p, backend=b, device=d, bytes=sum(f.bytes for f in manifest.files(p).values()))
+        Configuration(precision=p, backend=b, device=d, bytes=sum(f.bytes for f in manifest.files(p).values()))
         for p in precisions or manifest.precisions
         for b, d in pairs
         if b == "openvino" or not manifest.precisions[p].is_ir

@@ -32,7 +32,7 @@ def check_target(target: Path) -> None:
 
 
 def plot(report: Report, target: Path) -> None:
-    """Draw each cell as a bubble: encode time across, NDCG@10 up, size as area.
+    """Draw each configuration as a bubble: encode time across, NDCG@10 up, size as area.
 
     Raises:
         ArgumentError: Nothing to draw, or as `check_target`.
@@ -42,12 +42,12 @@ def plot(report: Report, target: Path) -> None:
     from matplotlib.figure import Figure
 
     points = []
-    for c in report.cells:
+    for c in report.configurations:
         quality = None if c.agreement is None else c.agreement.ndcg
         if c.encode is not None and quality is not None:
             points.append((c, c.encode.median, quality))
     if not points:
-        raise ArgumentError("no cell was measured with its agreement: nothing to draw (--rankings 0 takes none)")
+        raise ArgumentError("nothing to draw: no configuration has an agreement (--rankings 0 measures none)")
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     largest = max(c.bytes for c, *_ in points)
@@ -67,11 +67,11 @@ def plot(report: Report, target: Path) -> None:
             fontsize=7,
             arrowprops={"arrowstyle": "-", "color": "#999", "linewidth": 0.5},
         )
-    for contender in report.against:
-        if contender.encode is not None:
-            axes.axvline(contender.encode.median, color="#999", linestyle=":", linewidth=1)
+    for baseline in report.against:
+        if baseline.encode is not None:
+            axes.axvline(baseline.encode.median, color="#999", linestyle=":", linewidth=1)
             upright: Any = {"rotation": 90, "fontsize": 7, "color": "#666", "transform": axes.get_xaxis_transform()}
-            axes.text(contender.encode.median, 0.02, f" {contender.name}", **upright)
+            axes.text(baseline.encode.median, 0.02, f" {baseline.name}", **upright)
     used = {c.backend for c, *_ in points}
     for backend in sorted(used):
         axes.scatter([], [], 60, color=_COLOURS.get(backend, "#555"), alpha=0.55, label=backend)

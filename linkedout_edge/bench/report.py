@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from linkedout_edge.bench.compare import Comparison
-from linkedout_edge.bench.results import Agreement, Cell, Report, Spread
+from linkedout_edge.bench.results import Agreement, Configuration, LatencyStats, Report
 from linkedout_edge.errors import ArgumentError
 
 START, END = "<!-- bench: start -->", "<!-- bench: end -->"
@@ -33,11 +33,11 @@ AGREEMENT = COLUMNS.index("NDCG@10")
 
 
 def rows(report: Report) -> list[list[str]]:
-    """One row a cell, as `COLUMNS` says; a cell that failed has its reason in the second column."""
-    return [[c.name, f"not measured: {c.error}"] if c.error else _row(c) for c in report.cells]
+    """One row for each configuration, as in `COLUMNS`; a failed one has its reason in the second column."""
+    return [[c.name, f"not measured: {c.error}"] if c.error else _row(c) for c in report.configurations]
 
 
-def _row(c: Cell) -> list[str]:
+def _row(c: Configuration) -> list[str]:
     a = c.agreement or Agreement(source="measured")
     mark = "*" if a.source == "manifest" else ""
     return [
@@ -45,9 +45,9 @@ def _row(c: Cell) -> list[str]:
         f"{c.bytes / 1e6:.1f} MB",
         _number(c.load_s, "{:.2f} s"),
         _number(c.warmup_s, "{:.2f} s"),
-        _spread(c.encode),
-        _spread(c.rank),
-        _spread(c.rank_changed),
+        _latency(c.encode),
+        _latency(c.rank),
+        _latency(c.rank_changed),
         _number(c.rss_mb, "{:.0f} MB"),
         _number(c.energy_mj, "{:.0f} mJ"),
         _number(a.ndcg, "{:.3f}"),
@@ -65,26 +65,26 @@ def kept_columns(table: Sequence[Sequence[str]]) -> list[int]:
 
 
 def ratios(report: Report) -> list[str]:
-    """What the run says of the cells beside each other and beside the contenders, in sentences."""
+    """How the configurations compare with each other and with the baselines, in sentences."""
     found = []
     reference, best = report.reference(), report.best()
     if reference is not None and reference.encode is not None:
-        for c in report.cells:
+        for c in report.configurations:
             if c.encode is not None and c is not reference and (c.backend, c.device) == ("onnxruntime", "cpu"):
                 speed = 1 / c.encode.over(reference.encode)
                 size = f", {c.bytes / reference.bytes:.0%} of its size" if reference.bytes else ""
                 found.append(f"{c.name}: encodes {speed:.2f} × as fast as fp32{size}")
-    eight, four = (report.cell(p, "onnxruntime", "cpu") for p in ("int8", "int4"))
+    eight, four = (report.find(p, "onnxruntime", "cpu") for p in ("int8", "int4"))
     if eight is not None and four is not None and eight.bytes:
         found.append(f"int4 has {four.bytes / eight.bytes:.0%} of int8's size")
-    for contender in report.against:
-        if contender.error:
-            found.append(f"{contender.name}: not measured: {contender.error}")
-        elif best is not None and best.encode is not None and contender.encode is not None:
-            share = best.encode.over(contender.encode)
+    for baseline in report.against:
+        if baseline.error:
+            found.append(f"{baseline.name}: not measured: {baseline.error}")
+        elif best is not None and best.encode is not None and baseline.encode is not None:
+            share = best.encode.over(baseline.encode)
             found.append(
-                f"{contender.name}: {contender.encode.median:.1f} ms (p95 {contender.encode.p95:.1f}); "
-                f"the fastest cell ({best.name}) takes {share:.2f} of that, {1 / share:.2f} × as fast"
+                f"{baseline.name}: {baseline.encode.median:.1f} ms (p95 {baseline.encode.p95:.1f}); "
+                f"the fastest configuration ({best.name}) takes {share:.2f} of that, {1 / share:.2f} × as fast"
             )
     return found
 
@@ -100,16 +100,16 @@ def footnotes(report: Report) -> list[str]:
         "Encode: one video of 8 resized frames to tokens. Rank: 1,000 stored candidates "
         "by ids, 64 events, nothing new; after an event, all is scored again; RSS after that. "
         "Load: with the files in the system's cache, engines "
-        f"{'as cache_dir has them' if report.cached else 'compiled anew'}.",
+        f"{'as cache_dir has them' if report.cached else 'compiled again'}.",
     ]
-    measured = [c.agreement for c in report.cells if c.agreement is not None]
+    measured = [c.agreement for c in report.configurations if c.agreement is not None]
     if report.set:
         count = max((a.rankings for a in measured), default=0)
         notes.append(f"Agreement with fp32 over {count} rankings of the {report.set}.")
     if any(a.source == "manifest" for a in measured):
         notes.append("\\* as the exporter measured it: this bundle has no fp32 graph to compare with here.")
     notes.append(f"Energy: {report.energy}.")
-    said = dict.fromkeys(n for c in report.cells for n in c.notices)
+    said = dict.fromkeys(n for c in report.configurations for n in c.notices)
     return [*notes, *said]
 
 
@@ -122,17 +122,16 @@ def markdown(report: Report) -> str:
         cells = [row[n] for n in kept] if len(row) == len(COLUMNS) else [*row, *[""] * (len(kept) - len(row))]
         lines.append("| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |")
     lines += ["", *(f"- {r}" for r in ratios(report))] if ratios(report) else []
-    lines += (
-        ["", *(f"- {s.cell}, {s.seconds:.0f} s: {s.verdict}" for s in report.sustained)] if report.sustained else []
-    )
+    sustained = [f"- {s.configuration}, {s.seconds:.0f} s: {s.verdict}" for s in report.sustained]
+    lines += ["", *sustained] if sustained else []
     return "\n".join([*lines, "", " ".join(footnotes(report))]) + "\n"
 
 
 def compared_markdown(found: Comparison) -> str:
     """A comparison as a Markdown table."""
-    lines = ["| cell | measure | before | after | ratio | verdict |", "|---|---|---|---|---|---|"]
+    lines = ["| configuration | measure | before | after | ratio | verdict |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {d.cell} | {d.measure} | {d.before:.4g} | {d.after:.4g} | {d.ratio:.3f} | {d.verdict} |"
+        f"| {d.configuration} | {d.measure} | {d.before:.4g} | {d.after:.4g} | {d.ratio:.3f} | {d.verdict} |"
         for d in found.differences
     ]
     return "\n".join([*lines, "", *(f"- {n}" for n in found.notes)]).rstrip() + "\n"
@@ -155,8 +154,8 @@ def update(path: Path, text: str) -> None:
     path.write_text(f"{before}{START}\n{text.strip()}\n{END}{after}", encoding="utf-8")
 
 
-def _spread(spread: Spread | None) -> str:
-    return "–" if spread is None else f"{spread.median:.3g} ({spread.p95:.3g})"
+def _latency(stats: LatencyStats | None) -> str:
+    return "–" if stats is None else f"{stats.median:.3g} ({stats.p95:.3g})"
 
 
 def _number(value: float | None, form: str, mark: str = "") -> str:

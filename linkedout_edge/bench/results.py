@@ -20,13 +20,13 @@ Time = Annotated[float, Meta(gt=0)]
 Size = Annotated[int, Meta(ge=0)]
 
 
-class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """Times of one thing, in milliseconds.
+class LatencyStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Latency of one operation, in milliseconds.
 
     Attributes:
         median: Of all samples.
         p95: 95th percentile of all samples.
-        samples: How many.
+        samples: Number of samples.
         rounds: Median of each round, for comparing with what ran in the same round.
     """
 
@@ -36,7 +36,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
     rounds: Annotated[list[Time], Meta(min_length=1)]
 
     @classmethod
-    def of(cls, rounds: Sequence[Sequence[float]]) -> Spread:
+    def of(cls, rounds: Sequence[Sequence[float]]) -> LatencyStats:
         """From the samples of each round."""
         samples = sorted(x for r in rounds for x in r)
         p95 = samples[min(len(samples) - 1, round(0.95 * (len(samples) - 1)))]
@@ -47,7 +47,7 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
             rounds=[statistics.median(r) for r in rounds],
         )
 
-    def over(self, other: Spread) -> float:
+    def over(self, other: LatencyStats) -> float:
         """How many times as long as `other`: the median over rounds in which both ran."""
         return statistics.median(a / b for a, b in zip(self.rounds, other.rounds, strict=False))
 
@@ -83,7 +83,7 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     rankings: int = 0
 
 
-class Cell(msgspec.Struct, kw_only=True):
+class Configuration(msgspec.Struct, kw_only=True):
     """One precision on one device of one library.
 
     Attributes:
@@ -96,7 +96,7 @@ class Cell(msgspec.Struct, kw_only=True):
         warmup_s: Running it once after that.
         encode: One video: 8 frames, resized already, to tokens.
         rank: 1,000 stored candidates by ids, 64 events, nothing new since the last ranking.
-        rank_changed: The same just after one more event, so that the user is fitted anew.
+        rank_changed: The same just after one more event, so that the user is fitted again.
         rss_mb: Resident memory after that, the stored candidates included.
         peak_mb: Its peak.
         energy_mj: Millijoules a video while encoding, the idle share included; None where the platform reports none.
@@ -112,9 +112,9 @@ class Cell(msgspec.Struct, kw_only=True):
     bytes: Size = 0
     load_s: float | None = None
     warmup_s: float | None = None
-    encode: Spread | None = None
-    rank: Spread | None = None
-    rank_changed: Spread | None = None
+    encode: LatencyStats | None = None
+    rank: LatencyStats | None = None
+    rank_changed: LatencyStats | None = None
     rss_mb: float | None = None
     peak_mb: float | None = None
     energy_mj: float | None = None
@@ -126,8 +126,8 @@ class Cell(msgspec.Struct, kw_only=True):
         return f"{self.precision}, {self.backend}, {self.device}"
 
 
-class Contender(msgspec.Struct, kw_only=True):
-    """Something else that was run in turns with the cells.
+class Baseline(msgspec.Struct, kw_only=True):
+    """Another model that was run in turns with the configurations.
 
     Attributes:
         name: What.
@@ -136,7 +136,7 @@ class Contender(msgspec.Struct, kw_only=True):
     """
 
     name: str
-    encode: Spread | None = None
+    encode: LatencyStats | None = None
     error: str = ""
 
 
@@ -147,7 +147,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
         at_s: Seconds from the start.
         encode_ms: Median in this part.
         celsius: The hottest sensor; None without any.
-        megahertz: Mean clock of the CPUs; None where it is not told.
+        megahertz: Mean clock of the CPUs; None where the platform does not report it.
     """
 
     at_s: float
@@ -157,17 +157,17 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sustained(msgspec.Struct, kw_only=True):
-    """One cell, encoding without a pause: does it slow down as it heats up?
+    """One configuration, encoding without a pause: does it slow down as it heats up?
 
     Attributes:
-        cell: Which.
+        configuration: Which.
         seconds: For how long.
         windows: Time over time.
         slowdown: Median of the last fifth over that of the first fifth.
         verdict: In words.
     """
 
-    cell: str
+    configuration: str = msgspec.field(name="cell")
     seconds: float
     windows: list[Window]
     slowdown: float
@@ -207,22 +207,23 @@ class Report(msgspec.Struct, kw_only=True):
     set: str = ""
     energy: str = ""
     machine: Machine
-    cells: list[Cell]
-    against: list[Contender] = []
+    configurations: list[Configuration] = msgspec.field(name="cells")
+    against: list[Baseline] = []
     sustained: list[Sustained] = []
 
-    def cell(self, precision: str, backend: str, device: str) -> Cell | None:
-        """That cell, if it was measured."""
-        named = (c for c in self.cells if (c.precision, c.backend, c.device) == (precision, backend, device))
+    def find(self, precision: str, backend: str, device: str) -> Configuration | None:
+        """That configuration, if it was measured."""
+        named = (c for c in self.configurations if (c.precision, c.backend, c.device) == (precision, backend, device))
         return next((c for c in named if not c.error), None)
 
-    def reference(self) -> Cell | None:
+    def reference(self) -> Configuration | None:
         """What others are compared with: fp32 in ONNX Runtime on the CPU."""
-        return self.cell("fp32", "onnxruntime", "cpu")
+        return self.find("fp32", "onnxruntime", "cpu")
 
-    def best(self) -> Cell | None:
-        """The cell that encodes fastest."""
-        return min((c for c in self.cells if c.encode), key=lambda c: c.encode.median if c.encode else 0, default=None)
+    def best(self) -> Configuration | None:
+        """The configuration that encodes fastest."""
+        timed = [c for c in self.configurations if c.encode is not None]
+        return min(timed, key=lambda c: c.encode.median if c.encode else 0, default=None)
 
 
 def read_report(path: Path) -> Report:

@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 
 from linkedout_edge.bench import exam
-from linkedout_edge.bench.against import CONTENDERS, contender_spec
+from linkedout_edge.bench.against import BASELINES, baseline_spec
 from linkedout_edge.bench.energy import Meter, open_meter
 from linkedout_edge.bench.machine import describe
 from linkedout_edge.bench.plan import model_arguments, plan
-from linkedout_edge.bench.results import Agreement, Cell, Contender, Report, Spread
+from linkedout_edge.bench.results import Agreement, Baseline, Configuration, LatencyStats, Report
 from linkedout_edge.bench.sustained import sustain
 from linkedout_edge.bench.workers import Worker
 from linkedout_edge.bundle import Bundle, open_bundle
@@ -47,13 +47,13 @@ class Settings:
         bundle: Folder or .zip, or a precision of the built-in one; None is all of the built-in one.
         precisions, backends, devices: Of each, all that there are if left empty.
         threads: CPU threads; None is what this process may use.
-        cache_dir: Where engines are kept between runs; None compiles them anew, which load and warm-up then show.
-        seconds: How long each cell and contender is timed.
+        cache_dir: Where engines are kept between runs; None compiles them again, which load and warm-up then show.
+        seconds: How long each configuration and baseline is timed.
         rankings: How many of the set are compared; 0 takes none.
         set: Name of the set, see `exam.SETS`.
-        against: Names of `CONTENDERS`.
-        data: Folder with the contenders' models.
-        sustained: Seconds that each cell then encodes without a pause; 0 does not.
+        against: Names of `BASELINES`.
+        data: Folder with the baselines' models.
+        sustained: Seconds that each configuration then encodes without a pause; 0 does not.
         command: What to say makes the report again.
     """
 
@@ -74,23 +74,23 @@ class Settings:
 
 @dataclass
 class _Runner:
-    """A cell or contender, its process, and the milliseconds of each round by what was run."""
+    """A configuration or baseline, its process, and the milliseconds of each round by what was run."""
 
     worker: Worker
     measures: tuple[str, ...]
-    cell: Cell | None = None
-    contender: Contender | None = None
+    configuration: Configuration | None = None
+    baseline: Baseline | None = None
     rounds: dict[str, list[list[float]]] = field(default_factory=dict)
     joules: list[float] = field(default_factory=list)
 
     def fail(self, error: BackendError) -> None:
         """Note why it takes no further part."""
-        target: Any = self.cell or self.contender
+        target: Any = self.configuration or self.baseline
         target.error = str(error)
 
     @property
     def failed(self) -> bool:
-        target: Any = self.cell or self.contender
+        target: Any = self.configuration or self.baseline
         return bool(target.error)
 
 
@@ -102,7 +102,7 @@ def measure(settings: Settings, progress: Progress = _silent) -> Report:
         progress: Called as ``(what, done, total)``.
 
     Returns:
-        The report; a cell that could not be measured says why in its ``error``.
+        The report; a configuration that could not be measured says why in its ``error``.
 
     Raises:
         ArgumentError: Unknown names, or arguments that contradict each other.
@@ -111,19 +111,19 @@ def measure(settings: Settings, progress: Progress = _silent) -> Report:
     """
     if settings.bundle in PRECISIONS:  # as `Recommender.load` takes it
         if tuple(settings.precisions) not in ((), (settings.bundle,)):
-            raise ArgumentError(f"{settings.bundle} already is a precision: leave --precision out, or --bundle")
+            raise ArgumentError(f"{settings.bundle} is already a precision: leave --precision out, or --bundle")
         settings = replace(settings, bundle=None, precisions=(settings.bundle,))
     for name in settings.against:
-        if name not in CONTENDERS:
-            raise ArgumentError(unknown("contender", name, CONTENDERS))
+        if name not in BASELINES:
+            raise ArgumentError(unknown("baseline", name, BASELINES))
     if settings.set not in exam.SETS:
         raise ArgumentError(unknown("set", settings.set, exam.SETS))
     with _open(settings.bundle) as bundle:
         manifest = bundle.manifest
-    cells = plan(manifest, settings.precisions, settings.backends, settings.devices)
+    configurations = plan(manifest, settings.precisions, settings.backends, settings.devices)
     machine = describe(settings.threads, {})
-    contenders = [
-        (Contender(name=CONTENDERS[n]), contender_spec(n, manifest.config, machine.threads, settings.data))
+    baselines = [
+        (Baseline(name=BASELINES[n]), baseline_spec(n, manifest.config, machine.threads, settings.data))
         for n in settings.against
     ]
     report = Report(
@@ -133,35 +133,32 @@ def measure(settings: Settings, progress: Progress = _silent) -> Report:
         token_space=manifest.token_space,
         cached=settings.cache_dir is not None,
         machine=machine,
-        cells=cells,
-        against=[c for c, _ in contenders],
+        configurations=configurations,
+        against=[c for c, _ in baselines],
     )
     with ExitStack() as stack:
         meter, report.energy = open_meter()
         if meter is not None:
             stack.callback(meter.close)
         progress("reading the libraries from disk", 0, 1)
-        _fill_page_cache(settings, manifest.config, cells)
+        _fill_page_cache(settings, manifest.config, configurations)
         runners = []
-        for n, cell in enumerate(cells):
-            progress(f"loading {cell.name}", n, len(cells) + len(contenders))
-            runners.append(
-                _start_cell(
-                    stack.enter_context(Worker(_cell_spec(settings, cell, manifest.config))), cell, machine.versions
-                )
-            )
-        for n, (contender, spec) in enumerate(contenders):
-            progress(f"loading {contender.name}", len(cells) + n, len(cells) + len(contenders))
-            runners.append(_start_contender(stack.enter_context(Worker(spec)), contender))
+        for n, configuration in enumerate(configurations):
+            progress(f"loading {configuration.name}", n, len(configurations) + len(baselines))
+            worker = stack.enter_context(Worker(_configuration_spec(settings, configuration, manifest.config)))
+            runners.append(_start_configuration(worker, configuration, machine.versions))
+        for n, (baseline, spec) in enumerate(baselines):
+            progress(f"loading {baseline.name}", len(configurations) + n, len(configurations) + len(baselines))
+            runners.append(_start_baseline(stack.enter_context(Worker(spec)), baseline))
         _take_turns(runners, settings.seconds, meter, progress)
         for runner in runners:
             _note(runner)
         if settings.rankings:
             _compare(settings, manifest, runners, report, progress)
         if settings.sustained:
-            for runner in [r for r in runners if r.cell is not None and not r.failed]:
-                assert runner.cell is not None
-                report.sustained.append(sustain(runner.worker, runner.cell.name, settings.sustained, progress))
+            for runner in [r for r in runners if r.configuration is not None and not r.failed]:
+                assert runner.configuration is not None
+                report.sustained.append(sustain(runner.worker, runner.configuration.name, settings.sustained, progress))
     return report
 
 
@@ -174,43 +171,44 @@ def _open(bundle: str | None) -> Bundle:
     return open_bundle(names[0])
 
 
-def _fill_page_cache(settings: Settings, config: ModelConfig, cells: Sequence[Cell]) -> None:
+def _fill_page_cache(settings: Settings, config: ModelConfig, configurations: Sequence[Configuration]) -> None:
     """Load once with each backend, so that the first row does not pay for reading its libraries from disk."""
-    for backend in {c.backend for c in cells}:
-        cell = Cell(precision=cells[0].precision, backend=backend, device="cpu")
-        with Worker(_cell_spec(settings, cell, config)) as worker:
-            _start_cell(worker, cell, {})
+    for backend in {c.backend for c in configurations}:
+        configuration = Configuration(precision=configurations[0].precision, backend=backend, device="cpu")
+        with Worker(_configuration_spec(settings, configuration, config)) as worker:
+            _start_configuration(worker, configuration, {})
 
 
-def _cell_spec(settings: Settings, cell: Cell, config: ModelConfig) -> dict[str, Any]:
+def _configuration_spec(settings: Settings, configuration: Configuration, config: ModelConfig) -> dict[str, Any]:
     model = {
-        **model_arguments(settings.bundle, cell.precision),
-        "backend": cell.backend,
-        "device": cell.device,
+        **model_arguments(settings.bundle, configuration.precision),
+        "backend": configuration.backend,
+        "device": configuration.device,
         "threads": settings.threads,
         "cache_dir": settings.cache_dir,
-        # A cell is called after its device, so nothing else may run it.
-        "strict_device": cell.device != "auto",
+        # A configuration is called after its device, so nothing else may run it.
+        "strict_device": configuration.device != "auto",
     }
-    return {"kind": "cell", "model": model, "config": msgspec.to_builtins(config)}
+    return {"kind": "configuration", "model": model, "config": msgspec.to_builtins(config)}
 
 
-def _start_cell(worker: Worker, cell: Cell, versions: dict[str, str]) -> _Runner:
-    runner = _Runner(worker, ("encode", "rank", "rank_changed"), cell=cell)
+def _start_configuration(worker: Worker, configuration: Configuration, versions: dict[str, str]) -> _Runner:
+    runner = _Runner(worker, ("encode", "rank", "rank_changed"), configuration=configuration)
     try:
         worker.start()
         loaded = worker.ask("load")
-        cell.load_s = loaded["seconds"]
+        configuration.load_s = loaded["seconds"]
         versions.update(loaded["versions"])
         warm = worker.ask("warmup")
-        cell.warmup_s, cell.runs_on, cell.notices = warm["seconds"], warm["runs_on"], warm["notices"]
+        configuration.warmup_s, configuration.runs_on = warm["seconds"], warm["runs_on"]
+        configuration.notices = warm["notices"]
     except BackendError as e:
         runner.fail(e)
     return runner
 
 
-def _start_contender(worker: Worker, contender: Contender) -> _Runner:
-    runner = _Runner(worker, ("encode",), contender=contender)
+def _start_baseline(worker: Worker, baseline: Baseline) -> _Runner:
+    runner = _Runner(worker, ("encode",), baseline=baseline)
     try:
         worker.start()
         worker.ask("encode", count=2)
@@ -251,26 +249,27 @@ def _note(runner: _Runner) -> None:
     """Sum up what was timed."""
     if runner.failed:
         return
-    if runner.contender is not None:
-        runner.contender.encode = Spread.of(runner.rounds["encode"])
+    if runner.baseline is not None:
+        runner.baseline.encode = LatencyStats.of(runner.rounds["encode"])
         return
-    cell = runner.cell
-    assert cell is not None
-    cell.encode, cell.rank, cell.rank_changed = (Spread.of(runner.rounds[m]) for m in runner.measures)
+    configuration = runner.configuration
+    assert configuration is not None
+    stats = [LatencyStats.of(runner.rounds[m]) for m in runner.measures]
+    configuration.encode, configuration.rank, configuration.rank_changed = stats
     if runner.joules:
-        cell.energy_mj = float(np.median(runner.joules)) * 1e3
+        configuration.energy_mj = float(np.median(runner.joules)) * 1e3
     try:
         memory = runner.worker.ask("memory")
     except BackendError as e:
         runner.fail(e)
         return
-    cell.rss_mb, cell.peak_mb = memory["rss_mb"], memory["peak_mb"]
+    configuration.rss_mb, configuration.peak_mb = memory["rss_mb"], memory["peak_mb"]
 
 
 def _compare(
     settings: Settings, manifest: Manifest, runners: list[_Runner], report: Report, progress: Progress
 ) -> None:
-    """Let each cell rank for the users of a set, and compare with fp32 and with ONNX Runtime."""
+    """Let each configuration rank for the users of a set, and compare with fp32 and with ONNX Runtime."""
     chosen = exam.SETS[settings.set](settings.rankings)
     report.set = settings.set
     relevant = [u.relevant for u in chosen.users]
@@ -288,49 +287,50 @@ def _compare(
             return found
 
         answers: dict[tuple[str, str, str], np.ndarray] = {}
-        measured = [r for r in runners if r.cell is not None and not r.failed]
+        measured = [r for r in runners if r.configuration is not None and not r.failed]
         for n, runner in enumerate(measured):
-            cell = runner.cell
-            assert cell is not None
-            progress(f"ranking the set with {cell.name}", n, len(measured))
+            configuration = runner.configuration
+            assert configuration is not None
+            progress(f"ranking the set with {configuration.name}", n, len(measured))
             try:
-                answers[cell.precision, cell.backend, cell.device] = scores(runner.worker, str(n))
+                found = scores(runner.worker, str(n))
+                answers[configuration.precision, configuration.backend, configuration.device] = found
             except BackendError as e:
                 runner.fail(e)
         reference = answers.get(("fp32", "onnxruntime", "cpu"))
         if reference is None and "fp32" in manifest.precisions and answers:
-            hidden = Cell(precision="fp32", backend="onnxruntime", device="cpu")
+            hidden = Configuration(precision="fp32", backend="onnxruntime", device="cpu")
             progress(f"ranking the set with {hidden.name}", len(measured), len(measured))
-            with Worker(_cell_spec(settings, hidden, config)) as worker:
-                runner = _start_cell(worker, hidden, {})
+            with Worker(_configuration_spec(settings, hidden, config)) as worker:
+                runner = _start_configuration(worker, hidden, {})
                 reference = None if runner.failed else scores(worker, "fp32")
         for runner in measured:
-            cell = runner.cell
-            assert cell is not None
-            mine = answers.get((cell.precision, cell.backend, cell.device))
+            configuration = runner.configuration
+            assert configuration is not None
+            mine = answers.get((configuration.precision, configuration.backend, configuration.device))
             if mine is not None:
-                other = answers.get((cell.precision, "onnxruntime", "cpu"))
-                cell.agreement = agreement(cell, manifest, mine, relevant, reference, other)
+                other = answers.get((configuration.precision, "onnxruntime", "cpu"))
+                configuration.agreement = agreement(configuration, manifest, mine, relevant, reference, other)
 
 
 def agreement(
-    cell: Cell,
+    configuration: Configuration,
     manifest: Manifest,
     scores: np.ndarray,
     relevant: Sequence[np.ndarray],
     reference: np.ndarray | None,
     onnxruntime: np.ndarray | None,
 ) -> Agreement:
-    """What a cell's scores float64 ``[users, C]`` say beside fp32's and ONNX Runtime's.
+    """What a configuration's scores float64 ``[users, C]`` say beside fp32's and ONNX Runtime's.
 
     Without fp32's, what the manifest says of the precision stands in, and is marked as such.
     """
     found = _mean(exam.ndcg(s, r) for s, r in zip(scores, relevant, strict=True))
     tau = None
-    if onnxruntime is not None and (cell.backend, cell.device) != ("onnxruntime", "cpu"):
+    if onnxruntime is not None and (configuration.backend, configuration.device) != ("onnxruntime", "cpu"):
         tau = _mean(exam.kendall_tau(a, b) for a, b in zip(scores, onnxruntime, strict=True))
     if reference is None:
-        stated = manifest.precisions[cell.precision].agreement
+        stated = manifest.precisions[configuration.precision].agreement
         return Agreement(
             source="manifest",
             ndcg=found,

@@ -38,7 +38,7 @@ def sustain(worker: Worker, name: str, seconds: float, progress: Callable[[str, 
     """Encode for that long, in windows.
 
     Args:
-        worker: A cell that is loaded and warm.
+        worker: A configuration that is loaded and warm.
         name: What to call it.
         seconds: For how long.
         progress: Called as ``(what, done, total)``.
@@ -56,7 +56,9 @@ def sustain(worker: Worker, name: str, seconds: float, progress: Callable[[str, 
         windows.append(Window(at_s=now, encode_ms=statistics.median(took), celsius=celsius(), megahertz=megahertz()))
         progress(f"sustained: {name}", round(min(now, seconds)), round(seconds))
     slowdown, verdict = judge(windows)
-    return Sustained(cell=name, seconds=time.monotonic() - start, windows=windows, slowdown=slowdown, verdict=verdict)
+    return Sustained(
+        configuration=name, seconds=time.monotonic() - start, windows=windows, slowdown=slowdown, verdict=verdict
+    )
 
 
 def judge(windows: Sequence[Window]) -> tuple[float, str]:
@@ -65,7 +67,7 @@ def judge(windows: Sequence[Window]) -> tuple[float, str]:
     first = statistics.median(w.encode_ms for w in windows[:part])
     slowdown = statistics.median(w.encode_ms for w in windows[-part:]) / first
     heat = [w.celsius for w in windows if w.celsius is not None]
-    hot = f", {heat[0]:.0f} → {max(heat):.0f} °C" if heat else ", no temperature is told here"
+    hot = f", {heat[0]:.0f} → {max(heat):.0f} °C" if heat else ", no temperature sensor here"
     if slowdown <= STEADY:
         return slowdown, f"steady: {slowdown:.2f} × the first fifth's time at the end{hot}"
     since = next(w.at_s for n, w in enumerate(windows) if w.encode_ms > STEADY * first and n >= part)

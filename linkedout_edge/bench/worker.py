@@ -1,4 +1,4 @@
-"""The process in which one cell runs: commands as JSON lines on stdin, answers on stdout.
+"""The process in which one configuration runs: commands as JSON lines on stdin, answers on stdout.
 
     python -m linkedout_edge.bench.worker
 
@@ -33,7 +33,7 @@ def main() -> None:
                 answer: dict[str, Any] = {}
             else:
                 answer = commands[name](**message)
-        except Exception as e:  # whatever it is, the others go on
+        except Exception as e:  # whatever it is, the others continue
             answer = {"error": f"{type(e).__name__}: {' '.join(str(e).split())}"}
         _send(answers, answer)
 
@@ -44,13 +44,13 @@ def _send(out: IO[str], answer: dict[str, Any]) -> None:
 
 
 def _be(kind: str, **spec: Any) -> dict[str, Command]:
-    if kind == "cell":
-        cell = CellWorker(**spec)
+    if kind == "configuration":
+        configuration = ConfigurationWorker(**spec)
         names = ("load", "warmup", "encode", "rank", "rank_changed", "memory", "exam")
-        return {name: getattr(cell, name) for name in names}
-    from linkedout_edge.bench.against import contender
+        return {name: getattr(configuration, name) for name in names}
+    from linkedout_edge.bench.against import baseline
 
-    run = contender(kind, **spec)
+    run = baseline(kind, **spec)
 
     def encode(count: int) -> dict[str, Any]:
         return {"ms": [_timed(run) for _ in range(count)]}
@@ -64,7 +64,7 @@ def _timed(run: Callable[[], object]) -> float:
     return (time.perf_counter() - start) * 1e3
 
 
-class CellWorker:
+class ConfigurationWorker:
     """A recommender and what is measured of it.
 
     Args:

@@ -14,7 +14,7 @@ from linkedout_edge.errors import BackendError
 
 
 class Worker:
-    """A process that measures one cell or contender.
+    """A process that measures one configuration or baseline.
 
     Args:
         spec: What to be, as ``worker.py`` wants it.

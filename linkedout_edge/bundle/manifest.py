@@ -116,7 +116,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str = ""
     preprocessing: Preprocessing = Preprocessing()
     calibration: Calibration = Calibration()
-    licence: str = ""
+    license: str = msgspec.field(default="", name="licence")
     provenance: str = ""
     via: str = ""
     """How a vision-language model's graph was made: ``torch``, ``optimum``, or ``graphs`` (from a folder that somebody

@@ -265,7 +265,7 @@ def open_bundle(bundle: str | os.PathLike[str] = "int8", precision: str | None =
 def _open_embedded(name: str, precision: str | None) -> Bundle:
     if precision not in (None, name):
         raise ArgumentError(
-            f"load({name!r}, precision={precision!r}) contradicts itself: {name!r} already is a precision of the "
+            f"load({name!r}, precision={precision!r}) contradicts itself: {name!r} is already a precision of the "
             f"embedded bundle. Use load({precision!r}), or load(folder, precision={precision!r})"
         )
     folder = embedded_folder()

@@ -1,4 +1,4 @@
-"""What `doctor` says of accelerators: which are listed, whether they really run the model, and how to mend the rest."""
+"""Accelerators in `doctor`: which are listed, whether they really run the model, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def onnxruntime_providers(ort: Any, bundle: str, root: Path = Path("/")) -> Iter
             continue
         name = f"provider {provider.removesuffix('ExecutionProvider')}"
         if provider == "AzureExecutionProvider":
-            yield name, True, "listed; it calls a service on the net and is never used here", ""
+            yield name, True, "listed; it calls an online service and is never used", ""
             continue
         try:
             found = _try("onnxruntime", [provider], bundle)
         except LinkedOutError as e:
             said = drivers.diagnose(ort, provider)
-            yield name, False, f"listed, but {said.why}", said.mend or f"leave it out; it said: {e}"
+            yield name, False, f"listed, but {said.why}", said.fix or f"leave it out; it said: {e}"
         else:
             yield name, True, found, ""
     gpu = drivers.nvidia(root)
     if gpu and not {"CUDAExecutionProvider", "TensorrtExecutionProvider"} & set(listed):
         found = f"driver {gpu.get('driver', 'unknown')} is here, but this onnxruntime is built without CUDA"
-        mend = (
+        fix = (
             f"pip uninstall onnxruntime; {install.library('onnxruntime-gpu[cuda,cudnn]')} "
             "(on a Jetson: its JetPack's wheel)"
         )
-        yield "NVIDIA GPU", False, found, mend
+        yield "NVIDIA GPU", False, found, fix
 
 
 def openvino_devices(
@@ -75,10 +75,10 @@ def openvino_devices(
         except LinkedOutError as e:
             yield name, False, f"found, but {e}", "update its driver, or leave it out with --device cpu"
     kinds = {d.split(".")[0] for d in devices}
-    for kind, (pattern, found, mend) in _GUIDES.items():
+    for kind, (pattern, found, fix) in _GUIDES.items():
         nvidia_only = kind == "GPU" and drivers.nvidia(root)  # its render node is no use to OpenVINO
         if kind not in kinds and not nvidia_only and any(root.glob(pattern)):
-            yield f"OpenVINO {kind}", False, found, mend
+            yield f"OpenVINO {kind}", False, found, fix
 
 
 def _try(backend: str, providers: list[str], bundle: str) -> str:

@@ -18,36 +18,42 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(cls=SeveralValues)
-@click.option("--bundle", help="A bundle's folder or .zip, or int8: that of the built-in one. [default: built in]")
-@click.option("--precision", multiple=True, metavar="NAME...", help="int8, int4, fp16, fp32. [default: all it has]")
+@click.option("--bundle", help="A bundle's folder or .zip, or a precision of the built-in one. [default: built in]")
+@click.option(
+    "--precision", multiple=True, metavar="NAME...", help="int8, int4, fp16, fp32. [default: all in the bundle]"
+)
 @click.option("--backend", multiple=True, metavar="NAME...", help="onnxruntime, openvino. [default: those installed]")
 @click.option(
     "--device", multiple=True, metavar="NAME...", help="auto, cpu, cuda, tensorrt, gpu, npu. [default: those found]"
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: what this process may use]")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: all that this process may use]")
 @click.option(
-    "--cache-dir", type=click.Path(file_okay=False, path_type=Path), help="Keep engines there; else compile anew."
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for compiled engines; otherwise they are compiled again.",
 )
-@click.option("--full", is_flag=True, help="As for README's table: longer, and on the whole exam. Takes minutes.")
+@click.option("--full", is_flag=True, help="As in README's table: longer, and on the whole exam. Takes minutes.")
 @click.option("--seconds", type=click.FloatRange(0.1), help="How long each row is timed. [default: 1, with --full 6]")
 @click.option(
-    "--rankings", type=click.IntRange(0), help="How many are compared; 0: none. [default: 30, with --full 200]"
+    "--rankings", type=click.IntRange(0), help="Rankings to compare; 0 for none. [default: 30, with --full 200]"
 )
 @click.option(
     "--set",
     "set_name",
-    help="Which rankings are compared. [default: micro-video sample, with --full micro-video exam]",
+    help="Set of rankings to compare. [default: micro-video sample, with --full micro-video exam]",
 )
-@click.option("--against", multiple=True, metavar="NAME...", help="torch, mobilenet: timed in turns with the rest.")
+@click.option(
+    "--against", multiple=True, metavar="NAME...", help="Baselines to time in turns with the rest: torch, mobilenet."
+)
 @click.option(
     "--data", type=click.Path(file_okay=False, path_type=Path), help="Folder with teacher/*.tflite, for mobilenet."
 )
-@click.option("--sustained", metavar="TIME", help="Then encode for so long (10m) in each row, to see it throttle.")
+@click.option("--sustained", metavar="TIME", help="Then encode for this long (10m) in each row, to detect throttling.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="Print it as Markdown.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the report as Markdown.")
 @click.option("--save", type=_FILE, help="Also write the report as JSON into a file.")
 @click.option("--from", "saved", type=_FILE, help="Show a saved report instead of measuring.")
-@click.option("--update", type=_FILE, help="Put the table between the markers of a Markdown file.")
+@click.option("--update", type=_FILE, help="Write the table between the markers of a Markdown file.")
 @click.option("--plot", type=_FILE, help="Draw accuracy against latency against size: .png, .svg or .pdf.")
 @click.option("--compare", nargs=2, type=_FILE, metavar="A B", help="Two saved reports: ratios and a verdict.")
 @click.pass_context
@@ -77,7 +83,7 @@ def bench(
     """Measure precision × backend × device on this machine.
 
     Size, load, warm-up, encode and rank time, memory, energy where the platform reports it, and agreement with fp32.
-    Each row is a process of its own; all take turns, so that a busy machine is busy for all of them. Half a minute, or
+    Each row runs in its own process; all take turns, so that other load slows all of them alike. Takes half a minute,
     with --full some minutes.
 
     Exit code: 0, or 1 if a row could not be measured, or 2 for a mistake in the call.
@@ -126,7 +132,7 @@ def bench(
     if plot is not None:
         draw(report, plot)
     _show(report, as_json=as_json, as_markdown=as_markdown)
-    if any(c.error for c in report.cells) or any(c.error for c in report.against):
+    if any(c.error for c in report.configurations) or any(c.error for c in report.against):
         ctx.exit(1)
 
 
@@ -193,7 +199,7 @@ def _show(report: Report, *, as_json: bool, as_markdown: bool) -> None:
             grid.add_row(*(plain(row[n]) for n in columns))
         out.print(grid)
         out.print()
-    for line in [*shown.ratios(report), *(f"{s.cell}: {s.verdict}" for s in report.sustained)]:
+    for line in [*shown.ratios(report), *(f"{s.configuration}: {s.verdict}" for s in report.sustained)]:
         out.print(plain(line))
     for line in shown.footnotes(report):
         out.print(plain(line.replace("\\*", "*"), "dim"))
@@ -216,12 +222,17 @@ def _show_comparison(files: tuple[Path, Path], *, as_json: bool, as_markdown: bo
         click.echo(compared_markdown(found), nl=False)
         return
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("cell", "measure", "before", "after", "ratio", "verdict"):
+    for column in ("configuration", "measure", "before", "after", "ratio", "verdict"):
         grid.add_column(column)
     for d in found.differences:
         style = {"faster": "green", "slower": "red", "worse": "red", "better": "green"}.get(d.verdict.split()[-1], "")
         grid.add_row(
-            plain(d.cell), d.measure, f"{d.before:.4g}", f"{d.after:.4g}", f"{d.ratio:.3f}", plain(d.verdict, style)
+            plain(d.configuration),
+            d.measure,
+            f"{d.before:.4g}",
+            f"{d.after:.4g}",
+            f"{d.ratio:.3f}",
+            plain(d.verdict, style),
         )
     console().print(grid)
     for note in found.notes:

@@ -1,4 +1,4 @@
-"""The folder in which the commands keep history and store, and the key to it."""
+"""The folder where the commands store history and tokens, and its key."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def data_options(command: F) -> F:
         click.option(
             "--data-dir",
             type=click.Path(file_okay=False, path_type=Path),
-            help="Where history and store lie. [default: this user's data folder; doctor --privacy shows it]",
+            help="Folder of history and store. [default: your data folder; doctor --privacy shows it]",
         ),
         click.option(
             "--key-file",
             type=click.Path(dir_okay=False, path_type=Path),
-            help=f"File whose bytes encrypt them; or set {KEY_VARIABLE} to a passphrase.",
+            help=f"File with the encryption key. Or set {KEY_VARIABLE} to a passphrase.",
         ),
     ]
     for option in reversed(options):
@@ -50,14 +50,14 @@ def data_options(command: F) -> F:
 def data_arguments(data_dir: Path | None, key_file: Path | None) -> dict[str, Any]:
     """`Recommender.load`'s arguments for ``--data-dir`` and ``--key-file``.
 
-    A key never stands in the command itself: other users could read it there.
+    A key is never part of the command line, where other users could read it.
 
     Raises:
         ArgumentError: The file cannot be read, or there are two keys.
     """
     passphrase = os.environ.get(KEY_VARIABLE) or None
     if key_file is not None and passphrase is not None:
-        raise ArgumentError(f"--key-file and {KEY_VARIABLE} are two keys: leave one out")
+        raise ArgumentError(f"both --key-file and {KEY_VARIABLE} give a key: leave one out")
     key: str | bytes | None = passphrase
     if key_file is not None:
         try:
@@ -68,13 +68,13 @@ def data_arguments(data_dir: Path | None, key_file: Path | None) -> dict[str, An
 
 
 def absolute(paths: Iterable[str]) -> list[str]:
-    """Paths that mean the same from any folder: under these names videos are kept."""
+    """Absolute paths, under which videos are stored."""
     return [os.path.abspath(p) for p in paths]  # noqa: PTH100 (links stay as they are)
 
 
 @contextmanager
 def kept(data_dir: Path | None, key_file: Path | None) -> Iterator[tuple[History, Tokens]]:
-    """History and store as they lie on disk, without a model: enough to list and to forget."""
+    """History and store on disk, without a model: enough to list and to forget."""
     from linkedout_edge.config import ModelConfig
     from linkedout_edge.history import History
     from linkedout_edge.inputs import Video

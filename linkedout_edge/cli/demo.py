@@ -56,15 +56,17 @@ class Scene:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("linkedout-demo"),
     show_default=True,
-    help="Where the page and rendered clips go.",
+    help="Folder for the page and the rendered clips.",
 )
 @click.option(
     "--history",
     multiple=True,
     metavar="VIDEO...",
-    help="For a FOLDER: what was watched, as names in it or paths; @0.2 behind one says how much.",
+    help="With FOLDER: watched videos, as names in it or paths; add @0.2 for the watched fraction.",
 )
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Another user, other clips.")
+@click.option(
+    "--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Seed of the simulated user and the clips."
+)
 @click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -79,10 +81,10 @@ def demo(
     model: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Rank 24 little videos by six that were watched, or those in FOLDER, and write a page about it.
+    """Rank 24 short videos by six that were watched, or the videos in FOLDER, and write a web page.
 
-    Without FOLDER, clips are rendered of combinations that the model was not trained on, and a simulated user with a
-    simple taste has watched six of them. The page is one file, OUT/index.html, that loads nothing from anywhere.
+    Without FOLDER, clips are rendered, of combinations that the model was not trained on. A simulated user with a
+    simple taste has watched six of them. The page is a single file, OUT/index.html, that loads nothing from elsewhere.
 
     Exit code: 0, or 1 if no video could be ranked.
     """
@@ -91,7 +93,7 @@ def demo(
     from linkedout_edge.cli.rank import prepare_and_rank, show_ranking
 
     if folder is None and history:
-        raise ArgumentError("--history needs a FOLDER: the rendered clips come with a history of their own")
+        raise ArgumentError("--history needs a FOLDER: the rendered clips have their own history")
     # The bundle first: a mistake in the call should not show after a minute of rendering.
     with Recommender.load(**model) as rec:
         try:

@@ -1,4 +1,4 @@
-"""`linkedout-edge doctor`: what is here, what works, and how to mend what does not."""
+"""`linkedout-edge doctor`: what is installed, what works, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -28,28 +28,30 @@ is 1e-3 (bindings/conformance)."""
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One check.
 
     Attributes:
         name: What.
         status: ``fail`` where ranking will not work, ``warn`` where it will, but not as well as it could.
         found: What was seen.
-        mend: What to do about it; "" if nothing.
+        fix: What to do about it; "" if nothing.
     """
 
     name: str
     status: Status
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 @click.command()
-@click.option("--privacy", "show_privacy", is_flag=True, help="Show every file that is kept, and how to remove it.")
-@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Another folder than the user's.")
+@click.option("--privacy", "show_privacy", is_flag=True, help="Show every stored file, and how to remove it.")
+@click.option(
+    "--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Another folder than your data folder."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 @click.pass_context
 def doctor(ctx: click.Context, show_privacy: bool, data_dir: Path | None, as_json: bool) -> None:
-    """Check this machine and installation, and say how to mend it.
+    """Check this machine and installation, and explain how to fix problems.
 
     Looks at libraries, decoders and their licences, CPU and accelerators, verifies the built-in bundle, and ranks a few
     rendered clips with each backend to compare the answers. Nothing is sent anywhere.
@@ -111,7 +113,7 @@ def _storage(data_dir: Path | None) -> Iterator[Check]:
     folder = data_dir or default_data_dir()
     path = folder / FILE_NAME
     if not path.exists():
-        yield Check("history and store", "ok", f"nothing is kept in {folder}")
+        yield Check("history and store", "ok", f"nothing is stored in {folder}")
         return
     try:
         with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=2)) as con:
@@ -121,11 +123,11 @@ def _storage(data_dir: Path | None) -> Iterator[Check]:
     if sound:
         yield Check("history and store", "ok", f"{path}: {describe(path)}")
     else:
-        mend = "run linkedout-edge history list: it sets the damaged file aside and takes over what can be read"
-        yield Check("history and store", "warn", f"{path} is damaged or cannot be read", mend)
+        fix = "run linkedout-edge history list: it sets the damaged file aside and recovers what can be read"
+        yield Check("history and store", "warn", f"{path} is damaged or cannot be read", fix)
     for damaged in sorted(folder.glob(f"{FILE_NAME}.damaged-*")):
-        mend = "remove it when nothing is missing; history clear removes it as well"
-        yield Check("history and store", "warn", f"a damaged database was set aside as {damaged.name}", mend)
+        fix = "remove it when nothing is missing; history clear removes it as well"
+        yield Check("history and store", "warn", f"a damaged database was set aside as {damaged.name}", fix)
 
 
 def _python() -> Iterator[Check]:
@@ -173,14 +175,14 @@ def _onnxruntime() -> Iterator[Check]:
     if bundle:
         from linkedout_edge.cli.accelerators import onnxruntime_providers
 
-        for name, well, found, mend in onnxruntime_providers(ort, bundle):
-            yield Check(name, "ok" if well else "warn", found, mend)
+        for name, well, found, fix in onnxruntime_providers(ort, bundle):
+            yield Check(name, "ok" if well else "warn", found, fix)
 
 
 def _openvino() -> Iterator[Check]:
     check, openvino = _import("openvino", "openvino", needed="warn")
     if openvino is None:
-        yield Check("openvino", "ok", f"{check.found} (optional)", check.mend)
+        yield Check("openvino", "ok", f"{check.found} (optional)", check.fix)
         return
     devices = openvino.Core().available_devices
     yield Check(check.name, "ok", f"{check.found}, devices: {', '.join(devices) or 'none'}")
@@ -188,8 +190,8 @@ def _openvino() -> Iterator[Check]:
     if bundle:
         from linkedout_edge.cli.accelerators import openvino_devices
 
-        for name, well, found, mend in openvino_devices(devices, bundle):
-            yield Check(name, "ok" if well else "warn", found, mend)
+        for name, well, found, fix in openvino_devices(devices, bundle):
+            yield Check(name, "ok" if well else "warn", found, fix)
 
 
 def _builtin() -> str:
@@ -203,13 +205,13 @@ def _builtin() -> str:
 def _decoders() -> Iterator[Check]:
     check, av = _import("av", "av", needed="warn")
     if av is None:
-        yield Check("PyAV", "warn", f"{check.found}; OpenCV decodes instead, slower", check.mend)
+        yield Check("PyAV", "warn", f"{check.found}; OpenCV decodes instead, slower", check.fix)
     else:
-        found, mend = _ffmpeg_licence(av)
-        yield Check("PyAV", "ok", f"{check.found}, its FFmpeg: {found}", mend)
+        found, fix = _ffmpeg_license(av)
+        yield Check("PyAV", "ok", f"{check.found}, its FFmpeg: {found}", fix)
     check, cv2 = _import("cv2", "opencv-python-headless")
     if cv2 is None:
-        yield Check("OpenCV", "fail", check.found, check.mend)
+        yield Check("OpenCV", "fail", check.found, check.fix)
         return
     has_ffmpeg = any("FFMPEG" in line and "YES" in line for line in cv2.getBuildInformation().splitlines())
     if has_ffmpeg:
@@ -223,7 +225,7 @@ def _decoders() -> Iterator[Check]:
         )
 
 
-def _ffmpeg_licence(av: Any) -> tuple[str, str]:
+def _ffmpeg_license(av: Any) -> tuple[str, str]:
     """The licence that PyAV's FFmpeg comes under, and what that means for an app."""
     meta = getattr(getattr(av, "_core", None), "library_meta", {}).get("libavcodec", {})
     stated, built = str(meta.get("license", "")) or "licence unknown", str(meta.get("configuration", ""))
@@ -232,7 +234,7 @@ def _ffmpeg_licence(av: Any) -> tuple[str, str]:
     if not gpl and not stated.startswith("GPL"):
         return stated, ""
     found = f"{stated}, built with {' and '.join(gpl)} (GPL)" if gpl else stated
-    return found, "an app that ships it takes on the GPL; without it OpenCV decodes: docs/decoding.md"
+    return found, "an app that ships it must comply with the GPL; without it, OpenCV decodes: docs/decoding.md"
 
 
 def _processor() -> Iterator[Check]:
@@ -247,13 +249,13 @@ def _processor() -> Iterator[Check]:
     if found.fast_int8:
         yield Check("int8 instructions", "ok", str(found))
     else:
-        mend = "int8 still takes a quarter of the memory of fp32; nothing to mend on this processor"
-        yield Check("int8 instructions", "warn", f"{found}: int8 gains less speed here", mend)
+        fix = "int8 still takes a quarter of the memory of fp32; nothing to fix on this processor"
+        yield Check("int8 instructions", "warn", f"{found}: int8 gains less speed here", fix)
     if PATHS[0] != NUMPY:
         yield Check("scores", "ok", f"computed by the {PATHS[0]} kernel")
     else:
-        mend = "install a C compiler, then linkedout-edge again; scores are the same, lists take longer"
-        yield Check("scores", "warn", "computed by NumPy: the package was installed without its kernel", mend)
+        fix = "install a C compiler, then linkedout-edge again; scores are the same, lists take longer"
+        yield Check("scores", "warn", "computed by NumPy: the package was installed without its kernel", fix)
     if found.overflows:
         refused = "graphs that have them (int8 for TensorRT) are neither run nor compared here"
         yield Check("full-range int8 weights", "ok", f"would overflow on this CPU without VNNI: {refused}")
@@ -305,8 +307,8 @@ def _ranking() -> Iterator[Check]:
             if worst <= _TOLERANCE:
                 yield Check(name, "ok", f"{found}; the same scores within {worst:.1e}")
             else:
-                mend = "use one backend throughout, and report this with the output of doctor --json"
-                yield Check(name, "warn", f"{found}; scores differ from onnxruntime's by up to {worst:.1e}", mend)
+                fix = "use one backend throughout, and report this with the output of doctor --json"
+                yield Check(name, "warn", f"{found}; scores differ from onnxruntime's by up to {worst:.1e}", fix)
 
 
 def _clips(folder: Path) -> list[str]:
@@ -345,8 +347,8 @@ def _show(check: Check) -> None:
     mark, style = _MARKS[check.status]
     line = plain(f"{mark} ", style).append_text(plain(f"{check.name}: ", "bold")).append_text(plain(check.found))
     console().print(line)
-    if check.mend:
-        console().print(plain(f"    → {check.mend}", "" if check.status == "fail" else "dim"))
+    if check.fix:
+        console().print(plain(f"    → {check.fix}", "" if check.status == "fail" else "dim"))
 
 
 def _sum_up(checks: list[Check]) -> None:
@@ -355,7 +357,7 @@ def _sum_up(checks: list[Check]) -> None:
     counts = {s: sum(c.status == s for c in checks) for s in _MARKS}
     console().print()
     if counts["fail"]:
-        console().print(plain(f"{counts['fail']} failed: ranking will not work until that is mended.", "red"))
+        console().print(plain(f"{counts['fail']} failed: ranking will not work until that is fixed.", "red"))
     else:
         hint = f" {counts['warn']} could be better." if counts["warn"] else ""
         console().print(plain(f"Ready.{hint}", "green"))

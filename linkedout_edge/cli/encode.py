@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 SHOWN = 3
 """Failures of a kind that are shown by name."""
 SETTLED_MS = 2000
-"""Milliseconds for which changes of a watched folder are gathered before they are looked at."""
+"""Milliseconds for which changes of a watched folder are collected before they are processed."""
 LOOK_EVERY_MS = 5_000
-"""Milliseconds without a change after which it is looked whether something has been gone for long enough."""
+"""Milliseconds without a change after which we check whether a file has been gone for long enough."""
 
 
 @click.command()
@@ -32,34 +32,36 @@ LOOK_EVERY_MS = 5_000
 @data_options
 @model_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
-@click.option("--decoders", type=click.IntRange(min=0), help="Processes that decode; 0: none. [default: by need]")
+@click.option(
+    "--decoders", type=click.IntRange(min=0), help="Number of decoder processes; 0 for none. [default: as needed]"
+)
 @click.option(
     "--effort",
     type=click.Choice(["auto", "quick", "full"]),
     default="auto",
     show_default=True,
-    help="quick: key frames alone. full: all frames that count. auto: all videos quickly, then all fully.",
+    help="quick: key frames only. full: eight frames. auto: first quick for all videos, then full for all.",
 )
-@click.option("--watch", is_flag=True, help="Go on, and keep the store in step with the folders.")
+@click.option("--watch", is_flag=True, help="Keep running, and update the store when the folders change.")
 @click.option(
     "--forget-after",
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
     metavar="MINUTES",
-    help="With --watch: when a file that is gone is forgotten.",
+    help="With --watch: how long after its removal a file is forgotten.",
 )
 @click.option("--export-pack", metavar="FILE", help="Write these videos' tokens into a file for other devices.")
-@click.option("--packs", metavar="FOLDER", help="Write packs into a folder in place of the store (docs/scale.md).")
-@click.option("--shards", type=click.IntRange(min=1), help="With --packs: how many. [default: 256 videos each]")
+@click.option("--packs", metavar="FOLDER", help="Write packs into a folder instead of the store (docs/scale.md).")
+@click.option("--shards", type=click.IntRange(min=1), help="With --packs: number of packs. [default: 256 videos each]")
 @click.option(
     "--engine",
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="With --packs: this process, or the workers of a Ray cluster.",
+    help="With --packs: use this process, or the workers of a Ray cluster.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON a video as it goes, and one at the end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON for each finished video, and a summary.")
 @click.pass_context
 def encode(
     ctx: click.Context,
@@ -78,27 +80,27 @@ def encode(
     engine: str,
     as_json: bool,
 ) -> None:
-    """Encode VIDEOS once, so that ranking them costs next to nothing.
+    """Encode VIDEOS once, so that ranking them is fast.
 
-    Takes files, folders and patterns. In a folder and the folders in it, videos are found by what is in the files. What
-    is known and has not changed is not encoded again; a file that was moved is recognised. It can be interrupted: what
-    was encoded stays, and the same command goes on from there.
+    Takes files, folders and patterns. In a folder and its subfolders, videos are recognised by their content. Unchanged
+    videos are not encoded again, and moved files are recognised. You can interrupt the command at any time: what was
+    encoded is kept, and the same command continues from there.
 
-    With --watch it goes on: new and changed files are looked at, and what is gone is forgotten after a while.
+    With --watch it keeps running: it encodes new and changed files, and forgets removed ones after a while.
 
     Exit code: 0 if something is stored, 1 if every video failed, 2 for a mistake in the call.
     """
     if packs is not None:
         if data_dir or key_file or export_pack:
-            raise click.UsageError("--packs leaves the store alone: leave out --data-dir, --key-file and --export-pack")
+            raise click.UsageError("--packs does not use the store: leave out --data-dir, --key-file and --export-pack")
         if watch or decoders is not None or effort == "quick":
-            raise click.UsageError("--packs takes full looks, once: leave out --watch, --decoders and --effort")
+            raise click.UsageError("--packs always takes full looks, once: leave out --watch, --decoders and --effort")
         from linkedout_edge.scale.cli import encode_command
 
         encode_command(ctx, videos, packs, engine, shards, model, decoder, as_json)
         return
     if engine != "local" or shards:
-        raise click.UsageError("--engine and --shards need --packs FOLDER: where the packs are to be written")
+        raise click.UsageError("--engine and --shards need --packs FOLDER, the folder for the packs")
     from linkedout_edge import Recommender
     from linkedout_edge.cli.output import console, duration, note, plain
     from linkedout_edge.encode.library import Library, find_videos
@@ -107,7 +109,7 @@ def encode(
     changes = _changes(watched) if watch else None
     paths = absolute(_found(videos, find_videos))
     if not paths and not watch:
-        note(f"There is no video in {', '.join(videos)}.")
+        note(f"No video found in {', '.join(videos)}.")
     start = time.perf_counter()
     with Recommender.load(**model, **data_arguments(data_dir, key_file), decoder=decoder, decoders=decoders) as rec:
         library = Library(rec, effort, forget_after * 60)
@@ -128,7 +130,7 @@ def encode(
             known = counts["unchanged"] + counts["moved"]
             out.print(
                 plain(
-                    f"{counts['encoded'] + counts['refined']} encoded, {known} known already, "
+                    f"{counts['encoded'] + counts['refined']} encoded, {known} already known, "
                     f"{counts['failed']} failed · {stats.videos} in the store"
                     + (f", {stats.quick} of them by a quick look" if stats.quick else "")
                     + f" · {duration(took)}"
@@ -150,7 +152,7 @@ def _found(values: Sequence[str], find: Callable[[str], list[str]]) -> list[str]
 
 
 def _run(library: Library, paths: Sequence[str], *, as_json: bool) -> dict[str, Outcome]:
-    """Look at all, with progress; id → what became of it in the end."""
+    """Encode all, with progress; id → its final outcome."""
     from linkedout_edge.cli.output import stages
 
     last: dict[str, Outcome] = {}
@@ -159,10 +161,10 @@ def _run(library: Library, paths: Sequence[str], *, as_json: bool) -> dict[str, 
 
         def advance(what: str, done: int, total: int) -> None:
             rate = done / max(1e-3, time.perf_counter() - begun.setdefault(what, time.perf_counter()))
-            report("Looking" if what == "encoded" else "Looking closer", done, total, f" · {rate:.3g} a second")
+            report("Encoding" if what == "encoded" else "Full looks", done, total, f" · {rate:.3g} per second")
 
         advance("encoded", 0, len(paths))
-        for outcome in library.look(paths, advance):
+        for outcome in library.encode(paths, advance):
             if as_json:
                 click.echo(json.dumps(outcome._asdict()))
             last[outcome.id] = outcome
@@ -170,7 +172,7 @@ def _run(library: Library, paths: Sequence[str], *, as_json: bool) -> dict[str, 
 
 
 def _failures(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    """Failures by code, the commonest first, a few of each by name."""
+    """Failures by code, the most common first, with a few examples of each."""
     by_code: dict[str, list[Outcome]] = {}
     for o in outcomes:
         if o.status == "failed":
@@ -183,7 +185,7 @@ def _failures(outcomes: Iterable[Outcome]) -> Iterator[str]:
 
 
 def _changes(folders: Sequence[str]) -> Iterator[set[str]]:
-    """Paths that changed, in groups; an empty group where nothing did for a while."""
+    """Changed paths, in groups; an empty group if nothing changed for a while."""
     if not folders:
         raise click.UsageError("--watch needs a folder")
     try:
@@ -199,7 +201,7 @@ def _changes(folders: Sequence[str]) -> Iterator[set[str]]:
 
 
 def _follow(library: Library, folders: Sequence[str], changes: Iterator[set[str]], *, as_json: bool) -> None:
-    """Look at what changes, until Ctrl-C."""
+    """Process changes until Ctrl-C."""
     from linkedout_edge.cli.output import note
     from linkedout_edge.encode.library import find_videos, is_video
 
@@ -209,7 +211,7 @@ def _follow(library: Library, folders: Sequence[str], changes: Iterator[set[str]
         found = [find_videos(p) if Path(p).is_dir() else [p] * is_video(p) for p in sorted(changed)]
         changed = set()
         paths = absolute(p for part in found for p in part if not Path(p).name.startswith("."))
-        for outcome in (*library.look(paths), *library.forget_gone(folders)):
+        for outcome in (*library.encode(paths), *library.forget_gone(folders)):
             if as_json:
                 click.echo(json.dumps(outcome._asdict()))
             elif outcome.status != "unchanged":

@@ -18,9 +18,9 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 @click.group()
 def history() -> None:
-    """What was watched: list, add, forget, clear, export, save, load.
+    """Watched videos: list, add, forget, clear, export, save, load.
 
-    It lies in this user's data folder and nowhere else.
+    The history is stored in your data folder and nowhere else.
     """
 
 
@@ -55,7 +55,7 @@ def list_(data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
 
 @history.command()
 @click.argument("videos", nargs=-1, required=True)
-@click.option("--liked/--disliked", default=None, help="Say what you thought of them.")
+@click.option("--liked/--disliked", default=None, help="Whether you liked them.")
 @data_options
 @model_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
@@ -71,7 +71,7 @@ def add(
     decoder: str,
     as_json: bool,
 ) -> None:
-    """Note that VIDEOS were watched just now, in this order.
+    """Record that VIDEOS were watched just now, in this order.
 
     Takes files, folders and patterns. Put @ and a fraction behind a video to say how much of it was watched:
     seen/dull.mp4@0.1 was skipped.
@@ -122,9 +122,9 @@ def forget(
     key_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Forget that VIDEOS were watched, or all that was watched since a moment; their tokens go as well.
+    """Forget that VIDEOS were watched, or everything that was watched since a time, with their tokens.
 
-    They are removed from the files on disk, not only marked.
+    They are deleted from the files on disk, not only marked as deleted.
 
     Exit code: 0, or 1 if one of the VIDEOS was not in the history.
     """
@@ -154,7 +154,7 @@ def forget(
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def clear(yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
-    """Forget everything that was watched, with copies of damaged databases. Encoded candidates stay."""
+    """Forget everything that was watched, and delete copies of damaged databases. Encoded candidates stay."""
     if not yes:
         click.confirm("Forget everything that was watched?", abort=True, err=True)
     with kept(data_dir, key_file) as (events, _):
@@ -167,7 +167,7 @@ def clear(yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def taste(data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
-    """Say what your taste is believed to be, from what was watched."""
+    """Show what the model believes you like, from what you watched."""
     from linkedout_edge import Recommender
 
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
@@ -178,7 +178,7 @@ def taste(data_dir: Path | None, key_file: Path | None, model: dict[str, Any], a
 @history.command()
 @click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
 @data_options
-@click.option("--json", is_flag=True, expose_value=False, help="It is JSON in any case.")
+@click.option("--json", is_flag=True, expose_value=False, help="The output is always JSON.")
 def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
     """Write all events as JSON, into FILE or to the terminal. The file is not encrypted."""
     import json
@@ -209,7 +209,7 @@ def save(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[s
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def load(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
-    """Add the events of FILE, which `history save` or another binding wrote. What is here already stays as it is."""
+    """Add the events of FILE, which `history save` or another binding wrote. Existing events stay as they are."""
     from linkedout_edge import Recommender
 
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
@@ -230,7 +230,7 @@ def parse_since(value: str) -> datetime | timedelta:
         return datetime.fromisoformat(value).astimezone()
     except (ValueError, OverflowError, OSError):
         raise ArgumentError(
-            f"--since {value!r} is no time: expected an age such as 30m, 1h, 2d or 1w, or a time like 2026-05-01T18:00"
+            f"--since {value!r} is not a time: use an age such as 30m, 1h, 2d or 1w, or a time like 2026-05-01T18:00"
         ) from None
 
 

@@ -20,16 +20,16 @@ from linkedout_edge.cli import terminal
 from linkedout_edge.errors import LinkedOutError
 
 COMMANDS = {
-    "demo": "Rank 24 little videos by six that were watched, and write a page about it.",
+    "demo": "Rank 24 short videos by six that were watched, and write a web page.",
     "rank": "Rank videos by what was watched.",
-    "encode": "Look at videos once, so that ranking them later costs next to nothing.",
-    "store": "What is stored: take over feature packs that were made elsewhere.",
-    "history": "What was watched: list, add, forget, clear, export.",
+    "encode": "Encode videos once, so that ranking them is fast.",
+    "store": "Import feature packs that were made elsewhere.",
+    "history": "Watched videos: list, add, forget, clear, export.",
     "bench": "Measure precision × backend × device: size, time, memory, agreement.",
-    "inspect": "Show what is in a bundle, or what the model sees of a video.",
-    "doctor": "Check this machine and installation, and say how to mend it.",
+    "inspect": "Show the contents of a bundle, or what the model sees of a video.",
+    "doctor": "Check this machine and installation, and explain how to fix problems.",
 }
-"""The device half's commands: module and function of the same name, and what `--help` says of it."""
+"""The device half's commands: name of module and function, and the text for `--help`."""
 
 ENTRY_POINTS = "linkedout_edge.commands"
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
@@ -50,7 +50,7 @@ class Commands(click.Group):
         return [*COMMANDS, *sorted(e.name for e in _plugins() if e.name not in COMMANDS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Load one command; a plug-in that cannot be imported becomes a command that says how to mend that."""
+        """Load one command; a plug-in that cannot be imported becomes a command that explains how to fix it."""
         if cmd_name in COMMANDS:
             module = importlib.import_module(f"linkedout_edge.cli.{cmd_name}")
             command: click.Command = getattr(module, cmd_name)
@@ -63,7 +63,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, but the message lists what there is."""
+        """As in click, but the message lists the commands."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and self.get_command(ctx, name) is None:
             from linkedout_edge.errors import unknown
@@ -85,7 +85,7 @@ class Commands(click.Group):
                 formatter.write_dl(others)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what went wrong on purpose is one line, and an object with `--json`."""
+        """Run the command; show our own errors as one line, or as an object with `--json`."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -148,7 +148,7 @@ def _broken(name: str, message: str) -> click.Command:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="linkedout-edge")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error. May stand anywhere.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error. Works anywhere in the command.")
 def cli(debug: bool) -> None:
     """Rank the videos on this device by what you watched; nothing leaves it."""
 

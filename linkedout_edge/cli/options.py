@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"}
     | {".mpg", ".mpeg", ".3gp", ".3g2", ".flv", ".wmv", ".ogv", ".gif"}
 )
-"""What counts as a video in a folder; a file that is named by itself may be called anything."""
+"""Suffixes that count as videos in a folder; a file given by name may have any suffix."""
 
 
 class SeveralValues(click.Command):
@@ -99,7 +99,7 @@ def parse_watched(value: str) -> tuple[str, float | None]:
     """``clip.mp4@0.2`` as path and watched fraction; a file that is really called so wins.
 
     Raises:
-        ArgumentError: The fraction is none from 0 to 1.
+        ArgumentError: The fraction is not from 0 to 1.
     """
     path, at, fraction = value.rpartition("@")
     if not at or not path or Path(value).exists():
@@ -124,7 +124,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--bundle --precision --backend --device --provider --threads --strict-device --cache-dir`.
 
     The command gets them as one argument `model`: the keywords of `Recommender.load`. Without ``--bundle`` it is the
-    built-in one. While the command runs, what is worth saying about devices is shown on stderr.
+    built-in one. While the command runs, notices about devices are shown on stderr.
     """
 
     @functools.wraps(command)
@@ -160,20 +160,24 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--bundle", help="Precision of the built-in bundle, or a bundle's folder or .zip. [default: int8]"
         ),
         click.option("--precision", help="One of the bundle's precisions, such as int8 or int4."),
-        click.option("--backend", help="onnxruntime or openvino. [default: onnxruntime, where it reads the bundle]"),
+        click.option("--backend", help="onnxruntime or openvino. [default: onnxruntime, if it can read the bundle]"),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, tensorrt, gpu or npu."),
         click.option(
             "--provider",
             multiple=True,
             metavar="NAME...",
-            help="Execution provider of ONNX Runtime or device of OpenVINO, instead of --device; best first.",
+            help="ONNX Runtime's execution providers or OpenVINO's devices, best first; replaces --device.",
         ),
-        click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: what this process may use]"),
-        click.option("--strict-device", is_flag=True, help="A device that cannot be used is an error."),
+        click.option(
+            "--threads", type=click.IntRange(min=1), help="CPU threads. [default: all that this process may use]"
+        ),
+        click.option(
+            "--strict-device", is_flag=True, help="Fail if the device cannot be used, instead of using the CPU."
+        ),
         click.option(
             "--cache-dir",
             type=click.Path(file_okay=False, path_type=Path),
-            help="Where compiled engines are kept. [default: this user's cache folder]",
+            help="Folder for compiled engines. [default: your cache folder]",
         ),
     ]
     for option in reversed(options):

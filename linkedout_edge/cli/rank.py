@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A ranking, with what failed before it and the seconds that decoding and encoding took."""
+    """A ranking, the failures before it, and the seconds that decoding and encoding took."""
 
     ranking: Ranking
     failed: tuple[Failed, ...]
@@ -44,28 +44,35 @@ class Outcome:
 
 
 @click.command(cls=SeveralValues)
-@click.option("--history", multiple=True, metavar="VIDEO...", help="What was watched, oldest first; see above.")
-@click.option("--candidates", multiple=True, required=True, metavar="VIDEO...", help="What to rank.")
+@click.option("--history", multiple=True, metavar="VIDEO...", help="Watched videos, oldest first; see above.")
+@click.option("--candidates", multiple=True, required=True, metavar="VIDEO...", help="Videos to rank.")
 @model_options
 @data_options
 @click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
-@click.option("--decoders", type=click.IntRange(min=0), help="Processes that decode; 0: none. [default: by need]")
+@click.option(
+    "--decoders", type=click.IntRange(min=0), help="Number of decoder processes; 0 for none. [default: as needed]"
+)
 @click.option(
     "--effort",
     type=click.Choice(["quick", "full"]),
     default="quick",
     show_default=True,
-    help="How closely to look at what is not known yet: quick is key frames alone.",
+    help="How to encode new videos; quick uses key frames only.",
 )
-@click.option("--top-k", type=click.IntRange(min=1), help="Show only so many.")
-@click.option("--include-watched", is_flag=True, help="Rank what was watched, too; else it is left out.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Length of the list.")
+@click.option("--include-watched", is_flag=True, help="Also rank watched videos, which are otherwise left out.")
 @click.option(
-    "--diversity", type=click.FloatRange(0, 1), default=0.0, help="0 to 1: how much neighbours are to differ."
+    "--diversity",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="0 to 1: how much neighbours in the list should differ.",
 )
-@click.option("--explore", type=click.FloatRange(0, 1), default=0.0, help="0 to 1: prefer what little is known of.")
-@click.option("--fold-duplicates", is_flag=True, help="Of near-identical videos show the best placed one only.")
+@click.option(
+    "--explore", type=click.FloatRange(0, 1), default=0.0, help="0 to 1: prefer videos about which little is known."
+)
+@click.option("--fold-duplicates", is_flag=True, help="Show only the best of near-identical videos.")
 @click.option("--deadline", type=click.FloatRange(min=0), metavar="MS", help="Answer after about MS milliseconds.")
-@click.option("--explain", is_flag=True, help="Say why each video stands where it stands.")
+@click.option("--explain", is_flag=True, help="Explain the place of each video.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ranking as JSON.")
 @click.pass_context
 def rank(
@@ -89,14 +96,14 @@ def rank(
 ) -> None:
     """Rank videos by what was watched.
 
-    Both lists take files, folders and patterns: --history seen/ --candidates new/*.mp4. Put @ and a fraction behind a
-    watched video to say how much of it was watched: seen/dull.mp4@0.1 was skipped.
+    Both lists take files, folders and patterns: --history seen/ --candidates new/*.mp4. Add @ and a fraction to
+    say how much of a video was watched: seen/dull.mp4@0.1 was skipped.
 
-    Without --history, what `linkedout-edge history` has recorded counts, and what was looked at is kept there. With it,
-    nothing is read or written but the videos, unless --data-dir names a folder.
+    Without --history, the history of `linkedout-edge history` is used, and encoded videos are stored there. With it,
+    only the videos are read and nothing is written, unless --data-dir names a folder.
 
-    New videos get a quick look, at their key frames: see --effort. With --deadline, what could not be looked at in
-    time is listed last, as pending.
+    New videos are encoded quickly, from their key frames; see --effort. With --deadline, videos that could not be
+    encoded in time are listed last, as pending.
 
     Exit code: 0 if something was ranked, 1 if all candidates or all watched videos failed, 2 for a mistake in the call.
     """
@@ -137,7 +144,7 @@ def rank(
                 note("Nothing was watched, so the list begins with videos that differ: see --history, and history add.")
             show_ranking(outcome, rec, len(events), explain=explain, table=not nothing_watched)
             if nothing_watched:
-                note(f"None of the {len(events)} watched videos can be used, so there is nothing to rank by.")
+                note(f"None of the {len(events)} watched videos can be used, so nothing can be ranked.")
     if nothing_watched or not len(outcome.ranking):
         ctx.exit(1)
 
@@ -223,7 +230,7 @@ def show_ranking(
             out.print(plain(f"  {f.id} ({f.role}): {f.reason} [{f.code}]"))
     quick = sum(r.source == "quick" for r in ranking)
     if quick:
-        out.print(plain(f"{quick} by a quick look: --effort full, or encode, looks closer.", "dim"))
-    took = f"looked at in {duration(outcome.prepare)}, ranked in {duration(ranking.timing.total)}"
+        out.print(plain(f"{quick} encoded by a quick look: use --effort full, or encode, for a full one.", "dim"))
+    took = f"encoded in {duration(outcome.prepare)}, ranked in {duration(ranking.timing.total)}"
     where = f"{info.bundle} {info.precision} on {info.backend} ({', '.join(dict.fromkeys(info.devices.values()))})"
     out.print(plain(f"{len(ranking)} ranked by {events} watched · {took} · {where}", "dim"))

@@ -1,4 +1,4 @@
-"""`linkedout-edge store`: take over feature packs."""
+"""`linkedout-edge store`: import feature packs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from linkedout_edge.errors import PackError, PackNotFoundError
 
 @click.group()
 def store() -> None:
-    """What is stored: take over feature packs that were made elsewhere."""
+    """Import feature packs that were made elsewhere."""
 
 
 @store.command("import")
@@ -30,11 +30,11 @@ def import_(
     model: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Take over feature packs: files, or folders of them.
+    """Import feature packs: files, or folders of them.
 
-    What is stored under a pack's ids is replaced. Each pack is taken over whole or not at all, and the first that
-    cannot be read ends the command; doing it again does no harm. The store has room for 100,000
-    videos: beyond that, the least recently used leave, and the command says how many.
+    Stored videos with the same ids are replaced. Each pack is imported completely or not at all. The command stops at
+    the first pack that cannot be read, and can safely be repeated. The store holds 100,000 videos; beyond that the
+    least recently used are evicted, and the command says how many.
     """
     from linkedout_edge import Recommender
     from linkedout_edge.cli.output import console, duration, plain, print_json, progress
@@ -43,7 +43,7 @@ def import_(
     start = time.perf_counter()
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
         imported = 0
-        with progress("Taking over", len(files)) as advance:
+        with progress("Importing", len(files)) as advance:
             for n, file in enumerate(files, 1):
                 try:
                     imported += len(rec.store.import_pack(file))
@@ -57,8 +57,8 @@ def import_(
         return
     out = console()
     if stats.evicted:
-        out.print(plain(f"{stats.evicted} had to leave: the store has room for {stats.max_videos} videos", "yellow"))
-    out.print(plain(f"{imported} taken over from {len(files)} packs · {stats.videos} in the store · {duration(took)}"))
+        out.print(plain(f"{stats.evicted} evicted: the store holds at most {stats.max_videos} videos", "yellow"))
+    out.print(plain(f"{imported} imported from {len(files)} packs · {stats.videos} in the store · {duration(took)}"))
 
 
 def _files(values: tuple[str, ...]) -> list[Path]:

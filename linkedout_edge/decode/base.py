@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Protocol, runtime_checkable
 
-from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, prepare_frames, slot_centres, spread
+from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, prepare_frames, slot_centers, spread
 from linkedout_edge.decode.limits import DEFAULT_LIMITS, Limits
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "Reservoir",
     "prepare",
     "prepare_frames",
-    "slot_centres",
+    "slot_centers",
     "spread",
 ]
 

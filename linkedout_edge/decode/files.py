@@ -1,4 +1,4 @@
-"""Looks at a file before any decoder does: is it there, is it a file, is it a video container we mean to open.
+"""Checks a file before any decoder opens it: does it exist, is it a file, is it a video container that we support?
 
 FFmpeg decides by content what a file is, and some "videos" are scripts: an HLS or DASH playlist, an `ffconcat` list or
 an SDP session makes it open other files or network addresses. So nothing reaches a decoder unless it starts like one
@@ -18,17 +18,17 @@ from linkedout_edge.errors import VideoNotFoundError, VideoTooLargeError, VideoU
 __all__ = ["BARE", "PROBE_BYTES", "STILLS", "MediaFile", "check_file", "sniff"]
 
 PROBE_BYTES = 1 << 20
-"""What FFmpeg reads at most to decide on a format, and so what `sniff` must have seen."""
+"""The most that FFmpeg reads to detect a format, so `sniff` must see as much."""
 
 STILLS = ("png", "jpeg")
 """Kinds that hold one picture."""
 
 BARE = ("h264", "hevc", "mpegvideo")
-"""Kinds without a container, and so without times to go by."""
+"""Kinds without a container, and so without times."""
 
 
 class MediaFile(NamedTuple):
-    """A file that may be handed to a decoder.
+    """A file that is safe to pass to a decoder.
 
     Attributes:
         path: Absolute, so that no decoder can mistake it for a URL or an option.
@@ -84,7 +84,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")
 
 
 def check_file(path: str | os.PathLike[str], limits: Limits) -> MediaFile:
-    """Make sure that `path` may be handed to a decoder. Never blocks on a pipe or a device.
+    """Check that `path` is safe to pass to a decoder. Never blocks on a pipe or a device.
 
     Args:
         path: a file on this device.
@@ -101,9 +101,9 @@ def check_file(path: str | os.PathLike[str], limits: Limits) -> MediaFile:
     except (FileNotFoundError, NotADirectoryError):
         raise VideoNotFoundError(f"no such video file: {name!r}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name; OSError: name too long, no permission
-        raise VideoUnreadableError(f"cannot look at {name!r}: {error}") from None
+        raise VideoUnreadableError(f"cannot read {name!r}: {error}") from None
     if stat.S_ISDIR(status.st_mode):
-        raise VideoUnreadableError(f"{name!r} is a directory: hand in its files one by one")
+        raise VideoUnreadableError(f"{name!r} is a directory: pass its files one by one")
     if not stat.S_ISREG(status.st_mode):
         # Opening a pipe would wait for a writer, for ever if none comes.
         raise VideoUnreadableError(f"{name!r} is not a regular file (a pipe, socket or device)")
@@ -143,8 +143,8 @@ def sniff(head: bytes, name: str) -> str:
         raise VideoUnreadableError(f"{name!r} carries a network playlist: linkedout-edge opens video files only")
     if kind == "mp4" and _is_tiled(head):
         raise VideoUnreadableError(
-            f"{name!r} is a picture in tiles (HEIC or AVIF), of which a video decoder sees one: save it as JPEG or "
-            f"PNG, or hand in its pixels with Video(frames=...)"
+            f"{name!r} is a tiled photo (HEIC or AVIF), of which a video decoder sees one tile: save it as JPEG or "
+            f"PNG, or pass its pixels with Video(frames=...)"
         )
     if kind:
         return kind
@@ -152,8 +152,8 @@ def sniff(head: bytes, name: str) -> str:
     for marker, what in _PLAYLISTS:
         if start.startswith(marker):
             raise VideoUnreadableError(
-                f"{name!r} is {what}, not a video: linkedout-edge follows no references to other files or the network; "
-                f"hand in the video file itself"
+                f"{name!r} is {what}, not a video: references to other files or the network are not followed; pass "
+                f"the video file itself"
             )
     raise VideoUnreadableError(
         f"{name!r} is not a video, whatever its name says: it starts with {head[:12]!r}; expected MP4/MOV, "

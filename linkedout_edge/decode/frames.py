@@ -1,6 +1,6 @@
-"""Which frames of a video are taken, and how they are made square.
+"""Choice of frames, and resizing to a square.
 
-Frames are chosen at the centres of `count` equal time intervals ("slots"), and each is squashed to a square with
+Frames are chosen at the centres of `count` equal time intervals ("slots"), and each is resized to a square with
 OpenCV's INTER_AREA, which gives the same bytes on every CPU. Nothing is cropped: a subject at the edge of a portrait
 video counts as much as one in the middle, and the model is trained on squashed frames.
 """
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from linkedout_edge.decode.limits import DEFAULT_LIMITS, Limits, check_request
 from linkedout_edge.errors import InvalidFramesError
 
-__all__ = ["Frames", "Picker", "Reservoir", "on_screen", "prepare", "prepare_frames", "slot_centres", "spread"]
+__all__ = ["Frames", "Picker", "Reservoir", "on_screen", "prepare", "prepare_frames", "slot_centers", "spread"]
 
 Frames = NDArray[np.uint8]
 """uint8 [F, H, W, 3] RGB, or one frame [H, W, 3]."""
 
 
-def slot_centres(count: int, seconds: float) -> list[float]:
+def slot_centers(count: int, seconds: float) -> list[float]:
     """Centres of `count` equal intervals of a video of `seconds`, from its start."""
     return [(i + 0.5) * seconds / count for i in range(count)]
 
@@ -42,7 +42,7 @@ def spread(frames: int, count: int) -> NDArray[np.int64]:
 
 
 def prepare(frame: Frames, size: int) -> Frames:
-    """Squash one frame to a square.
+    """Resize one frame to a square.
 
     Args:
         frame: uint8 [H, W, 3].
@@ -56,7 +56,7 @@ def prepare(frame: Frames, size: int) -> Frames:
 
 
 def prepare_frames(frames: Any, count: int, size: int, limits: Limits = DEFAULT_LIMITS) -> Frames:
-    """The same choice and squashing for frames that the app decoded itself.
+    """The same choice and resizing for frames that the app decoded itself.
 
     Args:
         frames: uint8 [F, H, W, 3] RGB, F >= 1.
@@ -82,7 +82,7 @@ def prepare_frames(frames: Any, count: int, size: int, limits: Limits = DEFAULT_
     if frames.shape[-1] != 3:
         raise InvalidFramesError(f"frames have {frames.shape[-1]} channels: {expected}")
     if 0 in frames.shape:
-        raise InvalidFramesError(f"frames have shape {list(frames.shape)}, which holds no pixel: {expected}")
+        raise InvalidFramesError(f"frames have shape {list(frames.shape)}, which contains no pixels: {expected}")
     if frames.shape[1] * frames.shape[2] > limits.max_pixels:
         raise InvalidFramesError(
             f"frames have {frames.shape[2]} × {frames.shape[1]} pixels, over the limit of {limits.max_pixels:,} "

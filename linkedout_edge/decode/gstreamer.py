@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from linkedout_edge.decode.files import STILLS, MediaFile, check_file
-from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centres
+from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centers
 from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_request, check_seconds
 from linkedout_edge.decode.opencv import measured_seconds
 from linkedout_edge.decode.orientation import UPRIGHT, Orientation
@@ -139,7 +139,7 @@ class _Run:
     def by_time(self, count: int) -> tuple[list[Frames], int]:
         """Prepared frames at the slots' centres, and how many were seen; none where the length is not known."""
         self._count = count
-        # GStreamer tells the length of the longest track, and sound often goes on after the last picture.
+        # GStreamer reports the length of the longest track, and sound often continues after the last picture.
         self._seconds = measured_seconds(self._file, self._limits, self._deadline)
         frames: list[Frames] = []
         for frame in self._frames():
@@ -236,7 +236,7 @@ class _Run:
             frame_seconds = denominator / numerator if rate and numerator else 1 / 25
             if seconds and self._count:
                 self._lead = 0.99 * frame_seconds
-                self._picker = Picker(slot_centres(self._count, seconds))
+                self._picker = Picker(slot_centers(self._count, seconds))
         if not self._count:
             return True
         if self._picker is None or buffer.pts == gst.CLOCK_TIME_NONE:

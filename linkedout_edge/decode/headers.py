@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from linkedout_edge.decode.orientation import Orientation
 
-__all__ = ["UNSPECIFIED", "Colours", "Format", "display_orientation", "read_format", "without_colours"]
+__all__ = ["UNSPECIFIED", "Colors", "Format", "display_orientation", "read_format", "without_colors"]
 
 
-class Colours(NamedTuple):
+class Colors(NamedTuple):
     """Code points of ITU-T H.273."""
 
     primaries: int
@@ -27,7 +27,7 @@ class Colours(NamedTuple):
     matrix: int
 
 
-UNSPECIFIED = Colours(2, 2, 2)
+UNSPECIFIED = Colors(2, 2, 2)
 BT2020 = 9
 """Both the primaries and the (non-constant luminance) matrix."""
 
@@ -40,14 +40,14 @@ class Format(NamedTuple):
         width: 0 where the header does not say.
         height: 0 where the header does not say.
         interlaced: Whether frames may consist of two fields.
-        colours: As stated.
+        colors: As stated.
     """
 
     pixels: tuple[int, ...]
     width: int = 0
     height: int = 0
     interlaced: bool = False
-    colours: Colours = UNSPECIFIED
+    colors: Colors = UNSPECIFIED
 
 
 class _Bits:
@@ -126,10 +126,10 @@ def _units(data: bytes) -> Iterator[bytes]:
 
 class _Parsed(NamedTuple):
     format: Format
-    colours_at: int | None  # first bit of the three code points
+    colors_at: int | None  # first bit of the three code points
 
 
-def _colours(bits: _Bits) -> tuple[Colours, int | None]:
+def _colors(bits: _Bits) -> tuple[Colors, int | None]:
     """The start of the "video usability information", which is the same in both."""
     if bits.u(1) and bits.u(8) == 255:
         bits.skip(32)
@@ -141,7 +141,7 @@ def _colours(bits: _Bits) -> tuple[Colours, int | None]:
     if not bits.u(1):
         return UNSPECIFIED, None
     at = bits.at
-    return Colours(bits.u(8), bits.u(8), bits.u(8)), at
+    return Colors(bits.u(8), bits.u(8), bits.u(8)), at
 
 
 _H264_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
@@ -185,8 +185,8 @@ def _h264_sps(unit: bytes) -> _Parsed:
     if bits.u(1):
         for _ in range(4):
             bits.ue()
-    colours, at = _colours(bits) if bits.u(1) else (UNSPECIFIED, None)
-    found = Format((chroma, depth), width, height * (2 - progressive), not progressive, colours)
+    colors, at = _colors(bits) if bits.u(1) else (UNSPECIFIED, None)
+    found = Format((chroma, depth), width, height * (2 - progressive), not progressive, colors)
     return _Parsed(found, at)
 
 
@@ -242,15 +242,15 @@ def _hevc_sps(unit: bytes) -> _Parsed:
         for _ in bits.many(bits.ue()):
             bits.skip(order + 1)
     bits.skip(2)
-    colours, at = UNSPECIFIED, None
+    colors, at = UNSPECIFIED, None
     if bits.u(1):
-        colours, at = _colours(bits)
+        colors, at = _colors(bits)
         if bits.u(1):
             bits.ue()
             bits.ue()
         bits.skip(1)
         interlaced |= bits.u(1)  # each picture is a field
-    return _Parsed(Format((chroma, depth), width, height, bool(interlaced), colours), at)
+    return _Parsed(Format((chroma, depth), width, height, bool(interlaced), colors), at)
 
 
 def _hevc_scaling_lists(bits: _Bits) -> None:
@@ -300,7 +300,7 @@ def _of_kind(codec: str, data: bytes, kinds: tuple[int, ...]) -> Iterator[bytes]
     return (unit for unit in _units(data) if len(unit) > family.header and family.kind(unit) in kinds)
 
 
-def without_colours(codec: str, packet: bytes) -> list[tuple[bytes, bytes]]:
+def without_colors(codec: str, packet: bytes) -> list[tuple[bytes, bytes]]:
     """Units that state colours: as they lie in the file, and the same with colours "unspecified"."""
     found: list[tuple[bytes, bytes]] = []
     if codec not in _FAMILIES:
@@ -309,7 +309,7 @@ def without_colours(codec: str, packet: bytes) -> list[tuple[bytes, bytes]]:
     for unit in _of_kind(codec, packet, (family.sps, *family.messages)):
         bits = _Bits(unit, escaped=True)
         if family.kind(unit) == family.sps:
-            at, values = family.parse(unit).colours_at, len(UNSPECIFIED)
+            at, values = family.parse(unit).colors_at, len(UNSPECIFIED)
         else:
             at, values = _message(codec, bits, _OTHER_TRANSFER), 1
         if at is None:
@@ -373,7 +373,7 @@ def _parameter_sets(codec: str, packet: bytes) -> list[Format]:
         bits = _Bits(unit, escaped=True)
         if found and _message(codec, bits, _OTHER_TRANSFER) is not None:
             transfer = bits.u(8)
-            found = [one._replace(colours=one.colours._replace(transfer=transfer)) for one in found]
+            found = [one._replace(colors=one.colors._replace(transfer=transfer)) for one in found]
     return found
 
 
@@ -443,7 +443,7 @@ def _vp9(packet: bytes) -> Format | None:
         return None
     depth = 1 + bits.u(1) if profile >= 2 else 0
     space = bits.u(3)
-    colours = Colours(BT2020, 2, BT2020) if space == 5 else UNSPECIFIED
+    colors = Colors(BT2020, 2, BT2020) if space == 5 else UNSPECIFIED
     chroma = 3
     if space != 7:
         bits.skip(1)
@@ -451,7 +451,7 @@ def _vp9(packet: bytes) -> Format | None:
         bits.skip(profile & 1)
     else:
         bits.skip(2 if profile & 1 else 0)
-    return Format((depth, chroma, space == 7), bits.u(16) + 1, bits.u(16) + 1, colours=colours)
+    return Format((depth, chroma, space == 7), bits.u(16) + 1, bits.u(16) + 1, colors=colors)
 
 
 def _jpeg(packet: bytes) -> Format | None:

@@ -27,16 +27,16 @@ import cv2
 import numpy as np
 
 from linkedout_edge import install
-from linkedout_edge.decode.colour import needs_mapping, to_sdr
+from linkedout_edge.decode.color import needs_mapping, to_sdr
 from linkedout_edge.decode.files import BARE, STILLS, MediaFile, check_file
-from linkedout_edge.decode.frames import Frames, Picker, Reservoir, on_screen, prepare, slot_centres
+from linkedout_edge.decode.frames import Frames, Picker, Reservoir, on_screen, prepare, slot_centers
 from linkedout_edge.decode.headers import (
     UNSPECIFIED,
-    Colours,
+    Colors,
     Format,
     display_orientation,
     read_format,
-    without_colours,
+    without_colors,
 )
 from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_request, check_seconds
 from linkedout_edge.decode.orientation import UPRIGHT, Orientation
@@ -61,7 +61,7 @@ _WITH_HEADERS = {b"h264": "h264", b"hevc": "hevc", b"mpg2": "mpeg2", b"FMP4": "m
 _PLAIN = {b"VP80", b"h263", b"flv1", b"mpg1", b"theo", b"wmv1", b"wmv2", b"MP42", b"MP43", b"gif ", b"apng", b"MPNG"}
 """Codecs that know neither interlacing nor other colours, and keep to one pixel format."""
 
-_BT709 = Colours(1, 1, 1)
+_BT709 = Colors(1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ class _Survey:
         packets: How many there are.
         times: Seconds from the start of the track, rising; empty where they cannot be trusted.
         format: What the headers say, None for a codec without any.
-        without_colours: Header units that state colours, and the same without.
+        without_colors: Header units that state colours, and the same without.
         orientation: What the stream says of how it is held; else what OpenCV makes of what the container says.
     """
 
@@ -211,7 +211,7 @@ class _Survey:
     packets: int
     times: list[float]
     format: Format | None
-    without_colours: tuple[tuple[bytes, bytes], ...]
+    without_colors: tuple[tuple[bytes, bytes], ...]
     orientation: Orientation
 
     @property
@@ -254,7 +254,7 @@ def _survey(file: MediaFile, edits: _Edits, limits: Limits, deadline: Deadline) 
                     found = read_format(codec, part)
                     if found is None:
                         continue
-                    bare.update(without_colours(codec, part))
+                    bare.update(without_colors(codec, part))
                 except ValueError:
                     raise _not_trusted(file, "its headers are damaged or of a rare kind") from None
                 check_pixels(found.width, found.height, limits, file.name)
@@ -265,7 +265,7 @@ def _survey(file: MediaFile, edits: _Edits, limits: Limits, deadline: Deadline) 
     if codec and not formats:
         raise _not_trusted(file, "it has no headers")
     if len(formats) > 1:  # OpenCV keeps converting as if nothing had happened, and reads beyond the picture
-        raise _not_trusted(file, "its pictures change their format on the way")
+        raise _not_trusted(file, "its pixel format changes within the video")
     times.sort()
     if file.kind in BARE or not times or times[0] < -60 or not math.isfinite(times[-1]) or times[-1] <= times[0]:
         times = []
@@ -280,7 +280,7 @@ def _packet(capture: cv2.VideoCapture, flag: int) -> bytes:
 def _not_trusted(file: MediaFile, why: str) -> VideoUnreadableError:
     return VideoUnreadableError(
         f"{file.name!r} cannot be decoded by OpenCV: {why}; install PyAV ({install.library('av')}), which decodes it, "
-        f"or hand in frames"
+        f"or pass frames"
     )
 
 
@@ -296,11 +296,11 @@ def _check_trusted(file: MediaFile, survey: _Survey) -> None:
     if survey.tag == b"AV01":
         raise _not_trusted(file, "it is AV1, for which OpenCV has no decoder")
     if survey.tag not in _PLAIN and survey.tag not in _WITH_HEADERS:
-        raise _not_trusted(file, f"its codec is {survey.tag.decode('latin-1')!r}, which OpenCV is not trusted with")
+        raise _not_trusted(file, f"its codec is {survey.tag.decode('latin-1')!r}, which OpenCV may decode wrongly")
     if survey.packets == 1 and survey.tag in (b"MJPG", b"MPNG") and file.kind in ("asf", "flv", "ogg"):
         raise VideoUnreadableError(f"{file.name!r} is audio only: its one picture is a cover")
     if survey.format is not None and survey.format.interlaced and _fails_on_fields():
-        raise _not_trusted(file, "it is interlaced, which OpenCV 4.13 and later give back unconverted")
+        raise _not_trusted(file, "it is interlaced, which OpenCV 4.13 and later do not convert")
 
 
 # -- decoding ------------------------------------------------------------------------------------------------------
@@ -309,23 +309,23 @@ def _check_trusted(file: MediaFile, survey: _Survey) -> None:
 def _decode(file: MediaFile, count: int, size: int, limits: Limits, deadline: Deadline) -> list[Frames]:
     track, edits, survey = _choose_track(file, limits, deadline)
     _check_trusted(file, survey)
-    colours = survey.format.colours if survey.format else UNSPECIFIED
-    if colours not in (UNSPECIFIED, _BT709):
+    colors = survey.format.colors if survey.format else UNSPECIFIED
+    if colors not in (UNSPECIFIED, _BT709):
         # OpenCV 4.13 and later take seconds to convert these, in a way of their own. Unstated, they come as they are.
-        edits = _Edits(edits.at, survey.without_colours)
+        edits = _Edits(edits.at, survey.without_colors)
         again = _survey(file, edits, limits, deadline)
-        if again.format is None or again.format.colours != UNSPECIFIED:
+        if again.format is None or again.format.colors != UNSPECIFIED:
             raise _not_trusted(file, "it has HDR or BT.2020 colours in a form that OpenCV converts wrongly")
     else:
-        colours = UNSPECIFIED
+        colors = UNSPECIFIED
     turn = track.orientation if track and track.orientation != UPRIGHT else survey.orientation
     check_seconds(survey.seconds, limits, file.name)
 
     def run(capture: cv2.VideoCapture) -> _Run:
-        return _Run(capture, size, turn, colours, deadline)
+        return _Run(capture, size, turn, colors, deadline)
 
     if survey.times:
-        wanted = on_screen(slot_centres(count, survey.seconds), survey.times)
+        wanted = on_screen(slot_centers(count, survey.seconds), survey.times)
         if survey.packets > SEEK_FRAMES:
             with _opened(file, edits) as capture:
                 frames = run(capture).seeking(wanted, survey.seconds / count / 2)
@@ -350,7 +350,7 @@ def _choose_track(file: MediaFile, limits: Limits, deadline: Deadline) -> tuple[
     tracks = video_tracks(file)[:MAX_TRACKS]
     if not tracks:  # what OpenCV finds there is the cover of a song
         raise VideoUnreadableError(
-            f"{file.name!r} has no video track that can be found: it is audio only, cut off or damaged"
+            f"{file.name!r} has no video track that can be found: it is audio only, truncated or damaged"
         )
     if len(tracks) == 1:
         return tracks[0], _Edits(), _survey(file, _Edits(), limits, deadline)
@@ -379,12 +379,12 @@ class _Run:
     """One pass over an open file."""
 
     def __init__(
-        self, capture: cv2.VideoCapture, size: int, turn: Orientation, colours: Colours, deadline: Deadline
+        self, capture: cv2.VideoCapture, size: int, turn: Orientation, colors: Colors, deadline: Deadline
     ) -> None:
         self._capture = capture
         self._size = size
         self._turn = turn
-        self._colours = colours
+        self._colors = colors
         self._deadline = deadline
         self.seen = 0
 
@@ -434,6 +434,6 @@ class _Run:
             return []
         # Squashed first, so that fewer bytes are reordered.
         small = prepare(np.asarray(image, np.uint8), self._size)[:, :, ::-1]
-        if needs_mapping(self._colours):
-            small = to_sdr(small, self._colours)
+        if needs_mapping(self._colors):
+            small = to_sdr(small, self._colors)
         return [self._turn.apply(small)]

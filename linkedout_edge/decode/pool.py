@@ -123,7 +123,7 @@ class DecoderPool(OneProcess):
         except (OSError, BackendError) as e:
             if self._fallback is None:
                 raise BackendError(f"no decoder process can be started ({e}): load with decoders=0") from e
-            logger.warning("no decoder process can be started, so videos are decoded in this one: %s", e)
+            logger.warning("no decoder process can be started, so this process decodes: %s", e)
             glance: Callable[..., tuple[Frames, bool]] | None = getattr(self._fallback, "quick", None)
             if quick and glance is not None:
                 return glance(os.fspath(path), count, size, limits)
@@ -253,7 +253,7 @@ class _Process:
             answer = self._ask(setup, START_SECONDS)
         except VideoError as e:
             self.end()
-            raise BackendError(f"it ended or hung while it started: {e}") from None
+            raise BackendError(f"it ended or hung while starting: {e}") from None
         if "ready" not in answer:
             self.end()
             raise BackendError(str(answer.get("bug", answer)).strip().rpartition("\n")[2])
@@ -307,7 +307,7 @@ class _Process:
             while not answer.endswith(b"\n"):
                 left = until - time.monotonic()
                 if left <= 0 or not poll.poll(left * 1000):
-                    raise DecoderTimeoutError(f"decoding it had not ended after {seconds:.3g} s, so it was ended")
+                    raise DecoderTimeoutError(f"decoding did not end within {seconds:.3g} s and was stopped")
                 part = os.read(self._answers.fileno(), 65536)
                 if not part:
                     raise self._crashed()
@@ -320,7 +320,9 @@ class _Process:
     def _crashed(self) -> DecoderCrashedError:
         status = self._process.wait()
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        return DecoderCrashedError(f"the process that decoded it ended ({how}): damaged, hostile, or too large")
+        return DecoderCrashedError(
+            f"the process that decoded it ended ({how}): the file is damaged, malicious or too large"
+        )
 
 
 def _folder() -> str | None:

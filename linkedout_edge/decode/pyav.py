@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from linkedout_edge import install
-from linkedout_edge.decode.colour import needs_mapping, to_sdr
+from linkedout_edge.decode.color import needs_mapping, to_sdr
 from linkedout_edge.decode.files import BARE, STILLS, MediaFile, check_file
-from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centres, spread
-from linkedout_edge.decode.headers import Colours, display_orientation
+from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centers, spread
+from linkedout_edge.decode.headers import Colors, display_orientation
 from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_request, check_seconds
 from linkedout_edge.decode.orientation import UPRIGHT, Orientation
 from linkedout_edge.decode.stills import decode_still
@@ -139,12 +139,10 @@ class PyAVDecoder:
                     frames = run(container, index).one_pass(count)
         except av.error.FFmpegError as error:  # of its own; a TypeError would be ours
             if isinstance(error, MemoryError):
-                raise VideoTooLargeError(f"decoding {file.name!r} takes more memory than there is") from error
+                raise VideoTooLargeError(f"decoding {file.name!r} needs more memory than is available") from error
             raise VideoUnreadableError(f"{file.name!r} cannot be decoded: {error}") from error
         if not frames:
-            raise VideoUnreadableError(
-                f"{file.name!r} has a video stream, but not one frame of it decodes (truncated?)"
-            )
+            raise VideoUnreadableError(f"{file.name!r} has a video stream, but no frame can be decoded (truncated?)")
         return np.stack(frames), whole
 
 
@@ -244,7 +242,7 @@ class _Run:
                 return frames
         if not seeks:
             return None
-        frames, seen = self._forward(slot_centres(count, seconds), [key for key, _ in keys], total)
+        frames, seen = self._forward(slot_centers(count, seconds), [key for key, _ in keys], total)
         if len(frames) == count or (frames and len(frames) >= seen and total < DENSE * count):
             return frames
         # The header promised more than there is: the file is cut off or damaged. Spread over what can be decoded,
@@ -521,17 +519,17 @@ class _Run:
         """An upright square of ordinary colours: uint8 [size, size, 3]."""
         context = self._stream.codec_context
         transfer = getattr(frame, "color_trc", None) or context.color_trc  # of a frame since PyAV 17
-        colours = Colours(int(context.color_primaries), int(transfer), int(frame.colorspace))
-        mapped = needs_mapping(colours)
+        colors = Colors(int(context.color_primaries), int(transfer), int(frame.colorspace))
+        mapped = needs_mapping(colors)
         # Said outright, because what FFmpeg does by itself differs by version.
-        matrix = "ITU601" if mapped else "ITU709" if colours.matrix == _BT709 else None
+        matrix = "ITU601" if mapped else "ITU709" if colors.matrix == _BT709 else None
         if self._quick:  # FFmpeg squashes before it converts: a fifth of the time, a grey level or two apart
             side = {"width": self._size, "height": self._size, "interpolation": "AREA"}
             image: Frames = frame.to_ndarray(format="rgb24", src_colorspace=matrix, **side)
         else:
             image = prepare(frame.to_ndarray(format="rgb24", src_colorspace=matrix), self._size)
         if mapped:
-            image = to_sdr(image, colours)
+            image = to_sdr(image, colors)
         turn = self._turn
         if turn is None:
             turn = Orientation.turned(frame.rotation)
@@ -543,7 +541,7 @@ def _container_orientation(container: Any, stream: Any, file: MediaFile) -> Orie
     """What the container says of how a stream is held, None where it says nothing.
 
     Read from the file: PyAV tells turns but not mirroring, except through `frame.side_data`. That builds all side data
-    of a frame to read one matrix, frees some of it twice, raises for kinds it has no name for, and is never let go.
+    of a frame to read one matrix, frees some of it twice, raises for unknown kinds, and leaks memory.
     """
     tracks = video_tracks(file)
     if file.kind == "mp4":

@@ -90,8 +90,8 @@ class Library:
         self._forget_after = forget_after
         self._gone_since: dict[str, float] = {}
 
-    def look(self, paths: Sequence[str], advance: Advance = _silent) -> Iterator[Outcome]:
-        """Look at files, in order, one outcome for each as soon as it is durable; with ``auto``, two for some.
+    def encode(self, paths: Sequence[str], advance: Advance = _silent) -> Iterator[Outcome]:
+        """Encode files in order. Yields one outcome for each as soon as it is durable; with ``auto``, two for some.
 
         Args:
             paths: Absolute.

@@ -92,7 +92,7 @@ class EncodeService(OneProcess):
     ) -> list[str]:
         """Encode what a plan needs and the store lacks, until nobody waits for it; ids that were encoded.
 
-        With `durable`, what cannot be kept in `data_dir` is an error; without, a ranking goes on from memory.
+        With `durable`, what cannot be kept in `data_dir` is an error; without, a ranking continues from memory.
 
         Raises:
             BackendError: The inference library failed; what was encoded before stays.
@@ -129,7 +129,7 @@ class EncodeService(OneProcess):
     def encode_until(self, until: float, jobs: Sequence[Job], plan: RequestPlan, timings: Timings) -> set[str]:
         """Encode in the background, in order, and return at ``time.monotonic()`` `until` with the ids not yet ready.
 
-        What failed by then is noted in `plan`; what is late goes on being encoded.
+        What failed by then is noted in `plan`; what is late continues to be encoded.
         """
         start = time.perf_counter()
         tickets = self._background.submit(jobs)
@@ -335,7 +335,7 @@ class Background(OneProcess):
             return self._changed.wait_for(lambda: self._thread is None, timeout)
 
     def cancel(self, ids: Iterable[str] | None = None) -> None:
-        """Drop what waits: some ids, or all. What is being encoded right now goes on."""
+        """Drop what waits: some ids, or all. What is being encoded right now continues."""
         with self._changed:
             for i in list(self._waiting) if ids is None else list(ids):
                 ticket = self._waiting.pop(i, None)

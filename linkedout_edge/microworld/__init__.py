@@ -6,7 +6,7 @@ It serves the demo, the tests, the training and the exam. A clip is `Attributes`
 
 from linkedout_edge.microworld.attributes import FACETS, LATENT_SIZE, Attributes, held_out, one_hot, random_attributes
 from linkedout_edge.microworld.captions import caption
-from linkedout_edge.microworld.exam import Exam, ExamUser, ceiling_scores, make_exam, normalised
+from linkedout_edge.microworld.exam import Exam, ExamUser, ceiling_scores, make_exam, normalized
 from linkedout_edge.microworld.render import render_frames, write_clip
 from linkedout_edge.microworld.users import KINDS, PoolUser, Taste, UserEvent, UserPool, draw_taste, simulate_user
 
@@ -26,7 +26,7 @@ __all__ = [
     "draw_taste",
     "held_out",
     "make_exam",
-    "normalised",
+    "normalized",
     "one_hot",
     "random_attributes",
     "render_frames",

@@ -67,6 +67,6 @@ def ceiling_scores(exam: Exam, user: ExamUser) -> np.ndarray:
     return exam.latents[user.candidates].astype(np.float64) @ query
 
 
-def normalised(ndcg: float, random: float, ceiling: float) -> float:
+def normalized(ndcg: float, random: float, ceiling: float) -> float:
     """How far of the way from `random` to `ceiling` an NDCG has come."""
     return (ndcg - random) / (ceiling - random)

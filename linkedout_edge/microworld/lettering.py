@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from linkedout_edge.microworld.palette import Colour
+from linkedout_edge.microworld.palette import Color
 from linkedout_edge.microworld.shapes import Pen, box, ellipse, poly
 
 # Letter → strokes in a box 0.7 wide and 1 high, y down.
@@ -38,7 +38,7 @@ _LETTERS: dict[str, list[np.ndarray]] = {
 _ADVANCE = 1.0
 
 
-def draw_word(pen: Pen, word: str, at: tuple[float, float], height: float, ink: Colour, ground: Colour) -> None:
+def draw_word(pen: Pen, word: str, at: tuple[float, float], height: float, ink: Color, ground: Color) -> None:
     """Write a word in capitals on a rounded label, centred at a point."""
     width = height * (_ADVANCE * len(word) - 0.3)
     x0, y0 = at[0] - width / 2, at[1] - height / 2

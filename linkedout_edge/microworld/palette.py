@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 """RGB, 0 to 255."""
 
 # Family → hue in degrees of OKLCH, chroma relative to a vivid colour, lightness of the main colour, hue of small
@@ -45,7 +45,7 @@ _NIGHT: dict[str, tuple[float, float, float | None]] = {
 }
 
 
-def _rgb(lightness: float, chroma: float, hue: float) -> Colour:
+def _rgb(lightness: float, chroma: float, hue: float) -> Color:
     """OKLCH → sRGB."""
     a, b = chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))
     long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
@@ -63,7 +63,7 @@ def _rgb(lightness: float, chroma: float, hue: float) -> Colour:
     return r, g, b
 
 
-def colours(family: str, rng: np.random.Generator, *, night: bool) -> dict[str, Colour]:
+def colors(family: str, rng: np.random.Generator, *, night: bool) -> dict[str, Color]:
     """Role → colour; scenes draw with the roles of `_DAY`, objects with those that start with ``o_``."""
     hue, vivid, light, accent = _FAMILIES[family]
     hue += float(rng.uniform(-5, 5)) if vivid > 0.1 else 0.0

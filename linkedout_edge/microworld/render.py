@@ -21,7 +21,7 @@ from linkedout_edge.errors import ArgumentError, BackendError
 from linkedout_edge.microworld.attributes import Attributes
 from linkedout_edge.microworld.lettering import draw_word
 from linkedout_edge.microworld.objects import OBJECTS
-from linkedout_edge.microworld.palette import Colour, colours
+from linkedout_edge.microworld.palette import Color, colors
 from linkedout_edge.microworld.scenes import HIGH, LOW, SCENES
 from linkedout_edge.microworld.shapes import Pen
 
@@ -82,7 +82,7 @@ class _Shot:
     background: np.ndarray  # uint8 [S, S, 3], showing LOW to HIGH of the world
     mirrored: bool
     zoom: float
-    centre: tuple[float, float]  # of the object's motion, in the frame
+    center: tuple[float, float]  # of the object's motion, in the frame
     size: float  # of the object, relative
 
 
@@ -104,7 +104,7 @@ def _motion(kind: str, cycles: float, reach: float) -> tuple[float, float, float
 
 
 def _draw_object(
-    frame: np.ndarray, name: str, paint: dict[str, Colour], at: tuple[float, float], matrix: np.ndarray
+    frame: np.ndarray, name: str, paint: dict[str, Color], at: tuple[float, float], matrix: np.ndarray
 ) -> None:
     """Draw an object whose unit box is mapped by `matrix` [2, 2], to frame widths, around `at`."""
     pen = Pen(frame, frame.shape[0])
@@ -151,8 +151,8 @@ class _Clip:
         # The seed alone decides the nuisance, so that two clips of one seed differ by nothing but their attributes.
         rng = np.random.default_rng([seed, 0])
         self.nuisance = _Nuisance.draw(rng)
-        self.paint = colours(attributes.palette, rng, night=attributes.scene == "night city")
-        self.paint["pale"] = colours(attributes.palette, rng, night=False)["pale"]
+        self.paint = colors(attributes.palette, rng, night=attributes.scene == "night city")
+        self.paint["pale"] = colors(attributes.palette, rng, night=False)["pale"]
         cuts = _CUTS[attributes.cuts]
         self.cuts = (np.arange(1, cuts + 1) + self.nuisance.cut_jitter[:cuts]) / (cuts + 1)
         self._shots: dict[int, _Shot] = {}
@@ -170,7 +170,7 @@ class _Clip:
                 mirrored=bool((index + flip) % 2),
                 # Every other shot is a close one, so that each cut is a change.
                 zoom=rng.uniform(1.0, 1.12) if index % 2 == 0 else rng.uniform(1.35, 1.6),
-                centre=(rng.uniform(0.42, 0.58), rng.uniform(0.46, 0.58)),
+                center=(rng.uniform(0.42, 0.58), rng.uniform(0.46, 0.58)),
                 size=rng.uniform(0.92, 1.05) if index % 2 == 0 else rng.uniform(1.15, 1.3),
             )
         return self._shots[index]
@@ -192,7 +192,7 @@ class _Clip:
         self._background(shot, zoom, pan, jolt, frame)
 
         x, y, grown = _motion(a.motion, t * n.speed + n.phase, n.reach)
-        at = (shot.centre[0] + x + jolt[0], shot.centre[1] + y + jolt[1])
+        at = (shot.center[0] + x + jolt[0], shot.center[1] + y + jolt[1])
         radius = n.size * shot.size * grown * object_zoom
         c, s = np.cos(np.radians(n.tilt)), np.sin(np.radians(n.tilt))
         face = -1.0 if shot.mirrored else 1.0
@@ -209,11 +209,11 @@ class _Clip:
         size = self.size
         half = 0.5 / zoom
         sign = -1.0 if shot.mirrored else 1.0
-        centre = [min(max(0.5 + p, LOW + half), HIGH - half) for p in (sign * pan[0], pan[1])]
+        center = [min(max(0.5 + p, LOW + half), HIGH - half) for p in (sign * pan[0], pan[1])]
         # Canvas pixel q shows the world at (q + 0.5) / size + LOW; the world at w is seen at (w - centre) · zoom + 0.5.
         shift = [
             (sg * zoom * ((0.5 / size) + LOW - m) + 0.5 + j) * size - 0.5
-            for sg, m, j in zip((sign, 1.0), centre, jolt, strict=True)
+            for sg, m, j in zip((sign, 1.0), center, jolt, strict=True)
         ]
         matrix = np.array([[sign * zoom, 0, shift[0]], [0, zoom, shift[1]]])
         cv2.warpAffine(

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from linkedout_edge.microworld.palette import Colour
+from linkedout_edge.microworld.palette import Color
 from linkedout_edge.microworld.shapes import Pen, box, ellipse, poly
 
-Colours = dict[str, Colour]
+Colors = dict[str, Color]
 LOW, HIGH = -0.25, 1.25
 
 
@@ -26,19 +26,19 @@ def _texture(pen: Pen, x0: float, y0: float, x1: float, y1: float, cells: np.nda
         pen.canvas[c:d, a:b] = cv2.resize(cells, (b - a, d - c), interpolation=cv2.INTER_NEAREST)
 
 
-def _pick(rng: np.random.Generator, rows: int, columns: int, options: list[Colour], p: list[float]) -> np.ndarray:
+def _pick(rng: np.random.Generator, rows: int, columns: int, options: list[Color], p: list[float]) -> np.ndarray:
     """Random cells uint8 [rows, columns, 3]."""
     which = np.searchsorted(np.cumsum(p), rng.random((rows, columns)) * sum(p), side="right")
     return np.rint(np.array(options)).astype(np.uint8)[np.minimum(which, len(options) - 1)]
 
 
-def _cloud(pen: Pen, x: float, y: float, r: float, colour: Colour) -> None:
-    pen.fill(ellipse(x, y, 1.9 * r, 0.55 * r), colour)
-    pen.fill(ellipse(x - 0.5 * r, y - 0.35 * r, 0.75 * r, 0.6 * r, n=16), colour)
-    pen.fill(ellipse(x + 0.45 * r, y - 0.5 * r, 0.9 * r, 0.75 * r, n=16), colour)
+def _cloud(pen: Pen, x: float, y: float, r: float, color: Color) -> None:
+    pen.fill(ellipse(x, y, 1.9 * r, 0.55 * r), color)
+    pen.fill(ellipse(x - 0.5 * r, y - 0.35 * r, 0.75 * r, 0.6 * r, n=16), color)
+    pen.fill(ellipse(x + 0.45 * r, y - 0.5 * r, 0.9 * r, 0.75 * r, n=16), color)
 
 
-def _kitchen(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
+def _kitchen(pen: Pen, c: Colors, rng: np.random.Generator) -> None:
     counter = rng.uniform(0.66, 0.74)
     pen.band(LOW, HIGH, c["pale"], c["sky"])
     step = rng.uniform(0.11, 0.14)  # tiles
@@ -65,7 +65,7 @@ def _kitchen(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
         pen.fill(box(v + 0.2, counter + 0.16, v + 0.225, counter + 0.26), c["pale"])
 
 
-def _street(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
+def _street(pen: Pen, c: Colors, rng: np.random.Generator) -> None:
     horizon, vanish = rng.uniform(0.44, 0.5), rng.uniform(0.42, 0.58)
     pen.band(LOW, horizon, c["sky2"], c["sky"])
     pen.band(horizon, HIGH, c["far"], c["mid"])
@@ -103,7 +103,7 @@ def _street(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
         )
 
 
-def _pine(pen: Pen, x: float, base: float, h: float, leaf: Colour, trunk: Colour) -> None:
+def _pine(pen: Pen, x: float, base: float, h: float, leaf: Color, trunk: Color) -> None:
     pen.fill(box(x - 0.05 * h, base - 0.2 * h, x + 0.05 * h, base), trunk)
     for k in range(3):
         y = base - h * (0.12 + 0.27 * k)
@@ -111,7 +111,7 @@ def _pine(pen: Pen, x: float, base: float, h: float, leaf: Colour, trunk: Colour
         pen.fill(poly((x - w, y), (x, y - 0.42 * h), (x + w, y)), leaf)
 
 
-def _forest(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
+def _forest(pen: Pen, c: Colors, rng: np.random.Generator) -> None:
     pen.band(LOW, 0.64, c["pale"], c["sky2"])
     for x in np.arange(LOW, HIGH, 0.14):
         _pine(pen, x + rng.uniform(-0.03, 0.03), 0.66, rng.uniform(0.4, 0.55), c["far"], c["mid"])
@@ -128,7 +128,7 @@ def _forest(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
         )
 
 
-def _sea(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
+def _sea(pen: Pen, c: Colors, rng: np.random.Generator) -> None:
     horizon = rng.uniform(0.4, 0.48)
     pen.band(LOW, horizon, c["sky2"], c["sky"])
     x, y = rng.uniform(0.1, 0.9), rng.uniform(0.1, 0.24)
@@ -162,7 +162,7 @@ def _sea(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
         y += 0.07 + 0.035 * k
 
 
-def _stadium(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
+def _stadium(pen: Pen, c: Colors, rng: np.random.Generator) -> None:
     edge = rng.uniform(0.46, 0.52)
     top = rng.uniform(0.17, 0.21)
     pen.band(LOW, top, c["sky2"], c["sky"])
@@ -188,7 +188,7 @@ def _stadium(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
     pen.stroke(poly((mid, edge + 0.04), (mid, HIGH)), c["pale"], 0.016)
 
 
-def _desert(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
+def _desert(pen: Pen, c: Colors, rng: np.random.Generator) -> None:
     pen.band(LOW, 0.7, c["sky"], c["warm"])
     pen.fill(ellipse(rng.uniform(0.12, 0.88), rng.uniform(0.14, 0.26), 0.13, 0.13, n=32), c["pale"])
     for k in range(2):  # pyramids
@@ -211,7 +211,7 @@ def _desert(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
             pen.stroke(arm, c["deep"], 0.038)
 
 
-def _night_city(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
+def _night_city(pen: Pen, c: Colors, rng: np.random.Generator) -> None:
     pen.band(LOW, 0.85, c["sky"], c["sky2"])
     for x, y in rng.uniform((LOW, LOW), (HIGH, 0.5), (40, 2)):
         pen.fill(ellipse(x, y, 0.007, 0.007, n=6), c["pale"])
@@ -243,7 +243,7 @@ def _night_city(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
         pen.fill(ellipse(x, 0.82, 0.028, 0.028, n=12), c["warm"])
 
 
-def _room(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
+def _room(pen: Pen, c: Colors, rng: np.random.Generator) -> None:
     floor = rng.uniform(0.7, 0.76)
     pen.band(LOW, floor, c["sky"])
     stripe = rng.uniform(0.08, 0.11)  # wallpaper
@@ -273,7 +273,7 @@ def _room(pen: Pen, c: Colours, rng: np.random.Generator) -> None:
     pen.fill(ellipse(rng.uniform(0.25, 0.5), 0.97, 0.36, 0.075), c["warm"])  # rug
 
 
-SCENES: dict[str, Callable[[Pen, Colours, np.random.Generator], None]] = {
+SCENES: dict[str, Callable[[Pen, Colors, np.random.Generator], None]] = {
     "kitchen": _kitchen,
     "street": _street,
     "forest": _forest,

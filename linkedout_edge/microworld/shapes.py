@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from linkedout_edge.microworld.palette import Colour
+from linkedout_edge.microworld.palette import Color
 
 _FIXED_BITS = 4  # OpenCV's fixed-point fractions of a pixel, so that motion is smooth
 _FIXED = 1 << _FIXED_BITS
@@ -63,16 +63,16 @@ class Pen:
         pixels = points * np.float32(self.scale) + np.float32(self.offset - 0.5)
         return np.rint(pixels * _FIXED).astype(np.int32)
 
-    def fill(self, points: np.ndarray, colour: Colour) -> None:
+    def fill(self, points: np.ndarray, color: Color) -> None:
         """Fill a polygon [n, 2]."""
-        cv2.fillPoly(self.canvas, [self._fixed(points)], colour, cv2.LINE_AA, _FIXED_BITS)
+        cv2.fillPoly(self.canvas, [self._fixed(points)], color, cv2.LINE_AA, _FIXED_BITS)
 
-    def stroke(self, points: np.ndarray, colour: Colour, width: float, *, closed: bool = False) -> None:
+    def stroke(self, points: np.ndarray, color: Color, width: float, *, closed: bool = False) -> None:
         """Draw a line through points [n, 2]; the width is in the drawing's own units."""
         pixels = max(1, round(width * self.scale))
-        cv2.polylines(self.canvas, [self._fixed(points)], closed, colour, pixels, cv2.LINE_AA, _FIXED_BITS)
+        cv2.polylines(self.canvas, [self._fixed(points)], closed, color, pixels, cv2.LINE_AA, _FIXED_BITS)
 
-    def band(self, y0: float, y1: float, top: Colour, bottom: Colour | None = None) -> None:
+    def band(self, y0: float, y1: float, top: Color, bottom: Color | None = None) -> None:
         """Fill the canvas's whole width between two heights, shaded from top to bottom."""
         size = self.canvas.shape[0]
         a, b = (min(max(round(y * self.scale + self.offset), 0), size) for y in (y0, y1))

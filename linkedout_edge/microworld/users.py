@@ -44,7 +44,7 @@ class Taste:
     def at(self, events_ago: int = 0) -> np.ndarray:
         """The taste as it was, float64 [K]."""
         angle = self.drift * events_ago
-        return _standardised(np.cos(angle) * self.today + np.sin(angle) * self.earlier)
+        return _standardized(np.cos(angle) * self.today + np.sin(angle) * self.earlier)
 
     def utility(self, latents: np.ndarray, events_ago: int = 0) -> np.ndarray:
         """Utilities float64 [...] of `one_hot` rows [..., K]."""
@@ -74,7 +74,7 @@ class PoolUser:
     relevant: np.ndarray  # bool [C]
 
 
-def _standardised(taste: np.ndarray) -> np.ndarray:
+def _standardized(taste: np.ndarray) -> np.ndarray:
     """Scaled so that the utility of uniformly drawn clips has standard deviation 1."""
     means = np.add.reduceat(_SHARE * taste, _STARTS)
     return taste / np.sqrt(_SHARE @ taste**2 - means @ means)
@@ -106,7 +106,7 @@ def draw_taste(rng: np.random.Generator, kind: str | None = None) -> Taste:
             favourites = int(rng.integers(1, 3))
             taste[order[:favourites]] += 1.0
             taste[order[-1]] -= 0.5
-        return _standardised(taste)
+        return _standardized(taste)
 
     return Taste(kind, draw(), draw(), float(rng.uniform(0, _MAX_DRIFT)))
 

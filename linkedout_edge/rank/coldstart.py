@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge.rank.prior import standardised
+from linkedout_edge.rank.prior import standardized
 from linkedout_edge.rank.taste import Floats, Singles, Taste
 
 WINDOW = 256
@@ -30,16 +30,16 @@ def arrange_unknown(user: Taste, values: Singles, scores: Floats) -> NDArray[np.
     Returns:
         The order, int64 [W].
     """
-    rows = _directions(user, user.centred(values))
+    rows = _directions(user, user.centered(values))
     alike = np.square(np.maximum(rows @ rows.T, 0.0))
     covered = np.zeros(len(rows), np.float32)
     if len(user):
         covered = np.square(np.maximum(_directions(user, user.seen) @ rows.T, 0.0)).max(0)
     free, chosen = np.ones(len(rows), bool), list[int]()
-    away = standardised(np.asarray(scores, np.float64))
+    away = standardized(np.asarray(scores, np.float64))
     for _ in range(min(PLACES, len(rows))):
         gain = np.maximum(alike - covered, 0.0).sum(1, dtype=np.float64)
-        best = int(np.argmax(np.where(free, away + REPRESENTS * standardised(gain), -np.inf)))
+        best = int(np.argmax(np.where(free, away + REPRESENTS * standardized(gain), -np.inf)))
         chosen.append(best)
         free[best] = False
         covered = np.maximum(covered, alike[best])
@@ -47,7 +47,7 @@ def arrange_unknown(user: Taste, values: Singles, scores: Floats) -> NDArray[np.
     return np.concatenate([np.array(chosen, np.int64), rest[np.argsort(-scores[rest], kind="stable")]])
 
 
-def _directions(user: Taste, centred: Singles) -> Singles:
+def _directions(user: Taste, centered: Singles) -> Singles:
     """Unit vectors [K, L·M·D] of centred tokens [K, L, M·D]."""
-    rows = user.rows(centred)
+    rows = user.rows(centered)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9))

@@ -73,9 +73,9 @@ def take_turns(user: Taste, groups: tuple[Events, ...], values: Singles, scores:
     Returns:
         The new order of the W, int64 [W].
     """
-    centred = user.centred(values)
+    centered = user.centered(values)
     adds = np.stack(
-        [np.einsum("lf,wlf->w", np.einsum("nl,nlf->lf", user.weights[g], user.seen[g]), centred) for g in groups]
+        [np.einsum("lf,wlf->w", np.einsum("nl,nlf->lf", user.weights[g], user.seen[g]), centered) for g in groups]
     )  # [G, W]
     served_by = np.maximum(adds, 0.0)
     served_by /= np.maximum(served_by.sum(0), 1e-12)

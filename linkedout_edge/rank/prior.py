@@ -106,7 +106,7 @@ class Priors:
         values = self._values(ids)
         known = np.isfinite(values)
         out = np.zeros(len(values), np.float32)
-        out[known] = self.weight * standardised(values[known])
+        out[known] = self.weight * standardized(values[known])
         return out
 
     def _values(self, ids: Sequence[str]) -> NDArray[np.float64]:
@@ -123,7 +123,7 @@ class Priors:
         return _numbers([get(i, math.nan) for i in ids])
 
 
-def standardised(values: NDArray[Any]) -> NDArray[np.float64]:
+def standardized(values: NDArray[Any]) -> NDArray[np.float64]:
     """Float ``[C]`` with mean 0 and standard deviation 1; all 0 where they do not differ."""
     values = values.astype(np.float64)
     spread = float(values.std()) if len(values) else 0.0

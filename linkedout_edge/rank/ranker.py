@@ -30,12 +30,12 @@ from linkedout_edge.rank.coldstart import arrange_unknown
 from linkedout_edge.rank.interests import WINDOW as SHARED_WINDOW
 from linkedout_edge.rank.interests import find_interests, take_turns
 from linkedout_edge.rank.memo import EncodedHistory, keep_history
-from linkedout_edge.rank.prior import standardised
+from linkedout_edge.rank.prior import standardized
 from linkedout_edge.rank.profile import TasteSummary, summarise
 from linkedout_edge.rank.request import RankOptions, Request, not_stored
-from linkedout_edge.rank.rerank import arrange, unit_tokens
+from linkedout_edge.rank.rerank import rerank, unit_tokens
 from linkedout_edge.rank.scorer import Scorer
-from linkedout_edge.rank.taste import Space, Taste, dequantise
+from linkedout_edge.rank.taste import Space, Taste, dequantize
 from linkedout_edge.results import Evidence, Role
 from linkedout_edge.store import Derived, Mark, Positions, Selection, Snapshot, Tokens
 
@@ -104,7 +104,7 @@ class Ranker:
                 events, rows, given = [events[n] for n in usable], rows[usable], None
             stored, revision = store.snapshot(rows).take(slice(None)), store.revision
             space = self._space.following(store.rows.sum.total(), store.rows.sum.count)
-        values = dequantise(*stored)
+        values = dequantize(*stored)
         user = taste.fit(values, *taste.of_events(events, hour), space)
         ageless = all(e.at is None for e in events)
         encoded = EncodedHistory(
@@ -178,7 +178,7 @@ class Ranker:
         c = self._config
         tokens = np.ones((1, c.layers, c.tokens_per_layer, c.token_width), np.int8)
         scales = np.ones((1, c.layers, c.tokens_per_layer), np.float32)
-        user = taste.fit(dequantise(tokens, scales), np.ones(1), np.ones(1), self._space)
+        user = taste.fit(dequantize(tokens, scales), np.ones(1), np.ones(1), self._space)
         self._scorer.score(user, tokens, scales, np.zeros(1, np.int64))
 
     def summary(self, history: EncodedHistory) -> TasteSummary:
@@ -203,8 +203,8 @@ class Ranker:
         out = np.empty(len(view), np.float32)
         for start in range(0, len(view), CHUNK):
             part = slice(start, min(len(view), start + CHUNK))
-            out[part] = user.deviation(dequantise(*view.take(part)))
-        return standardised(out).astype(np.float32)
+            out[part] = user.deviation(dequantize(*view.take(part)))
+        return standardized(out).astype(np.float32)
 
     def _layers(self, user: Taste, found: Tokenised) -> Floats:
         """Contributions float32 ``[K, L]`` of rows that were read."""
@@ -235,7 +235,7 @@ class Ranker:
             source = "prior"
         top_k = options.top_k
         limit = top_k if top_k is None or options.diversity else max(top_k, head)
-        order = arrange(
+        order = rerank(
             scores,
             limit,
             lambda p: unit_tokens(view.take(p)[0]),
@@ -261,7 +261,7 @@ class Ranker:
     ) -> Positions:
         """The list's head rearranged: shared by several interests, or spread out while none is known."""
         window, rest = order[:head], order[head:]
-        values, ranked = dequantise(*view.take(window)), scores[window].astype(np.float64)
+        values, ranked = dequantize(*view.take(window)), scores[window].astype(np.float64)
         if source == "cold_start":
             return np.concatenate([window[arrange_unknown(history.user, values, ranked)], rest])
         return np.concatenate([window[take_turns(history.user, history.interests, values, ranked)], rest])

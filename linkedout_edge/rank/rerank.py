@@ -1,4 +1,4 @@
-"""What looks at the list as a whole: folding near-duplicates, and diversity.
+"""Steps that need the whole list: removing near-duplicates, and diversity.
 
 Both compare videos by their stored layer tokens, so they cost no inference.
 """
@@ -24,9 +24,9 @@ DUPLICATE_FROM = 0.9
 Of 125 clips, nine in ten copies that were encoded again came above it and no two different ones (docs/ranking.md).
 """
 COMPARED = 1024
-"""A video is compared with at most so many better ones, so that folding stays linear in the candidates."""
+"""A video is compared with at most this many better ones, so that the time grows linearly with the candidates."""
 DIVERSIFIED = 200
-"""The best so many are reordered for diversity; who is placed behind them keeps its place."""
+"""Only this many of the best are reordered for diversity; videos behind them keep their places."""
 
 _BLOCK = 256
 _NOTHING_NEW = 1e-6
@@ -43,14 +43,16 @@ def unit_tokens(tokens: NDArray[np.int8]) -> Floats:
     return values.reshape(len(tokens), -1)
 
 
-def fold(order: Positions, vectors: Vectors, limit: int | None = None, threshold: float = DUPLICATE_FROM) -> Positions:
+def deduplicate(
+    order: Positions, vectors: Vectors, limit: int | None = None, threshold: float = DUPLICATE_FROM
+) -> Positions:
     """Keep the best of each group of near-identical videos.
 
     Args:
         order: int64 ``[K]``, best first.
         vectors: Gives their unit tokens.
-        limit: Stop when so many are kept.
-        threshold: Cosine from which two are the same.
+        limit: Stop when this many are kept.
+        threshold: From this cosine on, two videos count as the same.
 
     Returns:
         The positions that stay, in the same order.
@@ -95,8 +97,8 @@ def diversify(
         order: int64 ``[K]``, best first.
         scores: float32 ``[C]``, by position.
         vectors: Gives unit tokens.
-        diversity: In (0, 1]; 1 looks at scores only to choose the first and between equals.
-        limit: Places that are needed; later ones stay in order of score.
+        diversity: In (0, 1]; at 1, scores only choose the first video and decide between equals.
+        limit: Places to fill; videos behind them stay in order of score.
 
     Returns:
         The same positions, reordered.
@@ -131,26 +133,26 @@ def diversify(
 
 def _similarities(vectors: Floats) -> NDArray[np.float64]:
     """(1 + cosine) / 2 after centring: float64 ``[K, K]``, positive semidefinite, ones on the diagonal."""
-    centred = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
+    centered = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
+    length = np.linalg.norm(centered, axis=1, keepdims=True)
     # Videos that do not differ from the mean (all are alike) have no direction: they keep a zero vector.
-    centred = np.where(length > 1e-6, centred / np.maximum(length, 1e-12), 0.0)
-    similar = 0.5 + 0.5 * (centred @ centred.T)
+    centered = np.where(length > 1e-6, centered / np.maximum(length, 1e-12), 0.0)
+    similar = 0.5 + 0.5 * (centered @ centered.T)
     np.fill_diagonal(similar, 1.0)
     return np.asarray(similar)
 
 
-def arrange(
+def rerank(
     scores: Floats, limit: int | None, vectors: Vectors, *, diversity: float = 0.0, fold_duplicates: bool = False
 ) -> Positions:
-    """The list: best first, near-duplicates folded, then diversified, then cut.
+    """Order by score, remove near-duplicates, diversify, and cut to the limit.
 
     Args:
         scores: float32 ``[C]``.
-        limit: Places that are wanted; None is all.
+        limit: Length of the list; None for all.
         vectors: Gives unit tokens of positions.
         diversity: See `diversify`; 0 leaves it out.
-        fold_duplicates: See `fold`.
+        fold_duplicates: See `deduplicate`.
 
     Returns:
         Positions int64 ``[K]``, K ≤ C.
@@ -160,9 +162,9 @@ def arrange(
     needed = None if limit is None else max(limit, DIVERSIFIED) if diversity else limit
     order = best_first(scores, None if needed is None else 4 * needed)
     if fold_duplicates:
-        kept = fold(order, vectors, needed)
+        kept = deduplicate(order, vectors, needed)
         if needed is not None and len(kept) < needed and len(order) < len(scores):
-            kept = fold(best_first(scores), vectors, needed)
+            kept = deduplicate(best_first(scores), vectors, needed)
         order = kept
     if diversity:
         order = diversify(order, scores, vectors, diversity, limit)

@@ -86,7 +86,7 @@ class Space:
         return Space(mean, self.size, self.prior, self.scale)
 
 
-def dequantise(tokens: NDArray[np.int8], scales: Singles) -> Singles:
+def dequantize(tokens: NDArray[np.int8], scales: Singles) -> Singles:
     """Int8 [V, L, M, D] and float32 [V, L, M] → float32 [V, L, M·D]."""
     values: Singles = tokens.astype(np.float32) * scales[..., None]
     return values.reshape(*values.shape[:-2], values.shape[-2] * values.shape[-1])
@@ -156,13 +156,13 @@ class Taste:
         """Whether anything is known to attract."""
         return bool((self.weights > 0).any())
 
-    def centred(self, values: Singles) -> Singles:
+    def centered(self, values: Singles) -> Singles:
         """Tokens [..., L, M·D] minus the average video's."""
         return np.asarray(values - self.space.mean.astype(np.float32))
 
-    def rows(self, centred: Singles) -> Singles:
+    def rows(self, centered: Singles) -> Singles:
         """Centred tokens [K, L, M·D] as float32 [K, L·M·D]: their inner products are the kernel's, gates and all."""
-        return _rows(centred, self.gates, self.space)
+        return _rows(centered, self.gates, self.space)
 
     def score(self, values: NDArray[np.floating]) -> Floats:
         """Scores [C] of tokens [C, L, M·D]. The runtime scores stored bytes instead, see `scorer`."""
@@ -170,12 +170,12 @@ class Taste:
 
     def contributions(self, value: Singles) -> Floats:
         """What each event adds by each layer to the score of one video [L, M·D]: float64 [N, L]."""
-        similar = np.einsum("nlf,lf->nl", self.seen, self.centred(value), dtype=np.float64)
+        similar = np.einsum("nlf,lf->nl", self.seen, self.centered(value), dtype=np.float64)
         return np.asarray(self.weights * similar)
 
     def deviation(self, values: Singles) -> Floats:
         """How unsure the scores of tokens [C, L, M·D] are: posterior standard deviations, float64 [C] ≥ 0."""
-        rows = self.rows(self.centred(values))
+        rows = self.rows(self.centered(values))
         variance = np.square(rows).sum(1, dtype=np.float64)
         if len(self):
             shared = (self.rows(self.seen) @ rows.T).astype(np.float64)  # [N, C]
@@ -227,9 +227,9 @@ def gram(rows: Singles) -> Floats:
     return out
 
 
-def _rows(centred: Singles, gates: Floats, space: Space) -> Singles:
+def _rows(centered: Singles, gates: Floats, space: Space) -> Singles:
     by_layer = np.sqrt(gates / space.size).astype(np.float32)[:, None]
-    return np.asarray((centred * by_layer).reshape(len(centred), space.mean.size))
+    return np.asarray((centered * by_layer).reshape(len(centered), space.mean.size))
 
 
 def _gates(seen: Singles, y: Floats, variance: Floats, space: Space) -> Floats:

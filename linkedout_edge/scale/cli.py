@@ -50,7 +50,7 @@ def encode_command(
             out.print(plain(f"{result.failures} says what failed, and why", "yellow"))
         out.print(
             plain(
-                f"{result.encoded} encoded, {result.unchanged} known already, {result.failed} failed · "
+                f"{result.encoded} encoded, {result.unchanged} already known, {result.failed} failed · "
                 f"{result.packs} packs · {duration(took)}"
             )
         )

@@ -188,7 +188,7 @@ def _watched(arrived: queue.Queue[str | BaseException | None], folder: Path, sta
                     f"nothing was done for {stall_seconds:g} s. Free of the cluster's CPUs are "
                     f"{ray.available_resources().get('CPU', 0.0):g} of {ray.cluster_resources().get('CPU', 0.0):g}: "
                     "if others hold them, wait for them or ask for fewer workers. What was written stays, and the same "
-                    "call goes on from there"
+                    "call continues from there"
                 ) from None
             continue
         last = time.monotonic()

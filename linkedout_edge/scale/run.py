@@ -25,7 +25,7 @@ STALL_SECONDS = 600.0
 
 
 class StalledError(LinkedOutError, TimeoutError):
-    """Nothing was done for too long; what was written stays, and the same call goes on from there."""
+    """Nothing was done for too long; what was written stays, and the same call continues from there."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ def encode_to_packs(
     progress: Callable[[int, int], None] | None = None,
     stall_seconds: float = STALL_SECONDS,
 ) -> PacksResult:
-    """Encode videos into a folder of feature packs. What the packs hold and has not changed is not encoded again.
+    """Encode videos into a folder of feature packs. Unchanged videos of the packs are not encoded again.
 
-    It can be cut off at any time: packs are written whole, and the same call goes on from them. Videos that are in the
-    packs and not in `videos` stay. Only one run at a time may write to a folder.
+    It can be interrupted at any time: packs are written completely, and the same call continues from them. Videos
+    that are only in the packs stay. Only one run at a time may write to a folder.
 
     Args:
         videos: Paths of files, or URLs that fsspec opens. A path counts, and is the id, in its absolute form.
@@ -142,7 +142,9 @@ def _collect(
         if progress:
             progress(finished, total)
     if missing := sizes.keys() - all_done.keys():
-        raise StalledError(f"{len(missing)} of {len(tasks)} shards were not done: run it again, it goes on from there")
+        raise StalledError(
+            f"{len(missing)} of {len(tasks)} shards were not finished: run it again to continue from there"
+        )
     failures = folder / FAILURES
     _write_failures(failures, sorted(failed))
     return PacksResult(

@@ -79,7 +79,7 @@ class Worker:
         self._rec = Recommender.load(**{**model, "threads": 1}, decoder=decoder)
 
     def close(self) -> None:
-        """Let the model go."""
+        """Release the model."""
         self._rec.close()
 
     def run(self, task: Task) -> Done:
@@ -100,7 +100,7 @@ class Worker:
         begun = _Begun(pack)
         try:
             if pack.exists():
-                self._take_over(pack, done)
+                self._import_existing(pack, done)
             for i in task.ids:
                 if begun.deaths(i) >= DEATHS:
                     done.failed.append([i, "worker_died", f"{DEATHS} workers died while they looked at it"])
@@ -115,7 +115,7 @@ class Worker:
             store.remove(list(store))
         return done
 
-    def _take_over(self, pack: Path, done: Done) -> None:
+    def _import_existing(self, pack: Path, done: Done) -> None:
         try:
             self._rec.store.import_pack(pack)
         except TokenSpaceError as e:

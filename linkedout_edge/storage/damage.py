@@ -1,4 +1,4 @@
-"""Damaged databases: finding out, setting aside, and taking over every record that is whole."""
+"""Damaged databases: detecting damage, setting the file aside, and recovering intact records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from linkedout_edge.storage.encryption import Codec, DamagedRecordError
 from linkedout_edge.storage.records import unpack_event
 
-EVENT_PLACE, VIDEO_PLACE = b"event", b"video"
+EVENT_TABLE, VIDEO_TABLE = b"event", b"video"
 
 
 class DamagedError(Exception):
@@ -18,9 +18,9 @@ class DamagedError(Exception):
 
 
 def means_damage(e: Exception) -> bool:
-    """Whether the file itself is at fault, and not the disk, a lock or the caller."""
+    """Whether the file itself is damaged, as opposed to a problem of the disk, a lock or the caller."""
     if not isinstance(e, sqlite3.DatabaseError):
-        return isinstance(e, UnicodeDecodeError)  # a name that SQLite quotes is no text any more
+        return isinstance(e, UnicodeDecodeError)  # a name that SQLite quotes is not text any more
     said = str(e).lower()
     return "malformed" in said or "not a database" in said or "no such table" in said or "no such column" in said
 
@@ -39,13 +39,13 @@ def check_events(con: sqlite3.Connection, codec: Codec) -> None:
     """
     for n, key, record in con.execute("SELECT n, key, record FROM events").fetchall():
         try:
-            unpack_event(n, codec.open(record, EVENT_PLACE + key))
+            unpack_event(n, codec.decrypt(record, EVENT_TABLE + key))
         except DamagedRecordError:  # noqa: PERF203
-            raise DamagedError("an event is not what was written") from None
+            raise DamagedError("an event was changed or damaged") from None
 
 
 def read_meta(path: Path) -> dict[str, bytes]:
-    """What can be read of the table `meta`."""
+    """The readable rows of the table `meta`."""
     with contextlib.suppress(sqlite3.Error, OSError, UnicodeDecodeError):
         con = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
         with contextlib.closing(con):
@@ -68,12 +68,12 @@ def set_aside(path: Path) -> Path:
 
 
 def set_aside_files(path: Path) -> list[Path]:
-    """Everything that was set aside, with logs."""
+    """All files that were set aside, with their logs."""
     return sorted(path.parent.glob(f"{path.name}.damaged-*"))
 
 
 def salvage(aside: Path, into: sqlite3.Connection, codec: Codec) -> tuple[int, int]:
-    """Copy whole records; how many videos and events that were."""
+    """Copy intact records. Returns the number of videos and events."""
     names: dict[int, str] = {}
     videos, events = [], []
     with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
@@ -82,11 +82,11 @@ def salvage(aside: Path, into: sqlite3.Connection, codec: Codec) -> tuple[int, i
             source.execute("PRAGMA writable_schema=ON")  # a damaged index does not keep us from the tables
             names = dict(_rows(source, "spaces", "n, name"))
             for _, space, key, used, record in _rows(source, "videos", "n, space, key, used, record"):
-                place = VIDEO_PLACE + str(names.get(space)).encode()
-                if space in names and _is_whole(codec, key, record, place):
+                associated_data = VIDEO_TABLE + str(names.get(space)).encode()
+                if space in names and _is_whole(codec, key, record, associated_data):
                     videos.append((space, key, used, record))
             for n, key, record in _rows(source, "events", "n, key, record"):
-                if _is_whole(codec, key, record, EVENT_PLACE):
+                if _is_whole(codec, key, record, EVENT_TABLE):
                     events.append((n, key, record))
     into.execute("BEGIN IMMEDIATE")
     try:
@@ -113,11 +113,11 @@ def _rows(con: sqlite3.Connection, table: str, columns: str) -> Iterator[tuple]:
                 yield row
 
 
-def _is_whole(codec: Codec, key: object, record: object, place: bytes) -> bool:
+def _is_whole(codec: Codec, key: object, record: object, associated_data: bytes) -> bool:
     if not isinstance(key, bytes) or not isinstance(record, bytes):
         return False
     try:
-        codec.open(record, place + key)
+        codec.decrypt(record, associated_data + key)
     except DamagedRecordError:
         return False
     return True

@@ -1,8 +1,8 @@
-"""The database of a `data_dir`: opening, transactions, and what happens when the disk does not do as it should.
+"""The database of a `data_dir`: opening, transactions, and problems of the disk.
 
-SQLite in WAL mode is the only truth. A transaction that has returned is on the disk (``synchronous=FULL``). One
+SQLite in WAL mode is the single source of truth. A transaction that has returned is on disk (``synchronous=FULL``). One
 connection serves all threads of a process, under one lock; several processes share the file. Deleted content is
-overwritten (``secure_delete``), and `scrub` empties the write-ahead log.
+overwritten (``secure_delete``), and `purge` empties the write-ahead log.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Database(OneProcess):
 
     Attributes:
         read_only: Why nothing can be written, or None.
-        notices: What had to be mended when it was opened; no names in it.
+        notices: What was repaired on opening; without paths, ids or titles.
 
     Raises:
         WrongKeyError: The key does not fit.
@@ -88,14 +88,14 @@ class Database(OneProcess):
         self._key = key
         self._broken = False
         self.generation = 0
-        """Changes when the database was set aside and rebuilt: rows have other numbers then."""
+        """Changes when the database is set aside and rebuilt, because rows then have other numbers."""
         _make_folder(self.folder)
         self._open_or_rebuild()
         super().__init__()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All that is executed inside is written when this returns, or nothing is.
+        """Everything that is executed inside is written when this returns, or nothing is.
 
         Raises:
             StorageError: It cannot be written (see its subclasses).
@@ -108,8 +108,8 @@ class Database(OneProcess):
             now = self._file_number()
             if now != self._file:
                 self._broken = now is not None
-                mend = "close this recommender, and load again" if now is None else "try again"
-                raise StorageDamagedError(f"the database was removed or replaced while it was in use: {mend}")
+                fix = "close this recommender, and load again" if now is None else "try again"
+                raise StorageDamagedError(f"the database was removed or replaced while it was in use: {fix}")
             con = self._con
             try:
                 con.execute("BEGIN IMMEDIATE")
@@ -136,7 +136,7 @@ class Database(OneProcess):
                 raise self._explained(e) from e
 
     def changed_since(self, version: int) -> int | None:
-        """Another number, if another process has written since `version` was given; else None.
+        """A new number if another process has written since `version` was returned; else None.
 
         Does not wait: while this process writes itself, it is None.
         """
@@ -158,16 +158,16 @@ class Database(OneProcess):
         version: int = self._con.execute("PRAGMA data_version").fetchone()[0]
         return version + (self.generation << 32)
 
-    def scrub(self) -> bool:
+    def purge(self) -> bool:
         """Empty the write-ahead log, where older versions of pages lie, and remove set-aside databases.
 
-        Called after something was forgotten. False if another process is reading for so long that the log could not
-        be emptied; that happens then when it is next written back.
+        Called after something was forgotten. Returns False if the log could not be emptied because another process
+        is reading; it is then emptied at the next checkpoint.
         """
         with self.reading() as con:
             done = not con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         if not done:
-            logger.warning("another process is reading: what was forgotten leaves the write-ahead log later")
+            logger.warning("another process is reading: forgotten data is removed from the write-ahead log later")
         for file in damage.set_aside_files(self.path):
             with contextlib.suppress(OSError):
                 file.unlink()
@@ -243,7 +243,7 @@ class Database(OneProcess):
             raise
 
     def _connect(self) -> sqlite3.Connection:
-        """For reading and writing where that is possible, else for reading only."""
+        """For reading and writing if possible, else for reading only."""
         attempts = ("mode=rwc", "mode=ro", "mode=ro&immutable=1")
         problem: StorageError | None = None
         for parameters in attempts:
@@ -304,7 +304,7 @@ class Database(OneProcess):
         self.codec = codec_for(key, dict(con.execute("SELECT name, value FROM meta").fetchall()))
         found = con.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise damage.DamagedError("its pages contradict each other")
+            raise damage.DamagedError("its pages are inconsistent")
         damage.check_events(con, self.codec)
         if self.read_only is None:
             con.execute("DELETE FROM changes WHERE seq <= (SELECT max(seq) FROM changes) - ?", (_KEPT_CHANGES,))
@@ -329,7 +329,7 @@ class Database(OneProcess):
             raise
 
     def _rebuild(self, key: str | bytes | None, why: str) -> None:
-        """Set a damaged database aside, and fill a new one with every record of it that is whole."""
+        """Set a damaged database aside, and copy its intact records into a new one."""
         meta = damage.read_meta(self.path)
         if meta or key is None:
             self.codec = codec_for(key, meta)  # a wrong key is an error before anything is moved
@@ -348,22 +348,22 @@ class Database(OneProcess):
             raise self._explained(e) from e
         notice = (
             f"the database in data_dir was damaged ({why}): it was set aside as {aside.name}, and {videos} videos and "
-            f"{events} events were taken over into a new one"
+            f"{events} events were copied into a new one"
         )
         self.notices.append(notice)
         logger.warning("%s", notice)
 
     def _explained(self, e: Exception) -> StorageError:
-        """Our error for SQLite's. By message: Python 3.10 does not tell the codes."""
+        """Our error for SQLite's. By message, because Python 3.10 has no error codes."""
         said = str(e).lower()
         if damage.means_damage(e):
             self._broken = True
             return StorageDamagedError(
-                f"the database in data_dir is damaged ({damage.reason(e)}): try again, it is then set aside and rebuilt"
+                f"the database in data_dir is damaged ({damage.reason(e)}): try again to set it aside and rebuild it"
             )
         if "full" in said or "no space" in said or ("disk i/o" in said and _is_full(self.folder)):
             return StorageFullError(
-                "there is no room left in data_dir: free some, or lower the store's max_videos; nothing that was "
+                "there is no space left in data_dir: free some, or lower the store's max_videos; nothing that was "
                 "acknowledged is lost"
             )
         if "readonly" in said or "read-only" in said or "permission" in said or "unable to open" in said:
@@ -395,8 +395,8 @@ def _let_go_of(file: tuple[int, int] | None) -> None:
     for entry in [e for e in _inherited if e[0] == file]:
         if entry[1] is None:
             raise ForkedError(
-                "data_dir was being read or written in the moment in which this process was forked from the one that "
-                "has it open: fork again, or load a recommender only after the fork (docs/processes.md)"
+                "data_dir was being read or written when this process was forked from the one that has it open: "
+                "fork again, or load a recommender only after the fork (docs/processes.md)"
             )
         entry[1].close()
         _inherited.remove(entry)
@@ -404,17 +404,17 @@ def _let_go_of(file: tuple[int, int] | None) -> None:
 
 def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ArgumentError("data_dir is a file: name a folder")
+        raise ArgumentError("data_dir is a file: choose a folder")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as e:
         raise StorageReadOnlyError(
-            f"data_dir cannot be made: {e.strerror or e}; name a folder that this user may write to"
+            f"data_dir cannot be created: {e.strerror or e}; choose a folder that this user may write to"
         ) from e
 
 
 def _create_for_owner(path: Path) -> None:
-    """SQLite would make it readable for everybody that the umask allows; its other files take over the mode."""
+    """SQLite would let everybody read it whom the umask allows; its other files get the same mode."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
@@ -429,7 +429,7 @@ def _is_full(folder: Path) -> bool:
 
 @contextmanager
 def _only_opener(folder: Path) -> Iterator[None]:
-    """One process at a time looks whether the database is damaged and sets it aside."""
+    """Only one process at a time checks for damage and sets the database aside."""
     try:
         import fcntl
 

@@ -1,4 +1,4 @@
-"""How records are protected on disk: a checksum without a key, authenticated encryption with one.
+"""Protection of records on disk: a checksum without a key, authenticated encryption with one.
 
 Encrypted records are ChaCha20-Poly1305 (constant time on processors without AES instructions too) with random 96-bit
 nonces. Ids are looked up by a keyed hash, so that the file holds no id, title or path in the clear. The key comes from
@@ -18,7 +18,7 @@ from linkedout_edge.errors import MissingDependencyError, StorageError, WrongKey
 
 _SCRYPT = {"n": 2**15, "r": 8, "p": 1}  # 32 MiB and about 0.1 s
 _SCRYPT_MEMORY = 64 * 2**20
-_STRONG_KEY = 32  # bytes: as many cannot be guessed, so that stretching them gains nothing
+_STRONG_KEY = 32  # bytes: so many cannot be guessed, so stretching them gains nothing
 _NONCE = 12
 _CHECK = b"linkedout-edge key check"
 
@@ -28,31 +28,31 @@ class DamagedRecordError(Exception):
 
 
 class Codec(Protocol):
-    """Turns records into what lies on disk, and back."""
+    """Converts records to the bytes on disk, and back."""
 
     encrypted: bool
 
     def key_of(self, id: str) -> bytes:
-        """16 bytes under which an id is looked up."""
+        """The 16 bytes by which an id is looked up."""
 
-    def seal(self, data: bytes, place: bytes) -> bytes:
-        """What is written; `place` (table and key) is authenticated with it."""
+    def encrypt(self, data: bytes, associated_data: bytes) -> bytes:
+        """The bytes to write. `associated_data` (table and key) is authenticated with them: rows cannot be swapped."""
 
-    def open(self, data: bytes, place: bytes) -> bytes:
+    def decrypt(self, data: bytes, associated_data: bytes) -> bytes:
         """The record.
 
         Raises:
-            DamagedRecordError: It was changed, or belongs to another place.
+            DamagedRecordError: It was changed, or belongs to another row.
         """
 
 
 def id_bytes(id: str) -> bytes:
-    """UTF-8; names of files that are no UTF-8 survive as well."""
+    """UTF-8; file names that are not UTF-8 survive as well."""
     return id.encode("utf-8", "surrogatepass")
 
 
 class Plain:
-    """Records as they are, with a CRC-32 that finds damage."""
+    """Unencrypted records, with a CRC-32 to detect damage."""
 
     encrypted = False
 
@@ -60,14 +60,14 @@ class Plain:
         """Hash of the id."""
         return hashlib.blake2b(id_bytes(id), digest_size=16).digest()
 
-    def seal(self, data: bytes, place: bytes) -> bytes:
-        """Data, then the checksum."""
-        return data + zlib.crc32(data, zlib.crc32(place)).to_bytes(4, "little")
+    def encrypt(self, data: bytes, associated_data: bytes) -> bytes:
+        """Data as they are, then the checksum."""
+        return data + zlib.crc32(data, zlib.crc32(associated_data)).to_bytes(4, "little")
 
-    def open(self, data: bytes, place: bytes) -> bytes:
-        """Data, if the checksum fits."""
+    def decrypt(self, data: bytes, associated_data: bytes) -> bytes:
+        """The data, if the checksum matches."""
         body = data[:-4]
-        if zlib.crc32(body, zlib.crc32(place)).to_bytes(4, "little") != data[-4:]:
+        if zlib.crc32(body, zlib.crc32(associated_data)).to_bytes(4, "little") != data[-4:]:
             raise DamagedRecordError
         return body
 
@@ -92,30 +92,30 @@ class Encrypted:
         """Keyed hash of the id."""
         return hashlib.blake2b(id_bytes(id), digest_size=16, key=self._mac).digest()
 
-    def seal(self, data: bytes, place: bytes) -> bytes:
+    def encrypt(self, data: bytes, associated_data: bytes) -> bytes:
         """Nonce, ciphertext, tag."""
         nonce = os.urandom(_NONCE)
-        return nonce + bytes(self._aead.encrypt(nonce, data, place))
+        return nonce + bytes(self._aead.encrypt(nonce, data, associated_data))
 
-    def open(self, data: bytes, place: bytes) -> bytes:
+    def decrypt(self, data: bytes, associated_data: bytes) -> bytes:
         """Decrypt, into memory only."""
         from cryptography.exceptions import InvalidTag
 
         try:
-            return bytes(self._aead.decrypt(data[:_NONCE], data[_NONCE:], place))
+            return bytes(self._aead.decrypt(data[:_NONCE], data[_NONCE:], associated_data))
         except (InvalidTag, ValueError):
             raise DamagedRecordError from None
 
 
 def new_secrets(key: str | bytes) -> tuple[Codec, dict[str, bytes]]:
-    """A codec for a new database, and what must be kept in it to derive the same key again."""
+    """A codec for a new database, and what the database must store to derive the same key again."""
     secret = _secret(key)
     meta = {
         "kdf": b"hkdf" if len(secret) >= _STRONG_KEY and isinstance(key, bytes) else b"scrypt",
         "salt": os.urandom(16),
     }
     codec = Encrypted(derive(secret, meta["kdf"], meta["salt"]))
-    meta["check"] = codec.seal(_CHECK, b"check")
+    meta["check"] = codec.encrypt(_CHECK, b"check")
     return codec, meta
 
 
@@ -132,18 +132,18 @@ def codec_for(key: str | bytes | None, meta: dict[str, bytes]) -> Codec:
     if "check" not in meta:
         if key is not None:
             raise WrongKeyError(
-                "data_dir was written without a key, so key= cannot open it: leave key out, or use an empty data_dir "
+                "data_dir is not encrypted, so key= cannot open it: leave key out, or use an empty data_dir "
                 "to start an encrypted one"
             )
         return Plain()
     if key is None:
-        raise WrongKeyError("data_dir is encrypted: pass the key= with which it was written")
+        raise WrongKeyError("data_dir is encrypted: pass the key= that it was written with")
     codec = Encrypted(derive(_secret(key), meta.get("kdf", b""), meta.get("salt", b"")))
     try:
-        codec.open(meta["check"], b"check")
+        codec.decrypt(meta["check"], b"check")
     except DamagedRecordError:
         raise WrongKeyError(
-            "the key does not fit data_dir: pass the key= with which it was written, or use another data_dir"
+            "the key does not match data_dir: pass the key= that it was written with, or use another data_dir"
         ) from None
     return codec
 
@@ -152,7 +152,7 @@ def derive(secret: bytes, kdf: bytes, salt: bytes) -> bytes:
     """The 32-byte master key.
 
     Raises:
-        StorageError: The database names a way to derive keys that is not known here.
+        StorageError: The database uses an unknown key derivation.
     """
     if kdf == b"hkdf":
         return hmac.new(salt, secret, hashlib.sha256).digest()  # HKDF-Extract; `_expand` is the rest of it

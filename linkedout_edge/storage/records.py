@@ -1,7 +1,7 @@
-"""What the database's records hold, as MessagePack.
+"""The database's records, as MessagePack.
 
 A video's record is its tokens and scales (bytes of fixed length), then a `VideoRecord`; an event's is an `EventRecord`.
-Text is kept as bytes, so that names of files that are no UTF-8 survive.
+Text is stored as bytes, so that file names that are not UTF-8 survive.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from linkedout_edge.storage.encryption import DamagedRecordError, id_bytes
 
 
 class VideoRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What is known of a stored video beside its tokens; fields as in `store.Fingerprint`."""
+    """A stored video's record, without its tokens; fields as in `store.Fingerprint`."""
 
     id: bytes
     content: str
@@ -34,11 +34,11 @@ class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
         id: Its id.
         path: Its file, if it had one.
         title: Its title.
-        watched: Fraction.
+        watched: Watched fraction.
         liked: True, False or None.
-        at: When, ISO 8601, or None.
-        recorded: When it was added, ISO 8601.
-        brought: Whether its tokens came into the store with it, and leave with it.
+        at: When it was watched, ISO 8601, or None.
+        added_at: When it was added, ISO 8601.
+        auto_encoded: Whether its video was encoded only for the history: its tokens leave the store with it.
     """
 
     id: bytes
@@ -47,17 +47,17 @@ class EventRecord(msgspec.Struct, array_like=True, frozen=True, gc=False):
     watched: float
     liked: bool | None
     at: str | None
-    recorded: str
-    brought: bool = False
+    added_at: str
+    auto_encoded: bool = False
 
 
-class Kept(NamedTuple):
-    """An event as the history holds it: its row in the database (0 in memory), and when it was added."""
+class StoredEvent(NamedTuple):
+    """An event of the history: its row in the database (0 in memory), when it was added, and see `EventRecord`."""
 
     row: int
     event: Event
-    recorded: datetime
-    brought: bool
+    added_at: datetime
+    auto_encoded: bool
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -74,7 +74,7 @@ def unpack_video(data: bytes, payload: int) -> tuple[bytes, VideoRecord]:
     """The payload's bytes, and the rest.
 
     Raises:
-        DamagedRecordError: It is no such record.
+        DamagedRecordError: It is not such a record.
     """
     try:
         return data[:payload], _decode_video(data[payload:])
@@ -82,7 +82,7 @@ def unpack_video(data: bytes, payload: int) -> tuple[bytes, VideoRecord]:
         raise DamagedRecordError from None
 
 
-def pack_event(event: Event, recorded: datetime, brought: bool) -> bytes:
+def pack_event(event: Event, added_at: datetime, auto_encoded: bool) -> bytes:
     """Bytes of an event."""
     video = event.video
     return _encode(
@@ -93,28 +93,30 @@ def pack_event(event: Event, recorded: datetime, brought: bool) -> bytes:
             watched=event.watched,
             liked=event.liked,
             at=event.at.isoformat() if event.at else None,
-            recorded=recorded.isoformat(),
-            brought=brought,
+            added_at=added_at.isoformat(),
+            auto_encoded=auto_encoded,
         )
     )
 
 
-def unpack_event(row: int, data: bytes) -> Kept:
+def unpack_event(row: int, data: bytes) -> StoredEvent:
     """The event.
 
     Raises:
-        DamagedRecordError: It is no such record.
+        DamagedRecordError: It is not such a record.
     """
     try:
         r = _decode_event(data)
         identity, path = text(r.id), text(r.path)
         video = Video(path, id=None if path == identity else identity, title=text(r.title))
         at = None if r.at is None else datetime.fromisoformat(r.at)
-        return Kept(row, Event(video, r.watched, r.liked, at), datetime.fromisoformat(r.recorded), r.brought)
+        return StoredEvent(
+            row, Event(video, r.watched, r.liked, at), datetime.fromisoformat(r.added_at), r.auto_encoded
+        )
     except (msgspec.MsgspecError, ValueError, TypeError):
         raise DamagedRecordError from None
 
 
 def text(value: bytes | None) -> str | None:
-    """Text of its bytes."""
+    """Decode text from its bytes."""
     return None if value is None else value.decode("utf-8", "surrogatepass")

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.inputs import Event
-from linkedout_edge.storage.damage import EVENT_PLACE, VIDEO_PLACE
+from linkedout_edge.storage.damage import EVENT_TABLE, VIDEO_TABLE
 from linkedout_edge.storage.database import Database
 from linkedout_edge.storage.encryption import DamagedRecordError
-from linkedout_edge.storage.records import Kept, VideoRecord, pack_event, pack_video, unpack_event, unpack_video
+from linkedout_edge.storage.records import StoredEvent, VideoRecord, pack_event, pack_video, unpack_event, unpack_video
 
 logger = logging.getLogger("linkedout_edge")
 
@@ -23,7 +23,7 @@ _FETCHED = 4096  # rows at a time: bounds memory, and how long other threads wai
 
 
 class StoredVideo(NamedTuple):
-    """One row: its number, when it was used last, tokens and scales as bytes, and what else is known."""
+    """One row: its number, when it was last used, tokens and scales as bytes, and the rest of the record."""
 
     n: int
     used: int
@@ -32,7 +32,7 @@ class StoredVideo(NamedTuple):
 
 
 class VideoTable:
-    """Rows of one token space; those of others are never read, only counted and removed.
+    """Rows of one token space. Rows of others are never read, only counted and removed.
 
     Args:
         database: Open.
@@ -44,13 +44,13 @@ class VideoTable:
         self._db = database
         self._name = token_space
         self._payload = payload
-        self._place = VIDEO_PLACE + token_space.encode()
+        self._associated_data = VIDEO_TABLE + token_space.encode()
         self._space = 0
         with database.reading() as con:
             self._find_space(con)
 
     def load(self) -> Iterator[StoredVideo]:
-        """All rows, in the order in which they came. Damaged ones are left out, and said."""
+        """All rows, in the order in which they were added. Damaged ones are skipped, with a warning."""
         last, damaged = 0, 0
         while True:
             with self._db.reading() as con:
@@ -73,12 +73,10 @@ class VideoTable:
                 break
             last = rows[-1][0]
         if damaged:
-            logger.warning(
-                "%d stored videos were damaged and are left out: they are encoded again when needed", damaged
-            )
+            logger.warning("%d stored videos are damaged and were skipped: they are encoded again when needed", damaged)
 
     def count(self) -> int:
-        """How many rows `load` will give, or a few more."""
+        """The number of rows that `load` will return, or a few more."""
         with self._db.reading() as con:
             if not self._space:
                 return 0
@@ -90,7 +88,7 @@ class VideoTable:
             return _last_change(con) if _has(con) else 0
 
     def changes(self, con: sqlite3.Connection, since: int) -> tuple[int, list[int]] | None:
-        """Position now, and rows that changed after `since`; None if the list does not reach back that far."""
+        """The current position, and rows that changed after `since`; None if the list does not go back that far."""
         if not self._space:
             self._find_space(con)
         rows = con.execute("SELECT seq, video FROM changes WHERE seq > ? ORDER BY seq", (since,)).fetchall()
@@ -111,7 +109,7 @@ class VideoTable:
         return None if row is None else self._unpack(row)
 
     def record(self, id: str) -> VideoRecord | None:
-        """What is known of an id."""
+        """The record of an id."""
         with self._db.reading() as con:
             row = con.execute(
                 "SELECT n, key, used, record FROM videos WHERE space = ? AND key = ?",
@@ -129,23 +127,23 @@ class VideoTable:
         record: VideoRecord,
         used: int,
     ) -> int:
-        """Add or replace; the row's number."""
+        """Add or replace. Returns the row's number."""
         if not self._find_space(con):  # looked up each time: an earlier transaction may have been rolled back
             con.execute("INSERT INTO spaces (name) VALUES (?)", (self._name,))
             self._find_space(con)
         key = self._db.codec.key_of(id)
-        sealed = self._db.codec.seal(pack_video(tokens, scales, record), self._place + key)
+        encrypted = self._db.codec.encrypt(pack_video(tokens, scales, record), self._associated_data + key)
         row = con.execute("SELECT n FROM videos WHERE space = ? AND key = ?", (self._space, key)).fetchone()
         if row is not None:
-            con.execute("UPDATE videos SET record = ?, used = ? WHERE n = ?", (sealed, used, row[0]))
+            con.execute("UPDATE videos SET record = ?, used = ? WHERE n = ?", (encrypted, used, row[0]))
             return int(row[0])
         added = con.execute(
-            "INSERT INTO videos (space, key, used, record) VALUES (?, ?, ?, ?)", (self._space, key, used, sealed)
+            "INSERT INTO videos (space, key, used, record) VALUES (?, ?, ?, ?)", (self._space, key, used, encrypted)
         )
         return int(added.lastrowid or 0)
 
     def evict(self, con: sqlite3.Connection, numbers: Iterable[int]) -> list[int]:
-        """Remove rows, but not those that some process's history holds; the numbers that had to stay."""
+        """Remove rows, except those in the history of any process. Returns the numbers of the rows that stay."""
         stay = []
         for n in numbers:
             gone = con.execute("DELETE FROM videos WHERE n = ? AND key NOT IN (SELECT key FROM events)", (n,))
@@ -159,7 +157,7 @@ class VideoTable:
         con.executemany("DELETE FROM videos WHERE space IN (SELECT n FROM spaces) AND key = ?", keys)
 
     def trim_other_spaces(self, con: sqlite3.Connection, allowed: int) -> None:
-        """Let rows of other models leave, the least recently used first, until `allowed` are left."""
+        """Remove rows of other models, the least recently used first, until `allowed` are left."""
         where = "space != ? AND key NOT IN (SELECT key FROM events)"
         count = con.execute("SELECT count(*) FROM videos WHERE space != ?", (self._space,)).fetchone()[0]
         if count > allowed:
@@ -169,7 +167,7 @@ class VideoTable:
             )
 
     def note_used(self, con: sqlite3.Connection, used: Sequence[tuple[int, int]]) -> None:
-        """Write down when rows were used last: ``(used, n)`` each."""
+        """Store when rows were last used: ``(used, n)`` each."""
         con.executemany("UPDATE videos SET used = ? WHERE n = ? AND used < ?1", used)
 
     def _find_space(self, con: sqlite3.Connection) -> int:
@@ -178,9 +176,10 @@ class VideoTable:
         return self._space
 
     def _unpack(self, row: tuple[int, bytes, int, bytes]) -> StoredVideo | None:
-        n, key, used, sealed = row
+        n, key, used, encrypted = row
         try:
-            payload, record = unpack_video(self._db.codec.open(sealed, self._place + key), self._payload)
+            data = self._db.codec.decrypt(encrypted, self._associated_data + key)
+            payload, record = unpack_video(data, self._payload)
         except DamagedRecordError:
             return None
         return StoredVideo(n, used, payload, record)
@@ -196,22 +195,22 @@ class EventTable:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def load(self, con: sqlite3.Connection) -> list[Kept]:
-        """All events; damaged ones are left out, and said."""
+    def load(self, con: sqlite3.Connection) -> list[StoredEvent]:
+        """All events; damaged ones are skipped, with a warning."""
         kept = []
         rows = con.execute("SELECT n, key, record FROM events ORDER BY n").fetchall() if _has(con) else []
-        for n, key, sealed in rows:
+        for n, key, encrypted in rows:
             try:
-                kept.append(unpack_event(n, self._db.codec.open(sealed, EVENT_PLACE + key)))
+                kept.append(unpack_event(n, self._db.codec.decrypt(encrypted, EVENT_TABLE + key)))
             except DamagedRecordError:  # noqa: PERF203
-                logger.warning("an event of the history is damaged: load again to have the rest set in order")
+                logger.warning("an event of the history is damaged: load again to repair the rest")
         return kept
 
-    def add(self, con: sqlite3.Connection, event: Event, recorded: datetime, brought: bool) -> int:
-        """Add one; its row's number."""
+    def add(self, con: sqlite3.Connection, event: Event, added_at: datetime, auto_encoded: bool) -> int:
+        """Add one. Returns its row's number."""
         key = self._db.codec.key_of(event.id)
-        sealed = self._db.codec.seal(pack_event(event, recorded, brought), EVENT_PLACE + key)
-        return int(con.execute("INSERT INTO events (key, record) VALUES (?, ?)", (key, sealed)).lastrowid or 0)
+        encrypted = self._db.codec.encrypt(pack_event(event, added_at, auto_encoded), EVENT_TABLE + key)
+        return int(con.execute("INSERT INTO events (key, record) VALUES (?, ?)", (key, encrypted)).lastrowid or 0)
 
     def remove(self, con: sqlite3.Connection, numbers: Iterable[int]) -> None:
         """Remove rows."""
@@ -219,7 +218,7 @@ class EventTable:
 
 
 def _has(con: sqlite3.Connection) -> bool:
-    """Whether there are tables: not where a folder can only be read, and held no database."""
+    """Whether there are tables. There are none if the folder is read-only and had no database."""
     return bool(con.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone())
 
 

@@ -78,7 +78,7 @@ class StoredTokens(Tokens):
     def remove(self, ids: Sequence[str]) -> int:
         """See `Tokens.remove`. They leave the database in all token spaces, and its write-ahead log is emptied."""
         found = super().remove(ids)
-        self._db.scrub()
+        self._db.purge()
         return found
 
     def fingerprint(self, id: str) -> Fingerprint | None:

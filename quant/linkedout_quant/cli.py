@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from linkedout_edge import Recommender
     from linkedout_quant.evaluation.tastes import Taste
 
-# What distil.STAGES, tastes.TASTES and yardstick.BASELINES say; their modules load torch.
+# What distill.STAGES, tastes.TASTES and yardstick.BASELINES say; their modules load torch.
 _STAGE = click.Choice(["crops", "tower", "language", "clips"])
 _TASTE = click.Choice(["one", "mixed", "session"])
 _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
@@ -29,22 +29,22 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     "teacher_name",
     required=True,
     help="composite or efficientnet-lite0, 1, 2 (offline, with --data); a Hugging Face video LLM, image classifier or "
-    "CLIP-like model by name or folder; several that name ImageNet's classes joined by +; or none: micro-videos alone.",
+    "CLIP-like model by name or folder; several with ImageNet's classes, joined by +; or none, for micro-videos only.",
 )
 @click.option(
     "--videos",
     "sources",
     multiple=True,
     type=click.Path(exists=True, path_type=Path),
-    help="Folder of videos, photos and photo shards, a shard, or a .csv index with captions; several times if need be.",
+    help="Folder of videos, photos and photo shards, a shard, or a .csv index with captions. May be repeated.",
 )
 @click.option(
     "--also",
     multiple=True,
     type=click.Path(exists=True, path_type=Path),
-    help="A further folder or index: what is new in it, with crops of its own, so that nothing is looked at twice.",
+    help="A further folder or index. Its new items get their own crops, so cached features stay valid.",
 )
-@click.option("--split", default=None, help="Take only the rows of an index with this value in its column split.")
+@click.option("--split", default=None, help="Use only the rows of an index with this value in the column split.")
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -58,7 +58,7 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Run folder; an interrupted run goes on.",
+    help="Run folder; an interrupted run continues.",
 )
 @click.option(
     "--recipe",
@@ -70,20 +70,20 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     "--cache",
     type=click.Path(file_okay=False, path_type=Path),
     default=None,
-    help="Where the teacher's features are kept; shared by several runs, it spares looking twice. [default: OUT/cache]",
+    help="Folder for the teacher's features, which several runs can share. [default: OUT/cache]",
 )
 @click.option(
     "--start",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=None,
-    help="Folder of a finished student to go on from.",
+    help="Folder of a finished student to continue from.",
 )
 @click.option(
     "--from",
     "first",
     type=_STAGE,
     default=None,
-    help="The first stage to run; with --start by default the last, so that the tower is kept.",
+    help="The first stage to run. With --start the default is the last, which keeps the tower.",
 )
 @click.option(
     "--until",
@@ -95,9 +95,9 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
 @click.option(
     "--layers", default=None, help="Layers of the teacher to learn from, as 4,8,12; by default spread evenly."
 )
-@click.option("--prompt", default=None, help="What a video LLM is asked; by default what the student is.")
+@click.option("--prompt", default=None, help="The prompt of a video LLM. [default: the student's]")
 @click.option(
-    "--sources", "sources_text", default=None, help="What the media are and under which licence; stands in the bundle."
+    "--sources", "sources_text", default=None, help="Sources and licences of the media, for the bundle's manifest."
 )
 @click.option(
     "--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes."
@@ -111,13 +111,13 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     type=click.Choice(["auto", "live", "cached"]),
     default="auto",
     show_default=True,
-    help="Make crops where training happens, each seen once, or cut them on the CPU and keep them on disk. auto: live "
-    "on a GPU with a teacher that can, else cached.",
+    help="live: make crops on the training device, each used once. cached: make them on the CPU and store them on "
+    "disk. auto: live on a GPU if the teacher supports it, else cached.",
 )
 @click.option(
     "--teacher-device",
     default=None,
-    help="Where a Hugging Face teacher runs, as cuda:1, or auto: spread over all. [default: where training does]",
+    help="Device of a Hugging Face teacher, such as cuda:1, or auto to use all. [default: the training device]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def distill(
@@ -148,19 +148,19 @@ def distill(
     On several GPUs: accelerate launch -m linkedout_edge.cli.main distill … On CPUs, one process each: make train.
     """
     from linkedout_edge.errors import ArgumentError
-    from linkedout_quant.distil import distil, read_texts
+    from linkedout_quant.distill import distill_student, read_texts
     from linkedout_quant.media import find_media, new_media
     from linkedout_quant.recipes import load_recipe
     from linkedout_quant.teachers import load_teacher
     from linkedout_quant.training.loop import new_accelerator
 
     plan = load_recipe(recipe)
-    accelerator = new_accelerator(device)  # says what is wrong with it before minutes of reading
+    accelerator = new_accelerator(device)  # fails before minutes of reading
     teacher, media = None, []
     if teacher_name == "none":
         if sources or also:
             raise ArgumentError(
-                "--teacher none learns from micro-videos alone: leave --videos and --also out, or name a teacher"
+                "--teacher none uses micro-videos only: leave out --videos and --also, or name a teacher"
             )
     else:
         if data is not None and not sources:
@@ -181,7 +181,7 @@ def distill(
     if texts is None and data is not None and (data / "images" / "captions_text_only.csv").exists():
         texts = data / "images" / "captions_text_only.csv"
     held_back = {m.path.name for m in media if m.held_back}
-    done = distil(
+    done = distill_student(
         out,
         plan,
         teacher=teacher,
@@ -195,7 +195,7 @@ def distill(
         live=None if crops == "auto" else crops == "live",
         accelerator=accelerator,
     )
-    if not done.told_here:  # one of several processes, and not the first
+    if not done.is_main:
         return
     if as_json:
         skipped = [{"file": str(s.path), "reason": s.reason} for s in done.skipped]
@@ -209,7 +209,7 @@ def distill(
         click.echo(f"distilled: {done.master}")
         click.echo(f"next: linkedout-edge export {out} --out {out / 'bundle'}")
     else:
-        click.echo(f"stopped after {until}; the same command without --until goes on")
+        click.echo(f"stopped after {until}; to continue, repeat the command without --until")
 
 
 @click.command(cls=SeveralValues)

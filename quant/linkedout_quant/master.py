@@ -57,17 +57,17 @@ def save_master(run: Path, student: Student) -> Path:
 
 
 def unfinished(run: Path) -> str:
-    """What to say of a folder without a master: how far the training in it came, and how to go on."""
-    go_on = f"linkedout-edge distill --out {run} and the options it was begun with"
+    """What to say of a folder without a master: how far its training got, and how to continue."""
+    command = f"linkedout-edge distill --out {run} and the options it was begun with"
     if not (run / RUN).exists():
-        return f"{run} holds no {MASTER}: finish the training first ({go_on})"
+        return f"{run} holds no {MASTER}: finish the training first ({command})"
     stage, step = "crops", ""
     for name in ("tower", "language", "clips"):
         if (run / f"{name}.jsonl").exists():
             lines = (run / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
             steps = json.loads((run / RUN).read_bytes())["recipe"][name]["steps"]
             stage, step = name, f", step {json.loads(lines[-1])['step'] if lines else 0} of {steps}"
-    return f"{run}: training not finished: last stage {stage}{step}; go on with {go_on}"
+    return f"{run}: training not finished: last stage {stage}{step}; continue with {command}"
 
 
 def load_student(run: Path) -> Student:

@@ -186,4 +186,4 @@ if __name__ == "__main__":
         count = write_photos(target)
     except ArgumentError as e:
         sys.exit(f"error: {e}")
-    print(f"{count} pictures; go on with: linkedout-edge distill --also {target / 'photos.csv'} …")
+    print(f"{count} pictures; next: linkedout-edge distill --also {target / 'photos.csv'} …")

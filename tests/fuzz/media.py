@@ -49,7 +49,7 @@ SEEDS: dict[str, dict[str, Any]] = {
     "hdr.mp4": {
         "codec": "libx265",
         "pixels": "yuv420p10le",
-        "colours": (9, 16, 9),
+        "colors": (9, 16, 9),
         "options": {"x265-params": "log-level=none:colorprim=9:transfer=16:colormatrix=9"},
     },
     "vp8.webm": {"codec": "libvpx"},

@@ -251,13 +251,13 @@ def _read_title(data: bytes) -> None:
 def _events() -> list[bytes]:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
     events = [Event("a.mp4"), Event(Video("b\udcff", id="b", title="t"), 0.5, False, at), Event("c", liked=True)]
-    return [pack_event(e, at, brought) for e in events for brought in (False, True)]
+    return [pack_event(e, at, auto_encoded) for e in events for auto_encoded in (False, True)]
 
 
 def _read_event(data: bytes) -> None:
     kept = unpack_event(1, data)
-    pack_event(kept.event, kept.recorded, kept.brought)
-    assert kept.recorded.tzinfo is not None
+    pack_event(kept.event, kept.added_at, kept.auto_encoded)
+    assert kept.added_at.tzinfo is not None
     assert kept.event.at is None or kept.event.at.tzinfo is not None
 
 
@@ -273,10 +273,10 @@ def _read_record(data: bytes) -> None:
 
 
 def _reports() -> list[bytes]:
-    spread = results.Spread.of([[1.0, 2.0], [3.0, 2.0], [2.0, 2.5], [1.0, 4.0]])
+    spread = results.LatencyStats.of([[1.0, 2.0], [3.0, 2.0], [2.0, 2.5], [1.0, 4.0]])
     agreement = results.Agreement(source="measured", ndcg=0.5, ndcg_ratio=1.0, kendall_tau=0.9, top10_overlap=0.9)
-    cells = [
-        results.Cell(
+    configurations = [
+        results.Configuration(
             precision=p, backend="onnxruntime", device="cpu", runs_on={"encoder": "CPU"}, notices=["so"], bytes=1 << 20,
             load_s=0.1, warmup_s=0.1, encode=spread, rank=spread, rank_changed=spread, rss_mb=99, peak_mb=100,
             energy_mj=3, agreement=agreement,
@@ -285,10 +285,12 @@ def _reports() -> list[bytes]:
     ]  # fmt: skip
     window = results.Window(at_s=1, encode_ms=2, celsius=50, megahertz=2000)
     whole = results.Report(
-        created="2026-01-02T03:04:05", command="bench", bundle="base", token_space=SPACE, cells=cells,
+        created="2026-01-02T03:04:05", command="bench", bundle="base", token_space=SPACE, configurations=configurations,
         machine=results.Machine(system="Linux", processor="x", cpus=2, threads=2, versions={"numpy": "2"}),
-        against=[results.Contender(name="torch", encode=spread), results.Contender(name="y", error="absent")],
-        sustained=[results.Sustained(cell="x", seconds=1, windows=[window] * 6, slowdown=1.1, verdict="steady")],
+        against=[results.Baseline(name="torch", encode=spread), results.Baseline(name="y", error="absent")],
+        sustained=[
+            results.Sustained(configuration="x", seconds=1, windows=[window] * 6, slowdown=1.1, verdict="steady")
+        ],
     )  # fmt: skip
     return [msgspec.json.encode(whole)]
 

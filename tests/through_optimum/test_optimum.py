@@ -27,7 +27,7 @@ from linkedout_export.vlm.through_optimum import (
     export_graphs,
     quantize_graphs,
 )
-from linkedout_quant.model import dequantise, quantise
+from linkedout_quant.model import dequantize, quantize
 
 from linkedout_edge import Recommender, Video
 from linkedout_edge.bundle.manifest import parse_manifest
@@ -139,7 +139,7 @@ def test_both_ways_give_the_same_tokens(checkpoints, graphs):
     with torch.no_grad():
         for feed in feeds:
             given = [torch.from_numpy(x) for x in feed.values()]
-            want, got = (dequantise(*quantise(way.encoder(*given))).flatten() for way in (torch_way, optimum_way))
+            want, got = (dequantize(*quantize(way.encoder(*given))).flatten() for way in (torch_way, optimum_way))
             assert torch.nn.functional.cosine_similarity(want, got, 0) > 0.9999
 
 

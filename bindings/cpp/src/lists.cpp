@@ -23,7 +23,7 @@ constexpr double REPRESENTS = 0.5;
 constexpr double NEVER = -std::numeric_limits<double>::infinity();
 
 // Keep the best of each group of near-identical videos, until `limit` are kept.
-Positions fold(const Positions &order, size_t width, const UnitTokens &unit, size_t limit) {
+Positions deduplicate(const Positions &order, size_t width, const UnitTokens &unit, size_t limit) {
     Positions kept;
     std::vector<float> compared;
     const auto same = [&](const float *a, const float *b) { return dot(a, b, width) >= DUPLICATE_FROM; };
@@ -172,16 +172,16 @@ std::vector<double> standardized(std::vector<double> values) {
     return values;
 }
 
-Positions arrange(const std::vector<float> &scores, const Wish &wish, size_t width, const UnitTokens &unit) {
+Positions rerank(const std::vector<float> &scores, const Wish &wish, size_t width, const UnitTokens &unit) {
     if (wish.limit == 1 || !(wish.diversity > 0 || wish.fold_duplicates))  // neither changes who is first
         return best_first(scores, wish.limit);
     const bool all = wish.limit == SIZE_MAX;
     const size_t needed = all ? SIZE_MAX : wish.diversity > 0 ? std::max(wish.limit, DIVERSIFIED) : wish.limit;
     Positions order = best_first(scores, all || needed > SIZE_MAX / 4 ? SIZE_MAX : 4 * needed);
     if (wish.fold_duplicates) {
-        Positions kept = fold(order, width, unit, needed);
+        Positions kept = deduplicate(order, width, unit, needed);
         if (!all && kept.size() < needed && order.size() < scores.size())
-            kept = fold(best_first(scores, SIZE_MAX), width, unit, needed);
+            kept = deduplicate(best_first(scores, SIZE_MAX), width, unit, needed);
         order = std::move(kept);
     }
     if (wish.diversity > 0) order = diversify(order, scores, width, unit, wish);

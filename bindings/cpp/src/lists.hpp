@@ -1,4 +1,4 @@
-// What looks at a list as a whole: order, folding and diversity, interests that take turns, cold start, and priors; as
+// Steps that need the whole list: order, deduplication and diversity, interests that take turns, cold start, and priors; as
 // linkedout_edge/rank/rerank.py, interests.py, coldstart.py and prior.py have them.
 #pragma once
 
@@ -26,8 +26,8 @@ struct Wish {
     bool fold_duplicates = false;
 };
 
-// The list: best first, near-duplicates folded, then diversified, then cut.
-Positions arrange(const std::vector<float> &scores, const Wish &wish, size_t width, const UnitTokens &unit);
+// The list: best first, near-duplicates left out, then diversified, then cut.
+Positions rerank(const std::vector<float> &scores, const Wish &wish, size_t width, const UnitTokens &unit);
 
 // Which events belong together: positions of the events of each interest, one or two, the larger first; of equally
 // large ones the one with the latest event.

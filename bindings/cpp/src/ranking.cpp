@@ -220,7 +220,7 @@ Ranking::Ranking(const Model &model, std::shared_ptr<const Store> kept_store, co
     Wish wish = options.wish;
     if (mixed) wish.limit = std::max(wish.limit, head);
     const auto unit = [&](const Positions &positions) { return unit_tokens(store, rows, positions); };
-    Positions order = arrange(scores, wish, shape.tokens(), unit);
+    Positions order = rerank(scores, wish, shape.tokens(), unit);
     if (mixed) {
         const Positions window(order.begin(),
                                order.begin() + static_cast<std::ptrdiff_t>(std::min(head, order.size())));

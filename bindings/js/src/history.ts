@@ -15,7 +15,7 @@ const MAX_AGE = 365 * 24 * 3600;
 const SURE_AFTER = 7 * 24 * 3600;
 const MAX_BYTES = 2 ** 28;
 
-interface Kept {
+interface StoredEvent {
   key: number;
   event: Event;
   recorded: number;
@@ -34,7 +34,7 @@ export interface ExportedEvent {
 
 /** Events in the order in which they were added, whatever the clock said then. At most 256, and a year. */
 export class History {
-  private entries: Kept[];
+  private entries: StoredEvent[];
   private unpin: () => void = () => undefined;
   private closed = false;
 
@@ -82,7 +82,7 @@ export class History {
     const { id } = event;
     const unpin = this.store.pin([id]); // it must not be evicted between encoding and keeping
     try {
-      const brought = !this.store.has(id) || this.broughtIn(id);
+      const brought = !this.store.has(id) || this.wasAutoEncoded(id);
       await this.encode(event.video);
       const kept = Event.at(event.video.withoutContent(), event.watched, event.liked, event.time);
       await this.change(() => false, [[kept, brought]]);
@@ -162,7 +162,7 @@ export class History {
       for (const { id, title, content, tokens, scales } of videos) {
         if (fresh.has(id)) this.store.put(id, tokens, scales, { title, content, size: null, modified: null });
       }
-      await this.change(() => false, added.map((e) => [e, fresh.has(e.id) || this.broughtIn(e.id)]));
+      await this.change(() => false, added.map((e) => [e, fresh.has(e.id) || this.wasAutoEncoded(e.id)]));
     } finally {
       unpin();
     }
@@ -190,7 +190,7 @@ export class History {
   }
 
   /** Those that are not too old. */
-  private young(): Kept[] {
+  private young(): StoredEvent[] {
     const oldest = this.clock() - MAX_AGE;
     return this.entries.filter((e) => e.event.time === null || e.event.time >= oldest);
   }
@@ -199,7 +199,7 @@ export class History {
    * Those that are too old for sure: a newer event that is itself a week old says so too, so that a clock that jumps years
    * ahead, and back, empties nothing.
    */
-  private expired(entries: readonly Kept[]): Set<Kept> {
+  private expired(entries: readonly StoredEvent[]): Set<StoredEvent> {
     const now = this.clock();
     let reached = now;
     for (const e of [...entries].reverse()) {
@@ -213,18 +213,18 @@ export class History {
   }
 
   /** Whether the id's tokens are there because of an event. */
-  private broughtIn(id: string): boolean {
+  private wasAutoEncoded(id: string): boolean {
     return this.entries.some((e) => e.brought && e.event.id === id);
   }
 
-  private async dropWhere(gone: (e: Kept) => boolean): Promise<number> {
+  private async dropWhere(gone: (e: StoredEvent) => boolean): Promise<number> {
     const count = await this.change(gone, [], true);
     this.forgotten();
     return count;
   }
 
   /** Add events, each with whether it brought its tokens, and remove those that are to go or are out of bounds. */
-  private change(gone: (e: Kept) => boolean, added: readonly (readonly [Event, boolean])[], purge = false): Promise<number> {
+  private change(gone: (e: StoredEvent) => boolean, added: readonly (readonly [Event, boolean])[], purge = false): Promise<number> {
     return this.store.writes.run(async () => {
       this.checkOpen();
       const now = this.clock();
@@ -250,7 +250,7 @@ export class History {
   }
 
   /** Make these the events, and keep their videos from being evicted. */
-  private hold(entries: Kept[]): void {
+  private hold(entries: StoredEvent[]): void {
     const before = this.unpin;
     this.entries = entries;
     this.unpin = this.store.pin(entries.map((e) => e.event.id));
@@ -258,7 +258,7 @@ export class History {
   }
 }
 
-function record({ key, event, recorded, brought }: Kept): EventRecord {
+function record({ key, event, recorded, brought }: StoredEvent): EventRecord {
   const { id, video, watched, liked, time } = event;
   return { key, id, title: video.title, watched, liked, at: time, recorded, brought };
 }

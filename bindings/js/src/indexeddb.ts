@@ -6,7 +6,7 @@ import { storageError, type Changes, type EventRecord, type Storage, type VideoR
 const VERSION = 1;
 const WAIT_MS = 3000;
 
-type Kept = VideoRecord & { n: number };
+type StoredVideo = VideoRecord & { n: number };
 
 /**
  * Open a database.
@@ -47,7 +47,7 @@ class IndexedDb implements Storage {
       const reading = this.database.transaction(["videos", "events"]);
       const ofSpace = IDBKeyRange.bound([space], [space, []]);
       const [videos, events] = await Promise.all([
-        answer<Kept[]>(reading.objectStore("videos").getAll(ofSpace)),
+        answer<StoredVideo[]>(reading.objectStore("videos").getAll(ofSpace)),
         answer<EventRecord[]>(reading.objectStore("events").getAll()),
       ]);
       return { videos: videos.sort((a, b) => a.n - b.n), events };
@@ -71,7 +71,7 @@ class IndexedDb implements Storage {
           const last = await answer(videos.index("n").openKeyCursor(null, "prev"));
           let n = last ? (last.key as number) : 0;
           for (const video of put) {
-            const before = await answer<Kept | undefined>(videos.get([video.space, video.id]));
+            const before = await answer<StoredVideo | undefined>(videos.get([video.space, video.id]));
             videos.put({ ...video, n: before?.n ?? ++n });
           }
         }

@@ -1,4 +1,4 @@
-/** What looks at the list as a whole: folding near-duplicates, and diversity. Videos are compared by their stored tokens. */
+/** Steps that need the whole list: removing near-duplicates, and diversity. Videos are compared by their stored tokens. */
 
 import { dot, dotSingles } from "./linear.js";
 
@@ -44,7 +44,7 @@ function isCopy(a: Float32Array, b: Float32Array, count: number): boolean {
 }
 
 /** Keep the best of each group of near-identical videos, of `count` tokens each, until `limit` are kept. */
-export function fold(order: readonly number[], vectors: Vectors, count: number, limit: number | null): number[] {
+export function deduplicate(order: readonly number[], vectors: Vectors, count: number, limit: number | null): number[] {
   const kept: number[] = [];
   const compared: Float32Array[] = [];
   for (const position of order) {
@@ -106,16 +106,16 @@ function similarities(vectors: Float32Array[]): Float64Array[] {
   return centred.map((a, i) => Float64Array.from(centred, (b, j) => (i === j ? 1 : 0.5 + 0.5 * dot(a, 0, b, 0, width))));
 }
 
-/** The list: best first, near-duplicates folded, then diversified, then cut. `count` is how many tokens a video has. */
-export function arrange(
+/** The list: best first, near-duplicates left out, then diversified, then cut. `count` is how many tokens a video has. */
+export function rerank(
   scores: Float32Array, limit: number | null, vectors: Vectors, count: number, diversity: number, foldDuplicates: boolean,
 ): number[] {
   if (limit === 1 || !(diversity || foldDuplicates)) return bestFirst(scores, limit); // neither changes who is first
   const needed = limit === null ? null : diversity ? Math.max(limit, DIVERSIFIED) : limit;
   let order = bestFirst(scores, needed === null ? null : 4 * needed);
   if (foldDuplicates) {
-    let kept = fold(order, vectors, count, needed);
-    if (needed !== null && kept.length < needed && order.length < scores.length) kept = fold(bestFirst(scores), vectors, count, needed);
+    let kept = deduplicate(order, vectors, count, needed);
+    if (needed !== null && kept.length < needed && order.length < scores.length) kept = deduplicate(bestFirst(scores), vectors, count, needed);
     order = kept;
   }
   if (diversity) order = diversify(order, scores, vectors, diversity, limit);

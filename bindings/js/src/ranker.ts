@@ -6,7 +6,7 @@ import { ArgumentError } from "./errors.js";
 import type { Event } from "./inputs.js";
 import type { Intake } from "./intake.js";
 import { findInterests, takeTurns, WINDOW as SHARED_WINDOW } from "./interests.js";
-import { arrange, unitTokens } from "./listwise.js";
+import { rerank, unitTokens } from "./listwise.js";
 import { standardized, type Priors } from "./prior.js";
 import { summarize, type TasteSummary } from "./profile.js";
 import { Ranked, sentenceOf, type Explanation, type Source } from "./ranking.js";
@@ -94,7 +94,7 @@ export class Ranker {
     else if (!events.length) source = "prior";
     const limit = wish.limit === null || wish.diversity ? wish.limit : Math.max(wish.limit, head);
     const vectors = (n: number): Float32Array => unitTokens(store.read(ids[n]!).tokens, store.count);
-    let order = arrange(scores, limit, vectors, store.count, wish.diversity, wish.foldDuplicates);
+    let order = rerank(scores, limit, vectors, store.count, wish.diversity, wish.foldDuplicates);
     if (head && !wish.diversity) {
       const window = order.slice(0, head);
       const values = this.values(window.map((n) => ids[n]!));

@@ -10,7 +10,7 @@ from linkedout_edge.cli import terminal
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import LinkedOutError
 from linkedout_export.jetson.kit import TENSORRT, write_kit
-from linkedout_export.quantisation import Feeds
+from linkedout_export.quantization import Feeds
 
 
 @click.command()

@@ -19,7 +19,7 @@ from onnxruntime.quantization import CalibrationMethod
 from onnxruntime.quantization.calibrate import create_calibrator
 
 from linkedout_edge.errors import ArgumentError
-from linkedout_export.quantisation import MIN_CALIBRATION, FeedReader, Feeds, fused_nodes, weighted_nodes
+from linkedout_export.quantization import MIN_CALIBRATION, FeedReader, Feeds, fused_nodes, weighted_nodes
 
 ALGORITHM = "EntropyCalibration2"
 """The calibrator that trtexec reads a cache for. It is not how our ranges are found."""

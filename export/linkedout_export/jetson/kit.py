@@ -15,7 +15,7 @@ from linkedout_edge.errors import ArgumentError
 from linkedout_export.conversion import with_fixed_size
 from linkedout_export.jetson.calibration import cache_text, tensor_scales
 from linkedout_export.jetson.engines import Engine, build_script, check_precision, static_shapes
-from linkedout_export.quantisation import Feeds
+from linkedout_export.quantization import Feeds
 
 TENSORRT = "10.3.0"
 """What JetPack 6.1 and 6.2 bring."""

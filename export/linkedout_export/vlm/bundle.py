@@ -21,14 +21,14 @@ from linkedout_edge.bundle.manifest import Calibration, Manifest, Preprocessing
 from linkedout_edge.errors import ArgumentError, BackendError, unknown
 from linkedout_export.conversion import openvino_files, openvino_runner
 from linkedout_export.graphs import export_encoder, parity
-from linkedout_export.quantisation import Feeds, quantise_fp16
+from linkedout_export.quantization import Feeds, quantize_fp16
 from linkedout_export.sensitivity import onnx_runner, tokens_of
 from linkedout_export.user_model import fit_user_model
 from linkedout_export.vlm.encoder import VLMStudent
 from linkedout_export.vlm.exported import open_exported
 from linkedout_export.vlm.fit import fit
 from linkedout_export.vlm.joined import GraphEncoder, GraphStudent, token_space
-from linkedout_export.vlm.quantise import Method, as_openvino, onnx_int4, onnx_int8
+from linkedout_export.vlm.quantize import Method, as_openvino, onnx_int4, onnx_int8
 from linkedout_export.vlm.reference import Reference
 from linkedout_export.vlm.sequence import read_reading
 from linkedout_export.vlm.through_optimum import LIBRARIES, export_graphs, quantize_graphs
@@ -40,7 +40,7 @@ LEAST_COSINE = 0.999
 """Of a float graph's hidden states with torch's, at each tap."""
 CALIBRATION = 32
 """Clips by which 4-bit values are chosen."""
-LICENCE = "that of the checkpoint"
+LICENSE = "that of the checkpoint"
 
 
 def write_vlm_bundle(
@@ -52,7 +52,7 @@ def write_vlm_bundle(
     precisions: Sequence[str] = ("int8", "int4"),
     method: Method = "hqq",
     name: str = "vlm",
-    licence: str = LICENCE,
+    license: str = LICENSE,
     provenance: str = "",
 ) -> Manifest:
     """Write a bundle folder by way of torch's exporter.
@@ -64,7 +64,7 @@ def write_vlm_bundle(
         format: ``"onnx"``, which both backends read, or ``"openvino"``, its own format.
         precisions: Of `PRECISIONS`, the first one is the bundle's default.
         method: Of the 4-bit weights in ONNX.
-        name, licence, provenance: For the manifest.
+        name, license, provenance: For the manifest.
 
     Returns:
         The manifest, with each precision's agreement with float32 on the feeds.
@@ -89,12 +89,12 @@ def write_vlm_bundle(
             encoders[precision] = {
                 "int8": lambda: onnx_int8(exact),
                 "int4": lambda: onnx_int4(exact, method, feeds),
-                "fp16": lambda: quantise_fp16(exact),
+                "fp16": lambda: quantize_fp16(exact),
                 "fp32": lambda: exact,
             }[precision]()
     want = tokens_of(onnx_runner(exact), feeds)
     return _write(
-        student, out, encoders, want, feeds, name=name, licence=licence, provenance=provenance, via="torch",
+        student, out, encoders, want, feeds, name=name, license=license, provenance=provenance, via="torch",
         parity={"encoder": worst}, tools=versions("torch", "transformers", "onnx", "onnxruntime", "openvino", "nncf"),
         pixels=(_channels(student.encoder.pixels.mean), _channels(student.encoder.pixels.std)),
     )  # fmt: skip
@@ -144,7 +144,7 @@ def write_optimum_bundle(
     precisions: Sequence[str] = ("int8", "int4"),
     data_aware: bool = True,
     name: str = "vlm",
-    licence: str = LICENCE,
+    license: str = LICENSE,
     provenance: str = "",
 ) -> Manifest:
     """Write a bundle folder of OpenVINO graphs that Optimum exports and quantises.
@@ -156,7 +156,7 @@ def write_optimum_bundle(
         shape: Frames, taps, and what else is chosen.
         precisions: Of `PRECISIONS`, the first one is the bundle's default.
         data_aware: Choose 4-bit values by the clips (AWQ and scale estimation), not by the weights alone.
-        name, licence, provenance: For the manifest.
+        name, license, provenance: For the manifest.
 
     Returns:
         The manifest, with each precision's agreement with float32 on the feeds, and its hidden states' with torch.
@@ -200,7 +200,7 @@ def write_optimum_bundle(
             cosines[precision] = reference.cosines(small)
             encoders[precision] = graph_of(small, precision)
         return _write(
-            student, out, encoders, want, feeds, name=name, licence=licence, provenance=provenance, via="optimum",
+            student, out, encoders, want, feeds, name=name, license=license, provenance=provenance, via="optimum",
             tap_cosine={p: cosines[p] for p in precisions}, tools=versions(*LIBRARIES), space=token_space(student),
             pixels=_pixels(student),
         )  # fmt: skip
@@ -212,7 +212,7 @@ def write_graphs_bundle(
     feeds: Sequence[Feeds],
     *,
     name: str = "vlm",
-    licence: str = LICENCE,
+    license: str = LICENSE,
     provenance: str = "",
 ) -> Manifest:
     """Write a bundle folder of graphs that somebody exported, in the one precision that they have.
@@ -221,7 +221,7 @@ def write_graphs_bundle(
         student: As `load_graphs` gives it; its projections are set from the feeds.
         out: The folder, replaced if it is there.
         feeds: Inputs of the encoder graph: the clips that fit.
-        name, licence, provenance: For the manifest.
+        name, license, provenance: For the manifest.
 
     Raises:
         ArgumentError: Too few feeds.
@@ -233,7 +233,7 @@ def write_graphs_bundle(
     ir = graph_of(student.encoder, exported.precision)
     want = tokens_of(openvino_runner(ir.xml, ir.weights), feeds)
     return _write(
-        student, out, {exported.precision: ir}, want, feeds, name=name, licence=licence, provenance=provenance,
+        student, out, {exported.precision: ir}, want, feeds, name=name, license=license, provenance=provenance,
         via="graphs", tools=exported.versions, space=token_space(student), pixels=_pixels(student), measured=False,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ from linkedout_quant.teachers.checkpoint import locate, read_config
 from linkedout_edge.bundle.manifest import Manifest
 from linkedout_edge.errors import ArgumentError, MissingDependencyError, unknown
 from linkedout_export.build import calibration_feeds
-from linkedout_export.quantisation import Feeds
+from linkedout_export.quantization import Feeds
 from linkedout_export.vlm.bundle import (
     FORMATS,
     Shape,
@@ -26,7 +26,7 @@ from linkedout_export.vlm.bundle import (
 )
 from linkedout_export.vlm.encoder import FAMILIES, load_vlm
 from linkedout_export.vlm.exported import is_exported
-from linkedout_export.vlm.quantise import METHODS, Method
+from linkedout_export.vlm.quantize import METHODS, Method
 from linkedout_export.vlm.through_optimum import NotInRegistryError, check_registry
 from linkedout_export.writer import check_replaceable
 

@@ -30,7 +30,7 @@ _STORED = {"int4": ("i4", "u4", "nf4"), "int8": ("i8", "u8"), "fp16": ("f16", "b
 
 @dataclass(frozen=True)
 class Graphs:
-    """The three graphs, read anew each time, because joining them changes them."""
+    """The three graphs, read again each time, because joining them changes them."""
 
     vision: openvino.Model
     words: openvino.Model

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from linkedout_edge.backends.base import INPUTS
 from linkedout_edge.errors import ArgumentError
-from linkedout_export.quantisation import MIN_CALIBRATION, Feeds
+from linkedout_export.quantization import MIN_CALIBRATION, Feeds
 
 if TYPE_CHECKING:
     from linkedout_export.vlm.encoder import VLMStudent
@@ -54,12 +54,12 @@ def _components(features: Tensor, width: int) -> tuple[Tensor, Tensor]:
     What only tells the M tokens of a clip apart is the same in all clips: those directions are left out.
     """
     _, m, w = features.shape
-    centres = features.mean(0)  # [M, W]
-    apart = torch.linalg.qr((centres[1:] - centres[:1]).T).Q if m > 1 else features.new_zeros(w, 0)
-    rows = (features - centres).flatten(0, 1)
+    centers = features.mean(0)  # [M, W]
+    apart = torch.linalg.qr((centers[1:] - centers[:1]).T).Q if m > 1 else features.new_zeros(w, 0)
+    rows = (features - centers).flatten(0, 1)
     rows = rows - rows @ apart @ apart.T
     _, strength, axes = torch.linalg.svd(rows, full_matrices=False)
     kept = min(width, int((strength > 1e-4 * strength[0].clamp_min(1e-12)).sum()))
     weight = features.new_zeros(width, w)
     weight[:kept] = axes[:kept] * (len(rows) ** 0.5 / strength[0])
-    return weight, -weight @ centres.mean(0)
+    return weight, -weight @ centers.mean(0)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from linkedout_quant.model import Student, VideoEncoder, quantise
+from linkedout_quant.model import Student, VideoEncoder, quantize
 from linkedout_quant.model.compressor import Compressor
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ from linkedout_edge._telemetry import import_openvino
 from linkedout_edge.backends.base import INPUTS, OUTPUTS
 from linkedout_edge.config import ModelConfig
 from linkedout_export.conversion import import_nncf
-from linkedout_export.quantisation import Feeds
+from linkedout_export.quantization import Feeds
 from linkedout_export.vlm.exported import Exported
 from linkedout_export.vlm.sequence import Pixels, Reading, Sequence
 from linkedout_export.vlm.taps import EMBEDS, GraphError, hidden_states, without_cache
@@ -317,7 +317,7 @@ class _Head(nn.Module):
         c: ModelConfig = self.config
         read = {tap: self.sequence.read(s, c.frames) for tap, s in zip(c.taps, states, strict=True)}
         features = VideoEncoder.features(self, read, frame_mask)  # type: ignore[arg-type]
-        return quantise(VideoEncoder.tokens(self, features))  # type: ignore[arg-type]
+        return quantize(VideoEncoder.tokens(self, features))  # type: ignore[arg-type]
 
 
 def _embedded(words: openvino.Model, ids: list[int]) -> Tensor:

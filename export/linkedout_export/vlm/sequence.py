@@ -224,7 +224,7 @@ def read_reading(
         tokens_per_layer=tokens_per_layer,
         token_width=token_width,
     )
-    mean, std = (tuple(v) for v in processor.normalisation())
+    mean, std = (tuple(v) for v in processor.normalization())
     return Reading(config, parts, image_token, mean, std, portable_tokenizer(processor), prompt)
 
 

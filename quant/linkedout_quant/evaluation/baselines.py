@@ -10,12 +10,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 
-def colour_histogram(clip: np.ndarray, bins: int = 16) -> np.ndarray:
+def color_histogram(clip: np.ndarray, bins: int = 16) -> np.ndarray:
     """How often each level of red, green and blue is in a clip, uint8 [F, H, W, 3]: float64 [3·bins]."""
     return np.concatenate([np.histogram(clip[..., i], bins, (0, 256), density=True)[0] for i in range(3)])
 
 
-def colour_histograms(clips: list[np.ndarray], bins: int = 16) -> np.ndarray:
+def color_histograms(clips: list[np.ndarray], bins: int = 16) -> np.ndarray:
     """One colour histogram a clip, centred and normalised.
 
     Args:
@@ -24,7 +24,7 @@ def colour_histograms(clips: list[np.ndarray], bins: int = 16) -> np.ndarray:
     Returns:
         float64 [clips, 3·bins].
     """
-    return unit_rows(np.array([colour_histogram(c, bins) for c in clips]))
+    return unit_rows(np.array([color_histogram(c, bins) for c in clips]))
 
 
 def unit_rows(features: np.ndarray) -> np.ndarray:

@@ -9,12 +9,12 @@ import numpy as np
 
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli.output import progress
-from linkedout_edge.decode.base import slot_centres
-from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalised, render_frames
-from linkedout_edge.rank.taste import dequantise
+from linkedout_edge.decode.base import slot_centers
+from linkedout_edge.microworld import Exam, ExamUser, ceiling_scores, normalized, render_frames
+from linkedout_edge.rank.taste import dequantize
 from linkedout_edge.store import read_tokens
 from linkedout_quant.evaluation.baselines import (
-    colour_histograms,
+    color_histograms,
     latest_cosine,
     mean_cosine,
     popularity,
@@ -28,7 +28,7 @@ Scorer = Callable[[ExamUser], np.ndarray]
 
 def pool_videos(exam: Exam, size: int = 128, frames: int = 8) -> list[Video]:
     """The exam's clips as frames, under ids ``clip0``, ``clip1`` …"""
-    times = np.array(slot_centres(frames, 1.0))
+    times = np.array(slot_centers(frames, 1.0))
     return [
         Video(frames=render_frames(attributes, seed, times, size), id=f"clip{i}")
         for i, (attributes, seed) in enumerate(track(exam.pool, "rendering the exam's clips"))
@@ -43,7 +43,7 @@ def encode(rec: Recommender, videos: list[Video]) -> None:
 
 def stored_values(rec: Recommender, ids: list[str]) -> np.ndarray:
     """Stored layer tokens of videos, float32 [len(ids), L, M·D]."""
-    return dequantise(*read_tokens(rec.store, ids))
+    return dequantize(*read_tokens(rec.store, ids))
 
 
 def stored_vectors(rec: Recommender, ids: list[str]) -> np.ndarray:
@@ -67,13 +67,13 @@ def take_exam(rec: Recommender, exam: Exam, videos: list[Video]) -> dict[str, di
 
     Returns:
         ``{"8": {"product": {"ndcg@10": …, "normalised": …, "interval": [low, high]}, "random": …}, …}``;
-        `normalised` is (NDCG@10 − random) / (ceiling − random).
+        `normalized` is (NDCG@10 − random) / (ceiling − random).
     """
     encode(rec, videos)
     now = datetime.now(timezone.utc)
     ids = [v.id for v in videos]
     tokens = unit_rows(stored_vectors(rec, ids))
-    colours = colour_histograms([v.frames for v in videos])
+    colors = color_histograms([v.frames for v in videos])
     watched = popularity((u.history for u in exam.users), len(videos))
     rng = np.random.default_rng(11)
     scorers: dict[str, Scorer] = {
@@ -81,7 +81,7 @@ def take_exam(rec: Recommender, exam: Exam, videos: list[Video]) -> dict[str, di
         "random": lambda u: rng.random(len(u.candidates)),
         "popularity": lambda u: watched[u.candidates],
         "recency (cosine to the latest)": lambda u: latest_cosine(tokens, u.history, u.candidates),
-        "colour histogram": lambda u: mean_cosine(colours, u.history, u.candidates),
+        "colour histogram": lambda u: mean_cosine(colors, u.history, u.candidates),
         "mean cosine of the same tokens": lambda u: mean_cosine(tokens, u.history, u.candidates),
         "ceiling": lambda u: ceiling_scores(exam, u),
     }
@@ -92,7 +92,7 @@ def take_exam(rec: Recommender, exam: Exam, videos: list[Video]) -> dict[str, di
         means = {name: mean_metrics(r) for name, r in rows.items()}
         low, high = means["random"]["ndcg@10"], means["ceiling"]["ndcg@10"]
         for name, r in rows.items():
-            means[name]["normalised"] = normalised(means[name]["ndcg@10"], low, high)
+            means[name]["normalised"] = normalized(means[name]["ndcg@10"], low, high)
             means[name]["interval"] = list(bootstrap_interval([x["ndcg@10"] for x in r]))  # type: ignore[assignment]
         report[str(length)] = means
     return report

@@ -1,6 +1,6 @@
 """Does each part earn its place? One table of what a finished student loses without it, with intervals.
 
-The trunk (tower and LM) is that of the run. Compressors on its hidden states are trained anew for each variant, alike
+The trunk (tower and LM) is that of the run. Compressors on its hidden states are trained again for each variant, alike
 for all. All are judged by the closed form (`linkedout_edge.rank.taste`) on the exam's users, whose clips show
 combinations that no training saw; differences are paired by user.
 """
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.decode.base import slot_centres
+from linkedout_edge.decode.base import slot_centers
 from linkedout_edge.microworld import Attributes, Exam, make_exam, one_hot, random_attributes, render_frames
 from linkedout_edge.rank.taste import Space
 from linkedout_quant.evaluation.gates import ndcg_of, without_gates
@@ -79,7 +79,7 @@ def hidden_states(student: Student, clips: Sequence[Clip], what: str) -> Tensor:
 
 def exam_clips(exam: Exam, config: ModelConfig) -> list[Clip]:
     """What renders each clip of an exam, uint8 [F, H, W, 3]."""
-    times = np.array(slot_centres(config.frames, 1.0))
+    times = np.array(slot_centers(config.frames, 1.0))
     return [lambda a=a, s=s: render_frames(a, s, times, config.frame_size) for a, s in exam.pool]  # type: ignore[misc]
 
 
@@ -88,7 +88,7 @@ def micro_pool(config: ModelConfig, size: int, seed: int) -> tuple[list[Attribut
     rng = np.random.default_rng([seed, 99])
     attributes = [random_attributes(rng) for _ in range(size)]
     seeds = rng.integers(2**31, size=size)
-    times = np.array(slot_centres(config.frames, 1.0))
+    times = np.array(slot_centers(config.frames, 1.0))
     clips: list[Clip] = [
         partial(render_frames, a, int(s), times, config.frame_size) for a, s in zip(attributes, seeds, strict=True)
     ]
@@ -124,8 +124,8 @@ def train_compressors(config: ModelConfig, variant: Variant, states: Tensor, att
     facets = torch.from_numpy(np.stack([facet_indices(v) for v in vectors]))
     flat = len(variant.states) * config.tokens_per_layer * config.token_width
     heads = nn.ModuleList(nn.Linear(flat, int(facets[:, i].max()) + 1) for i in range(facets.shape[1]))
-    optimiser = torch.optim.AdamW([*compressors.parameters(), *heads.parameters()], 3e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, COMPRESSOR_STEPS)
+    optimizer = torch.optim.AdamW([*compressors.parameters(), *heads.parameters()], 3e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, COMPRESSOR_STEPS)
     for _ in track(range(COMPRESSOR_STEPS), f"compressors: {variant.name}"):
         rows = torch.randint(len(states), (48,))
         tokens = compressors(states[rows])
@@ -134,9 +134,9 @@ def train_compressors(config: ModelConfig, variant: Variant, states: Tensor, att
         loss = loss + 3 * relational_loss(tokens.transpose(0, 1), by_layer * latents[rows])
         named = [nn.functional.cross_entropy(h(whole), facets[rows, i]) for i, h in enumerate(heads)]
         loss = loss + torch.stack(named).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     return compressors.eval()
 

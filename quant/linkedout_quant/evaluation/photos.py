@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from linkedout_edge.decode.base import slot_centres
+from linkedout_edge.decode.base import slot_centers
 from linkedout_edge.errors import ArgumentError
 from linkedout_quant.evaluation.imagenet_kinds import IMAGENET_KINDS, kind_of_class
 from linkedout_quant.evaluation.tastes import Kinds
@@ -85,7 +85,7 @@ def _kind(row: dict[str, str], index: Path) -> str:
 def film(paths: Sequence[Path], seed: int, frames: int = 8) -> Iterator[np.ndarray | ArgumentError]:
     """Each photo as a clip, uint8 [frames, SIDE, SIDE, 3] RGB, or what is wrong with its file."""
     moves = np.random.default_rng(seed).random((len(paths), 2, 3))
-    times = np.array(slot_centres(frames, 1.0))
+    times = np.array(slot_centers(frames, 1.0))
     for path, move in zip(paths, moves, strict=True):
         try:
             yield pan_and_zoom(load_still(path), move, times)

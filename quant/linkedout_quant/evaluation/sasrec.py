@@ -58,7 +58,7 @@ def train_sasrec(histories: Sequence[Sequence[int]], items: int, steps: int = 60
     """Train on next items of histories, each against all items that occur in them."""
     torch.manual_seed(seed)
     model = SASRec(items)
-    optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.01)
     ids = padded(histories, items)
     known = torch.from_numpy(np.unique(np.concatenate([np.asarray(h) for h in histories])))
     place = torch.full((items + 1,), -100)
@@ -70,7 +70,7 @@ def train_sasrec(histories: Sequence[Sequence[int]], items: int, steps: int = 60
         target = place[batch]  # padding is −100, which cross-entropy leaves out
         logits = states @ model.embedding.weight[known].T
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), target.flatten())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return model.eval()

@@ -18,10 +18,10 @@ import numpy as np
 
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli.output import progress
-from linkedout_edge.decode.base import slot_centres
+from linkedout_edge.decode.base import slot_centers
 from linkedout_edge.errors import LinkedOutError
 from linkedout_edge.microworld import Exam, render_frames
-from linkedout_quant.evaluation.baselines import colour_histogram, unit_rows
+from linkedout_quant.evaluation.baselines import color_histogram, unit_rows
 from linkedout_quant.evaluation.exam import stored_vectors
 from linkedout_quant.evaluation.metrics import grouped_interval, user_metrics
 from linkedout_quant.evaluation.tastes import (
@@ -87,7 +87,7 @@ class TasteReport(msgspec.Struct):
 
 def micro_clips(exam: Exam, size: int = 128, frames: int = 8) -> Iterator[Clip]:
     """The exam's clips, one after the other."""
-    times = np.array(slot_centres(frames, 1.0))
+    times = np.array(slot_centers(frames, 1.0))
     for attributes, seed in exam.pool:
         yield render_frames(attributes, seed, times, size)
 
@@ -228,7 +228,7 @@ def _looks(baselines: Sequence[str], teacher: Path | None) -> dict[str, Callable
     """What baselines see of a clip's pixels."""
     looks: dict[str, Callable[[Clip], np.ndarray]] = {}
     if "histogram" in baselines:
-        looks["histogram"] = colour_histogram
+        looks["histogram"] = color_histogram
     if "teacher" in baselines:
         from linkedout_quant.teachers.mobilenet import SIDE, MobileNet
 

@@ -50,9 +50,9 @@ class CausalLM(nn.Module):
         self.prompt_position = nn.Parameter(torch.randn(config.prompt_tokens, width) * 0.02)
         self.blocks = nn.ModuleList(Block(width, config.lm_heads, config.lm_mlp) for _ in range(config.lm_layers))
         self.final_norm = nn.LayerNorm(width)
-        self.apply(self._initialise)
+        self.apply(self._initialize)
 
-    def _initialise(self, module: nn.Module) -> None:
+    def _initialize(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:

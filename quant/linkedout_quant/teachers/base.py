@@ -1,4 +1,4 @@
-"""What a teacher is: frames, prompt and perhaps a title in; what each of its layers makes of them out.
+"""The interface of a teacher: frames, a prompt and perhaps a title in; features of each layer out.
 
 The student learns from these features alone, so a teacher may be anything: a video LLM, an image network joined with a
 sentence encoder, or one that another program ran and whose features lie in the cache.
@@ -17,12 +17,12 @@ from linkedout_edge.errors import LinkedOutError
 
 
 class TeacherError(LinkedOutError, RuntimeError):
-    """A teacher cannot be loaded or cannot do what is asked; the message says how to mend it."""
+    """A teacher cannot be loaded or cannot do what is asked; the message says how to fix it."""
 
 
 @dataclass(frozen=True)
 class TeacherFeatures:
-    """What a teacher says of a batch of clips."""
+    """Features of a batch of clips."""
 
     layers: tuple[np.ndarray, ...]
     """Per layer, shallow first, float32 [B, K, W]: K tokens of that layer's own width. A square K is a grid of cells,
@@ -38,7 +38,7 @@ ALIKE = ("pooled", "language")
 
 
 class Teacher(Protocol):
-    """Shows clips to a frozen model. One forward pass a batch, no generation."""
+    """A frozen model that extracts features of clips. One forward pass per batch, no generation."""
 
     name: str
     """For people: progress, model card."""
@@ -47,7 +47,9 @@ class Teacher(Protocol):
     layer_names: tuple[str, ...]
     """One name for each of `TeacherFeatures.layers`."""
 
-    def look(self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None) -> TeacherFeatures:
+    def extract_features(
+        self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None
+    ) -> TeacherFeatures:
         """Features of clips.
 
         Args:
@@ -61,13 +63,13 @@ class Teacher(Protocol):
 
 
 def check_clips(clips: Sequence[np.ndarray], titles: Sequence[str | None]) -> None:
-    """Check what `Teacher.look` was given.
+    """Check what `Teacher.extract_features` was given.
 
     Raises:
         TeacherError: No clips, another number of titles, or a clip that is not uint8 [F, H, W, 3].
     """
     if not len(clips):
-        raise TeacherError("there are no clips to look at: pass at least one")
+        raise TeacherError("there are no clips: pass at least one")
     if len(titles) != len(clips):
         raise TeacherError(f"{len(titles)} titles for {len(clips)} clips: expected one each, None where there is none")
     for i, clip in enumerate(clips):

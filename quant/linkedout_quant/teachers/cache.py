@@ -6,8 +6,8 @@ holds the features of its clips stacked; their keys are in its header. It is wri
 renamed, so that it is there whole or not at all, and writers in several processes do not meet. Its hash is checked when
 it is first read.
 
-Values are kept in float16 where all of a shard's fit (a hidden state can exceed 65504), else in float32; what `look`
-returns is what is stored, whether it was just computed or not.
+Values are stored in float16 if all of a shard fit (a hidden state can exceed 65504), else in float32.
+`extract_features` returns the stored values, also when they were just computed.
 """
 
 from __future__ import annotations
@@ -85,14 +85,14 @@ class CachedTeacher:
             raise TeacherError(f"{folder}: expected the features of one teacher, found {names}")
         return cls(_OnlyStored(**_read_about(found[0])), folder)
 
-    def look(
+    def extract_features(
         self,
         clips: Sequence[np.ndarray],
         titles: Sequence[str | None] | None = None,
         *,
         keys: Sequence[str] | None = None,
     ) -> TeacherFeatures:
-        """As the teacher's `look`, from disk where the clip is known.
+        """As the teacher's `extract_features`, from disk where the clip is known.
 
         Args:
             clips: uint8 [F, H, W, 3] RGB each.
@@ -116,7 +116,8 @@ class CachedTeacher:
         known = {n: row for n in dict.fromkeys(names) if (row := self._recall(n)) is not None}
         unknown = {n: i for i, n in enumerate(names) if n not in known}  # a clip that comes twice is looked at once
         if unknown:
-            seen = self._teacher.look([clips[i] for i in unknown.values()], [titles[i] for i in unknown.values()])
+            new = list(unknown.values())
+            seen = self._teacher.extract_features([clips[i] for i in new], [titles[i] for i in new])
             columns = _compact([*seen.layers, seen.pooled, seen.language])
             fresh = {n: tuple(c[i] for c in columns) for i, n in enumerate(unknown)}
             known.update(fresh)
@@ -197,7 +198,9 @@ class _OnlyStored:
     fingerprint: str
     layer_names: tuple[str, ...]
 
-    def look(self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None) -> TeacherFeatures:
+    def extract_features(
+        self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None
+    ) -> TeacherFeatures:
         raise TeacherError(
             f"{len(clips)} clips have no stored features of {self.name}: look at them with the model "
             "(CachedTeacher(load_teacher(...), folder)), or leave them out"

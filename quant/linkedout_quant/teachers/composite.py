@@ -62,8 +62,10 @@ class CompositeTeacher:
         names = embed_sentences(self.names)
         self._class_names = names - names.mean(0)  # [1001, 384]
 
-    def look(self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None) -> TeacherFeatures:
-        """See `linkedout_quant.teachers.base.Teacher.look`; features of a clip are the mean over its frames."""
+    def extract_features(
+        self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None
+    ) -> TeacherFeatures:
+        """See `linkedout_quant.teachers.base.Teacher.extract_features`; a clip has the mean of its frames."""
         middle, last, pooled, logits = [], [], [], []
         for clip in clips:
             frames = [self.sight(square(frame, SIDE)) for frame in clip]

@@ -110,8 +110,10 @@ class HuggingFaceTeacher:
         }
         self.fingerprint = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
-    def look(self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None) -> TeacherFeatures:
-        """Features of clips; see `linkedout_quant.teachers.base.Teacher.look`.
+    def extract_features(
+        self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None
+    ) -> TeacherFeatures:
+        """Features of clips; see `linkedout_quant.teachers.base.Teacher.extract_features`.
 
         Args:
             clips: uint8 [F, H, W, 3] RGB each; sizes and lengths may differ.

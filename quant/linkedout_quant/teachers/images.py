@@ -62,8 +62,10 @@ class ImageTeacher(nn.Module):
         """Where it lies."""
         return next(self.parameters()).device
 
-    def look(self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None) -> TeacherFeatures:
-        """See `linkedout_quant.teachers.base.Teacher.look`; features of a clip are the mean over its frames."""
+    def extract_features(
+        self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None
+    ) -> TeacherFeatures:
+        """See `linkedout_quant.teachers.base.Teacher.extract_features`; a clip has the mean of its frames."""
         titles = [None] * len(clips) if titles is None else titles
         check_clips(clips, titles)
         frames = torch.from_numpy(np.stack([square(frame, self.side) for clip in clips for frame in clip]))

@@ -48,9 +48,11 @@ class Joined:
         self.layer_names, self.classes = tuple(teachers[0].layer_names), IMAGENET
         self.alike = ("language",)
 
-    def look(self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None) -> TeacherFeatures:
-        """See `linkedout_quant.teachers.base.Teacher.look`."""
-        seen = [t.look(clips, titles) for t in self.teachers]
+    def extract_features(
+        self, clips: Sequence[np.ndarray], titles: Sequence[str | None] | None = None
+    ) -> TeacherFeatures:
+        """See `linkedout_quant.teachers.base.Teacher.extract_features`."""
+        seen = [t.extract_features(clips, titles) for t in self.teachers]
         said = [np.concatenate([s.language[:, :WIDTH], s.language[:, -IMAGENET:]], 1) for s in seen]
         return TeacherFeatures(seen[0].layers, seen[0].pooled, np.stack(said).mean(0, dtype=np.float32))
 

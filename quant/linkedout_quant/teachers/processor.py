@@ -103,7 +103,7 @@ class ClipProcessor:
             title = title.replace(token, " ")  # a space, so that what is left and right does not join to another one
         return " ".join(title.split())[:TITLE_LENGTH]
 
-    def normalisation(self) -> tuple[list[float], list[float]]:
+    def normalization(self) -> tuple[list[float], list[float]]:
         """Mean and deviation of pixels in [0, 1] that the image processor subtracts and divides by, per channel."""
         images = self._processor.image_processor
         return list(images.image_mean), list(images.image_std)

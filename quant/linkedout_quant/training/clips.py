@@ -41,7 +41,7 @@ from linkedout_quant.training.axes import Moments, keep_axes
 from linkedout_quant.training.crops import CropSource
 from linkedout_quant.training.language import title_tokens
 from linkedout_quant.training.loop import StageRecipe, train_stage
-from linkedout_quant.training.losses import alignment_loss, centre_loss, feature_loss, relational_loss
+from linkedout_quant.training.losses import alignment_loss, center_loss, feature_loss, relational_loss
 from linkedout_quant.training.stills import CameraPath
 
 VIEW_FRAMES = 3  # a pan over a still needs no more; the rest is masked, which teaches the model to do with less
@@ -78,7 +78,7 @@ class ClipBatch:
     layers: tuple[Tensor, ...]  # float32 [P, W] each: the teacher's layers, mean over their tokens
     pooled: Tensor  # float32 [P, ·], standardised
     language: Tensor  # float32 [P, ·], standardised
-    colours: Tensor  # float32 [P, 48], a view's colours by place
+    colors: Tensor  # float32 [P, 48], a view's colours by place
     sentences: Tensor  # float32 [P, 384], of captions
     captioned: Tensor  # bool [P], a caption is known and was not shown as a title
     prompt: str
@@ -136,7 +136,7 @@ def facet_indices(vector: np.ndarray) -> np.ndarray:
     return np.array([part.argmax() for part in np.split(vector, ends[:-1])], np.int64)
 
 
-def colour_layout(frames: np.ndarray) -> np.ndarray:
+def color_layout(frames: np.ndarray) -> np.ndarray:
     """Mean colours of a 4 × 4 grid of cells: uint8 [F, H, W, 3] → float32 [48], about unit size."""
     cells = [cv2.resize(f, (4, 4), interpolation=cv2.INTER_AREA).astype(np.float32) for f in frames]
     return (np.mean(cells, 0).ravel() - 118.0) / 64.0
@@ -219,7 +219,7 @@ class ClipData:
             seen.layers,
             seen.pooled,
             seen.language,
-            torch.from_numpy(seen.colours),
+            torch.from_numpy(seen.colors),
             torch.from_numpy(seen.sentences),
             torch.from_numpy(seen.captioned),
             prompt,
@@ -260,7 +260,7 @@ class ClipData:
             tuple(torch.from_numpy(x) for x in layers),
             torch.from_numpy(features["pooled"]),
             torch.from_numpy(features["language"]),
-            np.stack([colour_layout(f) for f in frames]),
+            np.stack([color_layout(f) for f in frames]),
             sentences,
             captioned,
         )
@@ -287,10 +287,10 @@ class ClipData:
             frames[i] = [cv2.resize(shown[j], (size, size), interpolation=cv2.INTER_AREA) for j in chosen]
             if rng.random() < 0.5:
                 frames[i] = frames[i, :, :, ::-1]
-            features["pooled"][i] = crops.standardised("pooled", videos.features.pooled[v])
-            features["language"][i] = crops.standardised("language", videos.features.language[v])
+            features["pooled"][i] = crops.standardized("pooled", videos.features.pooled[v])
+            features["language"][i] = crops.standardized("language", videos.features.language[v])
             for place, layer in enumerate(layers):
-                layer[i] = crops.standardised(f"layer{place}", videos.features.layers[place][v].mean(0))
+                layer[i] = crops.standardized(f"layer{place}", videos.features.layers[place][v].mean(0))
             known = videos.captions[v]
             texts[i] = known[int(rng.integers(len(known)))] if known and rng.random() < TITLED else None
             captioned[i] = False
@@ -305,7 +305,7 @@ class _Seen:
     layers: tuple[Tensor, ...]
     pooled: Tensor
     language: Tensor
-    colours: np.ndarray
+    colors: np.ndarray
     sentences: np.ndarray
     captioned: np.ndarray
 
@@ -414,7 +414,7 @@ def clip_losses(
         by_layer = torch.from_numpy(layer_weights(tokens.shape[1])).to(tokens.device)
         terms["micro_relations"] = 5 * relational_loss(flat[:a], batch.latents)
         terms["micro_layers"] = 3 * relational_loss(tokens[:a].transpose(0, 1), by_layer[:, None] * batch.latents)
-        terms["micro_centre"] = CENTRED * centre_loss(tokens[:a].transpose(0, 1))
+        terms["micro_centre"] = CENTRED * center_loss(tokens[:a].transpose(0, 1))
     if batch.title_mask.any():
         words = batch.title_mask
         terms["captions"] = WORDS * nn.functional.cross_entropy(
@@ -428,8 +428,8 @@ def view_losses(heads: ClipHeads, batch: ClipBatch, tokens: Tensor) -> dict[str,
     flat, by_layer = tokens.flatten(1), tokens.transpose(0, 1)
     if batch.prompt == "looks":
         return {
-            "colour_relations": 5 * relational_loss(flat, batch.colours),
-            "colour_layers": 3 * relational_loss(by_layer, batch.colours),
+            "colour_relations": 5 * relational_loss(flat, batch.colors),
+            "colour_layers": 3 * relational_loss(by_layer, batch.colors),
         }
     alike = [getattr(batch, name) for name in heads.alike]
     terms = {
@@ -438,7 +438,7 @@ def view_losses(heads: ClipHeads, batch: ClipBatch, tokens: Tensor) -> dict[str,
         "last": 0.5 * feature_loss(heads.last(tokens[:, -1]), batch.language),
         "relations": 8 * relational_loss(flat, *alike),
         "layer_relations": 5 * relational_loss(by_layer, *alike),
-        "centre": CENTRED * centre_loss(by_layer),
+        "centre": CENTRED * center_loss(by_layer),
     }
     for i, (head, tap, want) in enumerate(zip(heads.layers, heads.taps, batch.layers, strict=True)):
         terms[f"layer{i}"] = 0.2 * feature_loss(head(tokens[:, tap]), want)

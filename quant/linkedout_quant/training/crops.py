@@ -1,6 +1,6 @@
 """Augmented crops with the teacher's view of the very same crop, cached on disk in shards.
 
-Shards are independent and seeded by their number: a generation that was interrupted goes on where it stopped, and a
+Shards are independent and seeded by their number: an interrupted generation continues where it stopped, and a
 second student costs the teacher nothing. Arrays are memory-mapped, so a cache may be larger than memory.
 """
 
@@ -64,7 +64,7 @@ def _write_shard(number: int, count: int, folder: Path, size: int) -> None:
         for i, (view, source) in enumerate(views):
             crops[start + i] = cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA)
             sources[start + i] = source
-        seen = _teacher.look([view[None] for view, _ in views])
+        seen = _teacher.extract_features([view[None] for view, _ in views])
         for name, value in (
             *((f"layer{i}", x) for i, x in enumerate(seen.layers)),
             ("pooled", seen.pooled),
@@ -164,7 +164,7 @@ class CropSource(Protocol):
         """Tokens and width of a layer."""
         ...
 
-    def standardised(self, name: str, value: np.ndarray) -> np.ndarray:
+    def standardized(self, name: str, value: np.ndarray) -> np.ndarray:
         """A feature [..., W] as batches have it, float32."""
         ...
 
@@ -214,7 +214,7 @@ class CropCache:
         tokens, width = self.shards[0][f"layer{layer}"].shape[1:]
         return tokens, width
 
-    def standardised(self, name: str, value: np.ndarray) -> np.ndarray:
+    def standardized(self, name: str, value: np.ndarray) -> np.ndarray:
         """A feature [..., W] as batches have it, float32."""
         mean, scale = self.statistics[name]
         return ((value.astype(np.float32) - mean) / scale).astype(np.float32)
@@ -253,7 +253,7 @@ class CropCache:
                 if size not in (0, out.shape[1]):
                     out = np.stack([cv2.resize(x, (size, size), interpolation=cv2.INTER_AREA) for x in out])
                 return out
-            out = self.standardised(name, out)
+            out = self.standardized(name, out)
             side = round(out.shape[1] ** 0.5) if name.startswith("layer") else 0
             if side * side == out.shape[1]:  # a grid of cells is mirrored with its picture
                 grid = out.reshape(count, side, side, -1)

@@ -67,7 +67,7 @@ class CropPlan:
     zooms: np.ndarray  # float32 [B], by which a turned crop is enlarged
     contrasts: np.ndarray  # float32 [B]
     gains: np.ndarray  # float32 [B, 3], by which colours are multiplied
-    grey: np.ndarray  # bool [B]
+    gray: np.ndarray  # bool [B]
     kinds: np.ndarray  # int64 [B], SINGLE, or how the crop before is mixed in
     shares: np.ndarray  # float32 [B], of a blend that are the crop's own; or where it is cut
     across: np.ndarray  # bool [B], whether the cut is vertical
@@ -91,10 +91,10 @@ class CropPlan:
         mirrored, turned = once_in(0.5), once_in(0.3)
         angles = np.where(turned, np.radians(uniform(-25, 25)), 0).astype(np.float32)
         zooms = np.where(turned, uniform(1, 1.3), 1).astype(np.float32)
-        coloured = once_in(0.5)
-        contrasts = np.where(coloured, uniform(0.75, 1.25), 1).astype(np.float32)
-        gains = np.where(coloured[:, None], uniform(0.75, 1.3)[:, None] * uniform(0.9, 1.1, 3), 1).astype(np.float32)
-        grey = once_in(0.05)
+        colored = once_in(0.5)
+        contrasts = np.where(colored, uniform(0.75, 1.25), 1).astype(np.float32)
+        gains = np.where(colored[:, None], uniform(0.75, 1.3)[:, None] * uniform(0.9, 1.1, 3), 1).astype(np.float32)
+        gray = once_in(0.05)
         kinds = rng.choice(4, count, p=[0.6, 0.14, 0.132, 0.128])
         small = uniform(0.35, 0.65)
         pastes = np.stack([*(uniform(0, 1) * (1 - small) for _ in range(2)), small], 1)
@@ -106,7 +106,7 @@ class CropPlan:
             zooms,
             contrasts,
             gains,
-            grey,
+            gray,
             kinds,
             uniform(0.3, 0.7),
             once_in(0.5),
@@ -151,8 +151,8 @@ def cut_crops(photos: Tensor, plan: CropPlan, side: int) -> Tensor:
     crops = functional.grid_sample(source, grid, "bilinear", "reflection", align_corners=False)
     contrast, gain = moved(plan.contrasts).view(-1, 1, 1, 1), moved(plan.gains).view(-1, 3, 1, 1)
     crops = (((crops - 128) * contrast + 128).clamp(0, 255) * gain).clamp(0, 255)
-    if len(grey := np.flatnonzero(plan.grey)):
-        rows = moved(grey)
+    if len(gray := np.flatnonzero(plan.gray)):
+        rows = moved(gray)
         luma = torch.tensor([0.299, 0.587, 0.114], device=device).view(1, 3, 1, 1)
         crops[rows] = (crops[rows] * luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
     return _mixed(crops, plan).contiguous(memory_format=torch.channels_last)
@@ -268,7 +268,7 @@ class LiveCrops:
         tokens, width = self._shapes[f"layer{layer}"]
         return tokens, width
 
-    def standardised(self, name: str, value: np.ndarray) -> np.ndarray:
+    def standardized(self, name: str, value: np.ndarray) -> np.ndarray:
         """A feature [..., W] as batches have it, float32."""
         mean, scale = self.statistics[name]
         return ((value.astype(np.float32) - mean.cpu().numpy()) / scale).astype(np.float32)
@@ -286,7 +286,7 @@ class LiveCrops:
         return CropBatch(frames, tuple(rows[:-2]), rows[-2], rows[-1], plan.sources)
 
     def on_host(self) -> HostCrops:
-        """The same, with batches that are copied to the host: for stages that go on there."""
+        """The same, with batches that are copied to the host: for stages that run there."""
         return HostCrops(self)
 
     def _see(self, crops: Tensor) -> Seen:
@@ -351,9 +351,9 @@ class HostCrops:
         """As of `LiveCrops`."""
         return self.live.layer_shape(layer)
 
-    def standardised(self, name: str, value: np.ndarray) -> np.ndarray:
+    def standardized(self, name: str, value: np.ndarray) -> np.ndarray:
         """As of `LiveCrops`."""
-        return self.live.standardised(name, value)
+        return self.live.standardized(name, value)
 
     def batch(self, seed: int, step: int, count: int, size: int | None = None, stride: int = 1) -> CropBatch:
         """As of `LiveCrops`, on the host."""

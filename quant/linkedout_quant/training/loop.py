@@ -2,7 +2,7 @@
 
 Hugging Face Accelerate places it on one CPU, one GPU or many (``accelerate launch``): every process draws batches of
 its own, and gradients are averaged. What a stage computes is a function of the step's number alone, so a training that
-was cut off goes on as if it had not been.
+was interrupted continues as if it had not been.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Losses = Callable[[int, int], dict[str, torch.Tensor]]
 
 
 class TrainingError(LinkedOutError, RuntimeError):
-    """Training cannot go on; the message names the step and the last good checkpoint."""
+    """Training cannot continue; the message names the step and the last good checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,9 @@ def train_stage(
     run.mkdir(parents=True, exist_ok=True)
     checkpoint, log = run / f"{recipe.name}.pt", run / f"{recipe.name}.jsonl"
     modules.to(accelerator.device)
-    optimiser = torch.optim.AdamW(parameter_groups(modules, recipe, slow), betas=(0.9, 0.98))
-    parameters = [p for g in optimiser.param_groups for p in g["params"]]
-    start, batch = _restore(checkpoint, recipe, modules, optimiser)
+    optimizer = torch.optim.AdamW(parameter_groups(modules, recipe, slow), betas=(0.9, 0.98))
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
+    start, batch = _restore(checkpoint, recipe, modules, optimizer)
     if start >= recipe.steps:
         modules.eval()
         return
@@ -161,14 +161,14 @@ def train_stage(
         counted, examples, since = 0, 0, began
         for step in range(start, recipe.steps):
             rate = learning_rate(recipe, step)
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] = rate * (0.2 if group["slow"] else 1.0)
             draw = step * accelerator.num_processes + accelerator.process_index
-            terms, batch = _backward(losses, draw, batch, recipe, step, checkpoint, optimiser, accelerator)
+            terms, batch = _backward(losses, draw, batch, recipe, step, checkpoint, optimizer, accelerator)
             if accelerator.num_processes > 1:
                 _average_gradients(parameters, accelerator)
             nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
+            optimizer.step()
             for k, v in terms.items():
                 running[k] = running.get(k, 0.0) + v
             counted += 1
@@ -185,7 +185,7 @@ def train_stage(
                 running, counted, examples, since = {}, 0, 0, now
             report(recipe.name, step + 1, recipe.steps, loss)
             if main and ((step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps):
-                state = {"modules": modules.state_dict(), "optimiser": optimiser.state_dict()}
+                state = {"modules": modules.state_dict(), "optimiser": optimizer.state_dict()}
                 _save(checkpoint, {"recipe": asdict(recipe), "step": step + 1, "batch": batch, **state})
     accelerator.wait_for_everyone()
     modules.eval()
@@ -196,9 +196,9 @@ def train_stage(
 
 
 def _restore(
-    checkpoint: Path, recipe: StageRecipe, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer
+    checkpoint: Path, recipe: StageRecipe, modules: nn.ModuleDict, optimizer: torch.optim.Optimizer
 ) -> tuple[int, int]:
-    """Step to go on from and the batch that fitted into memory."""
+    """Step to continue from and the batch that fitted into memory."""
     if not checkpoint.exists():
         return 0, recipe.batch
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")  # loading copies to where the weights are
@@ -212,7 +212,7 @@ def _restore(
         )
     modules.load_state_dict(state["modules"])
     if state["step"] < recipe.steps:
-        optimiser.load_state_dict(state["optimiser"])
+        optimizer.load_state_dict(state["optimiser"])
     return state["step"], state["batch"]
 
 
@@ -223,12 +223,12 @@ def _backward(
     recipe: StageRecipe,
     step: int,
     checkpoint: Path,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
 ) -> tuple[dict[str, float], int]:
     """Gradients of one step, with the largest batch up to `batch` that fits; gives loss terms and that batch."""
     while True:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(recipe.seed * 1_000_003 + draw)
         try:
             terms = losses(draw, batch)

@@ -29,7 +29,7 @@ def relational_loss(tokens: Tensor, *targets: Tensor) -> Tensor:
     return (similarity(tokens) - want)[..., off].square().mean()
 
 
-def centre_loss(tokens: Tensor) -> Tensor:
+def center_loss(tokens: Tensor) -> Tensor:
     """Share of the mean in the squared size of rows of `tokens` [..., B, X].
 
     What all videos have in common says nothing about taste, but in an inner product it favours the common ones: hubs

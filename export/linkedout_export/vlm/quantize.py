@@ -22,7 +22,7 @@ from linkedout_quant.teachers.checkpoint import require
 from linkedout_edge._telemetry import import_openvino
 from linkedout_edge.errors import ArgumentError, unknown
 from linkedout_export.conversion import import_nncf
-from linkedout_export.quantisation import Feeds, _cleaned
+from linkedout_export.quantization import Feeds, _cleaned
 
 if TYPE_CHECKING:
     import openvino

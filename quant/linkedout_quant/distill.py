@@ -42,15 +42,15 @@ FRAME_SIZE = 256  # side of the frames that are kept of a real video, from which
 
 
 @dataclass(frozen=True)
-class Material:
-    """What there is to learn from, decoded."""
+class TrainingData:
+    """The decoded training data."""
 
     media: list[Media]
     frames: list[np.ndarray]  # uint8 [F or 1, H, W, 3] each
     skipped: list[Skipped]
 
     @classmethod
-    def load(cls, media: Sequence[Media], config: ModelConfig) -> Material:
+    def load(cls, media: Sequence[Media], config: ModelConfig) -> TrainingData:
         """Decode all media; unreadable ones are skipped and listed.
 
         Raises:
@@ -78,8 +78,8 @@ class Distilled:
     master: Path | None
     """None where it was asked to stop before the last stage."""
     skipped: list[Skipped]
-    told_here: bool = True
-    """Whether this is the process, of perhaps several, that tells of the result."""
+    is_main: bool = True
+    """Whether this is the main process, which reports the result."""
 
 
 def caption_texts(texts: Sequence[str], micro: int = 5000) -> list[str]:
@@ -94,7 +94,7 @@ def read_texts(index: Path, without: set[str]) -> list[str]:
         return [row["caption"] for row in csv.DictReader(f) if row.get("image") not in without]
 
 
-def distil(
+def distill_student(
     run: Path,
     recipe: Recipe,
     *,
@@ -109,7 +109,7 @@ def distil(
     live: bool | None = None,
     accelerator: Accelerator | None = None,
 ) -> Distilled:
-    """Train a student; a run that was interrupted goes on where it stopped.
+    """Train a student; an interrupted run continues where it stopped.
 
     Args:
         run: folder for checkpoints, metrics, plots, caches and the result.
@@ -120,7 +120,7 @@ def distil(
         sources: what the media are, for the provenance in the bundle.
         cache: where the teacher's features are kept; by default in the run folder. Shared by several runs, it spares
             the second student's teacher everything that the first one's saw.
-        start: folder of a finished student to go on from, instead of from chance.
+        start: folder of a finished student to continue from, instead of random weights.
         first: one of `STAGES`, the first to run; by default the first of all, or with `start` the last, so that the
             tower is kept. A stage that is left out leaves its part as it is, and a student that is gone on from knows
             its language already.
@@ -131,30 +131,30 @@ def distil(
 
     Raises:
         ArgumentError: none of the media is usable, `start` holds no finished student of the recipe's shape, there is
-            none that `first` could go on from, or the teacher cannot look at live crops.
+            none that `first` could continue from, or the teacher cannot look at live crops.
         TrainingError: the run folder is of another recipe, teacher or set of media; or see
             `linkedout_quant.training.loop.train_stage`.
     """
     if first is not None and start is None and first != STAGES[0]:
-        raise ArgumentError(f"there is no student yet that the stage {first} could go on from: name one with --start")
+        raise ArgumentError(f"the stage {first} needs a student to continue from: name one with --start")
     accelerator = accelerator or new_accelerator()
     stages = STAGES[STAGES.index(first or STAGES[-1 if start else 0]) : STAGES.index(until) + 1]
     config = recipe.model
     run.mkdir(parents=True, exist_ok=True)
-    material = Material.load(media, config) if teacher is not None else Material([], [], [])
+    data = TrainingData.load(media, config) if teacher is not None else TrainingData([], [], [])
     live = teacher is not None and choose_live(teacher, accelerator.device, live)
     if accelerator.is_main_process:
         begin = f"{start.name}, from {stages[0]}" if start else None
-        _remember(run, recipe, teacher, material, sources, begin, live)
-    done = Distilled(run, None, material.skipped, accelerator.is_main_process)
-    captions = [text for item in material.media if not item.held_back for text in item.captions]
+        _remember(run, recipe, teacher, data, sources, begin, live)
+    done = Distilled(run, None, data.skipped, accelerator.is_main_process)
+    captions = [text for item in data.media if not item.held_back for text in item.captions]
     begun = _begun(start, run, config) if start is not None else None
     sentences = caption_texts([*texts, *captions])
     with accelerator.main_process_first():
         tokenizer = _tokenizer(run, config, sentences)
     cache = cache or run / "cache"
-    collections = material.images()
-    weights = [recipe.crops.weight(name) for name in dict.fromkeys(item.collection for item in material.media)]
+    collections = data.images()
+    weights = [recipe.crops.weight(name) for name in dict.fromkeys(item.collection for item in data.media)]
     crops: CropSource | None = None
     if teacher is not None:
         crops = _crops(cache, collections, weights, recipe, teacher, accelerator, live)
@@ -168,7 +168,7 @@ def distil(
         crops = HostCrops(crops)  # what follows renders and films on the host
     if "clips" in stages:
         owners = [i for _, places in collections for i in places]
-        views = _views(cache, crops, material, owners, teacher) if teacher is not None and crops is not None else None
+        views = _views(cache, crops, data, owners, teacher) if teacher is not None and crops is not None else None
         kept = begun is not None and "tower" not in stages
         train_clips(
             run,
@@ -183,7 +183,7 @@ def distil(
             learn_tower=not kept,
         )
         if accelerator.is_main_process:
-            return Distilled(run, save_master(run, student.cpu()), material.skipped)
+            return Distilled(run, save_master(run, student.cpu()), data.skipped)
     return done
 
 
@@ -238,20 +238,20 @@ def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
 
 
 def _remember(
-    run: Path, recipe: Recipe, teacher: Teacher | None, material: Material, sources: str, start: str | None, live: bool
+    run: Path, recipe: Recipe, teacher: Teacher | None, data: TrainingData, sources: str, start: str | None, live: bool
 ) -> None:
-    """Write what decides the run; refuse to go on with anything else."""
-    listing = hashlib.sha256(repr([(m.path.name, m.captions) for m in material.media]).encode()).hexdigest()
+    """Write what decides the run; refuse to continue with anything else."""
+    listing = hashlib.sha256(repr([(m.path.name, m.captions) for m in data.media]).encode()).hexdigest()
     now = {
         "recipe": msgspec.to_builtins(recipe),
         "teacher": teacher.name if teacher else None,
         "teacher_fingerprint": teacher.fingerprint if teacher else None,
         "start": start,
         "crops": "live" if live else "cached",
-        "media": len(material.media),
+        "media": len(data.media),
         "sources": sources,
         "media_listing": listing,
-        "skipped": [{"file": s.path.name, "reason": s.reason} for s in material.skipped],
+        "skipped": [{"file": s.path.name, "reason": s.reason} for s in data.skipped],
     }
     now = json.loads(json.dumps(now))
     target = run / "run.json"
@@ -288,14 +288,14 @@ def _tokenizer(run: Path, config: ModelConfig, texts: Sequence[str]) -> Tokenize
     return from_portable(target.read_bytes())
 
 
-def _looked(
+def _cached_features(
     cache: Path, teacher: Teacher, clips: Sequence[np.ndarray], titles: Sequence[str | None], what: str
 ) -> TeacherFeatures:
     """Features of many clips, a few at a time, kept on disk."""
     with CachedTeacher(teacher, cache / "clips") as cached:
         rows = [
-            cached.look(clips[i : i + 8], titles[i : i + 8])
-            for i in track(range(0, len(clips), 8), f"teacher looks at {what}")
+            cached.extract_features(clips[i : i + 8], titles[i : i + 8])
+            for i in track(range(0, len(clips), 8), f"teacher features of {what}")
         ]
     return TeacherFeatures(
         tuple(np.concatenate(layer) for layer in zip(*(r.layers for r in rows), strict=True)),
@@ -304,19 +304,19 @@ def _looked(
     )
 
 
-def _views(cache: Path, crops: CropSource, material: Material, owners: Sequence[int], teacher: Teacher) -> Views:
+def _views(cache: Path, crops: CropSource, data: TrainingData, owners: Sequence[int], teacher: Teacher) -> Views:
     """What the clips stage draws from; owners: the item of each picture that crops were cut from."""
-    texts = [material.media[i].captions for i in owners]
+    texts = [data.media[i].captions for i in owners]
     sentences = None
     if any(texts):
         flat = embed_sentences([t for item in texts for t in item])
         ends = np.cumsum([len(item) for item in texts])[:-1]
         sentences = np.split(flat, ends)
-    real = [i for i, m in enumerate(material.media) if not m.still and not m.held_back]
+    real = [i for i, m in enumerate(data.media) if not m.still and not m.held_back]
     videos = None
     if real:
-        frames = [material.frames[i] for i in real]
-        titles = [next(iter(material.media[i].captions), None) for i in real]
-        features = _looked(cache, teacher, [f[:: max(1, len(f) // 4)] for f in frames], titles, "videos")
-        videos = RealVideos(frames, features, [material.media[i].captions for i in real])
+        frames = [data.frames[i] for i in real]
+        titles = [next(iter(data.media[i].captions), None) for i in real]
+        features = _cached_features(cache, teacher, [f[:: max(1, len(f) // 4)] for f in frames], titles, "videos")
+        videos = RealVideos(frames, features, [data.media[i].captions for i in real])
     return Views(crops, texts, sentences, videos)

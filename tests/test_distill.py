@@ -19,13 +19,13 @@ pytest.importorskip("accelerate", reason="the workstation half is not installed"
 
 from click.testing import CliRunner  # noqa: E402
 from linkedout_quant.cli import distill  # noqa: E402
-from linkedout_quant.distil import distil  # noqa: E402
+from linkedout_quant.distill import distill_student  # noqa: E402
 from linkedout_quant.master import PROMPTS, load_student, set_prompt  # noqa: E402
 from linkedout_quant.media import find_media  # noqa: E402
 from linkedout_quant.recipes import NAMES, Recipe, load_recipe  # noqa: E402
 from linkedout_quant.teachers.base import TeacherFeatures  # noqa: E402
 from linkedout_quant.tokenizer import from_portable  # noqa: E402
-from linkedout_quant.training.clips import colour_layout, facet_shares, latent_weights, layer_weights  # noqa: E402
+from linkedout_quant.training.clips import color_layout, facet_shares, latent_weights, layer_weights  # noqa: E402
 from linkedout_quant.training.crops import CropCache  # noqa: E402
 from linkedout_quant.training.loop import TrainingError  # noqa: E402
 
@@ -33,7 +33,7 @@ from linkedout_edge import Recommender, Video  # noqa: E402
 from linkedout_edge.errors import ArgumentError  # noqa: E402
 
 
-class ColourTeacher:
+class ColorTeacher:
     """Sees nothing but colours by place: enough to show what a student is taught."""
 
     name, layer_names, single_threaded = "colours", ("cells", "row"), True
@@ -42,9 +42,9 @@ class ColourTeacher:
         self.fingerprint = hashlib.sha256(f"colours{salt}".encode()).hexdigest()
         self.looks = looks if looks is not None else []
 
-    def look(self, clips, titles=None):
+    def extract_features(self, clips, titles=None):
         self.looks.append(len(clips))
-        cells = np.stack([colour_layout(clip) for clip in clips]).reshape(len(clips), 16, 3)
+        cells = np.stack([color_layout(clip) for clip in clips]).reshape(len(clips), 16, 3)
         return TeacherFeatures((cells, cells[:, :3]), cells.reshape(len(clips), -1), cells.mean(1))
 
 
@@ -71,8 +71,8 @@ def photos(tmp_path_factory):
 def run(photos, tmp_path_factory):
     """A finished run of the recipe `smoke` on them."""
     run = tmp_path_factory.mktemp("run")
-    done = distil(
-        run, load_recipe("smoke"), teacher=ColourTeacher(), media=find_media([photos / "index.csv"]), texts=["a b c"]
+    done = distill_student(
+        run, load_recipe("smoke"), teacher=ColorTeacher(), media=find_media([photos / "index.csv"]), texts=["a b c"]
     )
     assert [s.path.name for s in done.skipped] == ["broken.png"]
     assert done.master == run / "master.safetensors"
@@ -103,10 +103,10 @@ def test_batch_norms_keep_what_they_learned_of_photos(run):
 
 def test_going_on_costs_the_teacher_nothing_and_changes_nothing(run, photos):
     before, looks = (run / "master.safetensors").read_bytes(), []
-    distil(
+    distill_student(
         run,
         load_recipe("smoke"),
-        teacher=ColourTeacher(looks=looks),
+        teacher=ColorTeacher(looks=looks),
         media=find_media([photos / "index.csv"]),
         texts=["a b c"],
     )
@@ -119,11 +119,11 @@ def test_going_on_with_anything_else_is_refused_by_name(run, photos):
     recipe = load_recipe("smoke")
     longer = msgspec.structs.replace(recipe, clips=replace(recipe.clips, steps=3))
     with pytest.raises(TrainingError, match=r"recipe\.clips\.steps: 2 → 3"):
-        distil(run, longer, teacher=ColourTeacher(), media=media)
+        distill_student(run, longer, teacher=ColorTeacher(), media=media)
     with pytest.raises(TrainingError, match="teacher_fingerprint"):
-        distil(run, recipe, teacher=ColourTeacher("other"), media=media)
+        distill_student(run, recipe, teacher=ColorTeacher("other"), media=media)
     with pytest.raises(TrainingError, match="media: "):
-        distil(run, recipe, teacher=ColourTeacher(), media=media[:20])
+        distill_student(run, recipe, teacher=ColorTeacher(), media=media[:20])
 
 
 def test_cached_crops_carry_the_teachers_view_of_the_same_crop(run):
@@ -135,7 +135,7 @@ def test_cached_crops_carry_the_teachers_view_of_the_same_crop(run):
     mean, scale = crops.statistics["layer0"]
     for crop, cells in zip(batch.crops.numpy(), batch.layers[0].numpy(), strict=True):
         # Mirrored or not, the cells lie where the picture has them.
-        want = colour_layout(crop[None]).reshape(16, 3)
+        want = color_layout(crop[None]).reshape(16, 3)
         assert np.abs(cells * scale + mean - want).mean() < 0.05
 
 
@@ -148,15 +148,17 @@ def test_a_finished_student_goes_on_from_any_stage_with_more_photos(run, photos,
     further = find_media([more], collection="more")
     cache = Path(shutil.copytree(run / "cache", tmp_path / "cache"))  # other tests look into the run's own
     recipe, arguments = load_recipe("smoke"), {"cache": cache, "start": run, "texts": ["a b c"]}
-    teacher = ColourTeacher(looks=looks)
+    teacher = ColorTeacher(looks=looks)
     before = load_student(run).encoder.state_dict()
 
-    done = distil(
+    done = distill_student(
         tmp_path / "all", recipe, teacher=teacher, media=[*media, *further], first="crops", until="tower", **arguments
     )
     assert done.master is None
     assert not (tmp_path / "all" / "clips.jsonl").exists()
-    done = distil(tmp_path / "all", recipe, teacher=teacher, media=[*media, *further], first="crops", **arguments)
+    done = distill_student(
+        tmp_path / "all", recipe, teacher=teacher, media=[*media, *further], first="crops", **arguments
+    )
     assert done.master == tmp_path / "all" / "master.safetensors"
     assert not (tmp_path / "all" / "language.jsonl").exists()  # it knows its language already
     assert len(list(cache.glob("crops-*"))) == 2  # the first is there, and stays
@@ -166,7 +168,7 @@ def test_a_finished_student_goes_on_from_any_stage_with_more_photos(run, photos,
     assert sources.max() >= images[0]  # places count through
     assert sources.min() == -1
 
-    distil(tmp_path / "last", recipe, teacher=teacher, media=media, **arguments)
+    distill_student(tmp_path / "last", recipe, teacher=teacher, media=media, **arguments)
     after = load_student(tmp_path / "last").encoder.state_dict()
     same = {k: torch.equal(before[k].half(), after[k].half()) for k in before}
     assert all(same[k] for k in before if k.startswith("tower"))  # a stage that is left out leaves its part as it is
@@ -175,7 +177,7 @@ def test_a_finished_student_goes_on_from_any_stage_with_more_photos(run, photos,
     assert not any(same[k] for k in learned)
 
     with pytest.raises(ArgumentError, match="--start"):
-        distil(tmp_path / "none", recipe, teacher=teacher, media=media, first="clips")
+        distill_student(tmp_path / "none", recipe, teacher=teacher, media=media, first="clips")
 
 
 def test_prompts_ask_for_facets():
@@ -201,10 +203,10 @@ def test_workers_are_copied_from_a_process_whose_opencv_has_threads(tmp_path):
     script.write_text(
         "import sys\nfrom pathlib import Path\nimport cv2, numpy as np\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from test_distil import ColourTeacher\nfrom linkedout_quant.training.crops import write_shards\n"
+        "from test_distill import ColorTeacher\nfrom linkedout_quant.training.crops import write_shards\n"
         "cv2.setNumThreads(3)\n"
         "pictures = [cv2.resize(np.zeros((64, 64, 3), np.uint8), (3000, 3000))[:50, :50] for _ in range(3)]\n"
-        "write_shards(ColourTeacher(), pictures, Path(sys.argv[1]), 2, 4, 32, 2)\n"
+        "write_shards(ColorTeacher(), pictures, Path(sys.argv[1]), 2, 4, 32, 2)\n"
         "print(cv2.getNumThreads())\n"
     )
     done = subprocess.run(

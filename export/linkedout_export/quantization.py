@@ -150,7 +150,7 @@ def _static(
         return _cleaned(onnx.load(done))
 
 
-def quantise_int8(
+def quantize_int8(
     encoder: onnx.ModelProto,
     calibration: list[Feeds],
     *,
@@ -185,11 +185,11 @@ def quantise_int8(
     )
 
 
-def quantise_int8_dynamic(encoder: onnx.ModelProto) -> onnx.ModelProto:
+def quantize_int8_dynamic(encoder: onnx.ModelProto) -> onnx.ModelProto:
     """Int8 weights of matrix products, activations scaled at run time: needs no calibration. Convolutions stay float.
 
     The fallback where no clip may be seen, or where static ranges do not hold; it is larger and slower than
-    `quantise_int8`.
+    `quantize_int8`.
     """
     from onnxruntime.quantization import quantize_dynamic
 
@@ -205,7 +205,7 @@ def quantise_int8_dynamic(encoder: onnx.ModelProto) -> onnx.ModelProto:
     return _cleaned(model)
 
 
-def quantise_fp16(encoder: onnx.ModelProto) -> onnx.ModelProto:
+def quantize_fp16(encoder: onnx.ModelProto) -> onnx.ModelProto:
     """Float16 weights and arithmetic; inputs, outputs, norms and the rounding to int8 tokens stay float32."""
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
@@ -249,7 +249,7 @@ def check_calibration(encoder: onnx.ModelProto, calibration: list[Feeds]) -> Non
                 )
 
 
-def quantise_int4(
+def quantize_int4(
     encoder: onnx.ModelProto,
     calibration: list[Feeds],
     *,
@@ -259,14 +259,14 @@ def quantise_int4(
 ) -> onnx.ModelProto:
     """Int4 weights of matrix products, convolutions and the embedding table; the rest that is float in float16.
 
-    Matrix products are weight-only (MatMulNBits). Convolutions compute in int8 as in `quantise_int8`, from weights that
+    Matrix products are weight-only (MatMulNBits). Convolutions compute in int8 as in `quantize_int8`, from weights that
     are unpacked when the graph is loaded; the smallest ones stay 8 bit.
 
     Args:
         encoder: the float32 graph.
-        calibration: as for `quantise_int8`.
+        calibration: as for `quantize_int8`.
         block: weights of a matrix product that share a scale.
-        method, keep: as for `quantise_int8`.
+        method, keep: as for `quantize_int8`.
 
     Raises:
         ArgumentError: too little calibration data.
@@ -295,12 +295,12 @@ def full_range_weights(model: onnx.ModelProto) -> bool:
     from four bits: `linkedout_export.packing` keeps them within 7.
     """
     constants = initializers(model)
-    dequantised = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
+    dequantized = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     names = [n.input[_WEIGHT_OPERAND[n.op_type]] for n in model.graph.node if n.op_type in _WEIGHT_OPERAND]
     names += [
-        dequantised[n.input[1]]
+        dequantized[n.input[1]]
         for n in model.graph.node
-        if n.op_type in ("Conv", "MatMul", "Gemm") and n.input[0] in dequantised and n.input[1] in dequantised
+        if n.op_type in ("Conv", "MatMul", "Gemm") and n.input[0] in dequantized and n.input[1] in dequantized
     ]
     weights = (constants[n] for n in names if n in constants and constants[n].data_type == TensorProto.INT8)
     return any(np.abs(numpy_helper.to_array(w).astype(np.int16)).max(initial=0) > INT8_LIMIT for w in weights)

@@ -1,6 +1,6 @@
-"""`quantize` and `export` on bundles: plan, check, make, measure, and only then write.
+"""The commands `quantize` and `export`: plan, check, convert, measure, and only then write.
 
-A bundle is never half changed: the new one is made beside the old one and takes its place at the end.
+A bundle is never half changed: the new one is built beside the old one and replaces it at the end.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from linkedout_export.conversion import (
 from linkedout_export.formats import ExportFormat, check_pair, check_target, chosen_formats, require, toolkits
 from linkedout_export.operators import check_operators
 from linkedout_export.packing import halve_constants
-from linkedout_export.quantisation import (
+from linkedout_export.quantization import (
     Feeds,
     full_range_weights,
-    quantise_fp16,
-    quantise_int4,
-    quantise_int8,
-    quantise_int8_dynamic,
+    quantize_fp16,
+    quantize_int4,
+    quantize_int8,
+    quantize_int8_dynamic,
 )
 from linkedout_export.sensitivity import choose_int8, cosine, onnx_runner, token_agreement, tokens_of
 from linkedout_export.writer import check_replaceable, write_manifest
@@ -97,7 +97,7 @@ class Source:
 
 @contextmanager
 def staged(source: Path, out: Path, added: int) -> Iterator[Path]:
-    """A copy of the folder `source` to change, which becomes `out` when all went well.
+    """A copy of the folder `source` to change; it becomes `out` if nothing fails.
 
     Args:
         source: a bundle's folder.
@@ -166,8 +166,8 @@ def static_difference(dynamic: onnx.ModelProto, static: onnx.ModelProto) -> floa
 
 
 @dataclass
-class Made:
-    """An export in memory."""
+class ExportResult:
+    """One exported graph, in memory."""
 
     format: ExportFormat
     precision: str
@@ -190,8 +190,8 @@ class Made:
 
 
 @dataclass
-class Maker:
-    """Makes exports of one bundle. `calibration` is called at most once, and only where TensorRT's int8 needs it."""
+class Exporter:
+    """Exports one bundle. `calibration` is called at most once, and only if TensorRT's int8 needs it."""
 
     source: Source
     calibration: Callable[[], list[Feeds]]
@@ -208,57 +208,57 @@ class Maker:
             self._want = tokens_of(onnx_runner(self.source.encoder("fp32")), self.held_out)
         return {"token_cosine": round(cosine(self._want, tokens_of(run, self.held_out)), 6)}
 
-    def make(self, format: ExportFormat, precision: str) -> list[Made]:
-        """All layouts of one format in one precision, checked and measured; nothing is written."""
-        maker = {"onnx": self._onnx, "openvino": self._openvino, "tensorrt": self._tensorrt}[format.name]
-        return maker(format, precision)
+    def export(self, format: ExportFormat, precision: str) -> list[ExportResult]:
+        """All layouts of one format in one precision, checked and measured. Nothing is written."""
+        convert = {"onnx": self._onnx, "openvino": self._openvino, "tensorrt": self._tensorrt}[format.name]
+        return convert(format, precision)
 
-    def _static(self, format: ExportFormat, precision: str, dynamic: onnx.ModelProto) -> Made:
+    def _static(self, format: ExportFormat, precision: str, dynamic: onnx.ModelProto) -> ExportResult:
         encoder = with_fixed_size(dynamic)
         check_operators(encoder, format.operators)
         opset = {o.domain or "ai.onnx": o.version for o in encoder.opset_import}
         files = {"encoder.onnx": encoder.SerializeToString()}
-        made = Made(format, precision, True, files, opset, {}, full_range_weights(encoder))
-        if not made.unmeasured:
-            made.parity = {
+        result = ExportResult(format, precision, True, files, opset, {}, full_range_weights(encoder))
+        if not result.unmeasured:
+            result.parity = {
                 **self.parity(onnx_runner(encoder)),
                 "static_difference": static_difference(dynamic, encoder),
             }
-        return made
+        return result
 
-    def _onnx(self, format: ExportFormat, precision: str) -> list[Made]:
+    def _onnx(self, format: ExportFormat, precision: str) -> list[ExportResult]:
         return [self._static(format, precision, self.source.encoder(precision))]
 
-    def _tensorrt(self, format: ExportFormat, precision: str) -> list[Made]:
+    def _tensorrt(self, format: ExportFormat, precision: str) -> list[ExportResult]:
         encoder = self.source.float_encoder(f"TensorRT's {precision}")
         if precision == "int8":
-            encoder = quantise_int8(encoder, self.calibration(), symmetric=True, reduce_range=False)
+            encoder = quantize_int8(encoder, self.calibration(), symmetric=True, reduce_range=False)
         else:
             # Engines are built with --fp16 from float32 operators, so that TensorRT picks what stays float32 itself.
             halve_constants(encoder)
         return [self._static(format, precision, for_tensorrt(encoder))]
 
-    def _openvino(self, format: ExportFormat, precision: str) -> list[Made]:
+    def _openvino(self, format: ExportFormat, precision: str) -> list[ExportResult]:
         if precision == "int8":
             encoder = self.source.encoder("int8")
         else:
             encoder = self.source.float_encoder(f"OpenVINO's {precision}")
         check_operators(encoder, format.operators)
-        made = []
+        results = []
         for static in (False, True):
             files = openvino_files(to_openvino(encoder, precision, static=static), precision)
-            made.append(Made(format, precision, static, files, {}, {}, full_range_weights(encoder)))
-            if not made[-1].unmeasured:
-                made[-1].parity = self.parity(openvino_runner(files["encoder.xml"], files["encoder.bin"]))
-        return made
+            results.append(ExportResult(format, precision, static, files, {}, {}, full_range_weights(encoder)))
+            if not results[-1].unmeasured:
+                results[-1].parity = self.parity(openvino_runner(files["encoder.xml"], files["encoder.bin"]))
+        return results
 
 
-def add_exports(out: Path, source: Path, made: list[Made]) -> Manifest:
+def add_exports(out: Path, source: Path, results: list[ExportResult]) -> Manifest:
     """Write exports into a copy of the bundle `source`, which becomes `out`."""
-    with staged(source, out, sum(len(d) for m in made for d in m.files.values())) as stage:
+    with staged(source, out, sum(len(d) for m in results for d in m.files.values())) as stage:
         manifest = open_bundle(stage).manifest
         exports = dict(manifest.exports)
-        for m in made:
+        for m in results:
             exports[m.folder] = Export(
                 format=m.format.name,
                 precision=m.precision,
@@ -318,15 +318,15 @@ def export_bundle(
                 )
         elif "fp32" not in source.manifest.precisions:
             source.float_encoder(f"{format.title} {p}")
-    maker = Maker(source, lambda: calibration(96, 77), calibration(16, 78))
-    made: list[Made] = []
+    exporter = Exporter(source, lambda: calibration(96, 77), calibration(16, 78))
+    results: list[ExportResult] = []
     for format, p in plan:
         stage(f"{format.title}, {p}: converting and measuring")
-        made += maker.make(format, p)
-    return add_exports(out, bundle, made)
+        results += exporter.export(format, p)
+    return add_exports(out, bundle, results)
 
 
-def quantised(
+def quantized(
     encoder: onnx.ModelProto,
     precision: str,
     calibration: list[Feeds],
@@ -346,15 +346,15 @@ def quantised(
         dynamic: int8 without calibration.
     """
     if precision == "fp16":
-        return quantise_fp16(encoder)
+        return quantize_fp16(encoder)
     if precision == "int8" and dynamic:
-        return quantise_int8_dynamic(encoder)
+        return quantize_int8_dynamic(encoder)
     choice = choose_int8(encoder, calibration, held_out, method)
-    quantise = quantise_int4 if precision == "int4" else quantise_int8
-    return quantise(encoder, calibration, method=choice.method, keep=choice.keep)
+    quantize = quantize_int4 if precision == "int4" else quantize_int8
+    return quantize(encoder, calibration, method=choice.method, keep=choice.keep)
 
 
-def quantise_bundle(
+def quantize_bundle(
     bundle: Path,
     out: Path,
     precision: str,
@@ -399,7 +399,7 @@ def quantise_bundle(
     if precision not in manifest.precisions or overwrite:
         stage(f"quantising to {precision}")
         feeds = [] if dynamic or precision == "fp16" else calibration(96, 77)
-        encoder = quantised(exact, precision, feeds, held_out, method=method, dynamic=dynamic)
+        encoder = quantized(exact, precision, feeds, held_out, method=method, dynamic=dynamic)
         check_operators(encoder, chosen_formats("onnx")[0].operators)
         agreement = token_agreement(tokens_of(onnx_runner(exact), held_out), encoder, held_out)
         manifest = _add_precision(bundle, out, precision, encoder, agreement)
@@ -412,9 +412,9 @@ def quantise_bundle(
             pass
     if formats:
         stage(f"converting for {target}")
-        maker = Maker(Source.open(out), lambda: calibration(96, 77), held_out)
-        made = [m for f in formats for m in maker.make(f, precision) if m.static]
-        manifest = add_exports(out, out, made)
+        exporter = Exporter(Source.open(out), lambda: calibration(96, 77), held_out)
+        results = [m for f in formats for m in exporter.export(f, precision) if m.static]
+        manifest = add_exports(out, out, results)
     return manifest
 
 
@@ -429,7 +429,7 @@ def _add_precision(
         # fp32 stays last: the first precision is what a bundle is loaded in.
         kept = {p: e for p, e in manifest.precisions.items() if p not in (precision, "fp32")}
         order = {**kept, precision: added, **{p: e for p, e in manifest.precisions.items() if p == "fp32"}}
-        # What was made from the old graph of this precision is not its any more.
+        # Exports that were made from the old graph of this precision are out of date.
         exports = {k: e for k, e in manifest.exports.items() if e.precision != precision}
         manifest = msgspec.structs.replace(manifest, precisions=order, exports=exports)
         write_manifest(stage, manifest)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.decode.frames import Frames
-from linkedout_edge.decode.headers import BT2020, Colours
+from linkedout_edge.decode.headers import BT2020, Colors
 
 __all__ = ["needs_mapping", "to_sdr"]
 
@@ -23,38 +23,38 @@ _KNEE = 0.9
 """Brightness, of SDR's white, from which highlights are compressed."""
 
 
-def needs_mapping(colours: Colours) -> bool:
+def needs_mapping(colors: Colors) -> bool:
     """Whether frames of these colours have to go through `to_sdr`."""
-    return colours.transfer in (PQ, HLG) or BT2020 in (colours.primaries, colours.matrix) or colours.matrix == 10
+    return colors.transfer in (PQ, HLG) or BT2020 in (colors.primaries, colors.matrix) or colors.matrix == 10
 
 
-def to_sdr(image: Frames, colours: Colours) -> Frames:
+def to_sdr(image: Frames, colors: Colors) -> Frames:
     """Map one frame.
 
     Args:
         image: uint8 [H, W, 3] RGB, made from YCbCr with the matrix of BT.601, whatever the stream states: all decoders
             have that one.
-        colours: what the stream states.
+        colors: what the stream states.
 
     Returns:
         uint8 [H, W, 3] RGB, BT.709.
     """
     signal: NDArray[Any] = image.astype(np.float32) / 255
-    if colours.matrix in _LUMA:
-        signal = signal @ (_from_ycc(*_LUMA[colours.matrix]) @ np.linalg.inv(_from_ycc(0.299, 0.114))).T
+    if colors.matrix in _LUMA:
+        signal = signal @ (_from_ycc(*_LUMA[colors.matrix]) @ np.linalg.inv(_from_ycc(0.299, 0.114))).T
     signal = np.clip(signal, 0, 1)
-    if colours.transfer == PQ:
+    if colors.transfer == PQ:
         light = _pq(signal) * (10_000 / _WHITE)
-    elif colours.transfer == HLG:
+    elif colors.transfer == HLG:
         scene = np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - 0.55991073) / 0.17883277) + 0.28466892) / 12)
         brightness = scene @ np.array([0.2627, 0.6780, 0.0593])
         light = scene * np.maximum(brightness, 1e-6)[..., None] ** 0.2 * (1000 / _WHITE)
     else:
         light = signal**2.4
-    if colours.primaries == BT2020:
+    if colors.primaries == BT2020:
         light = light @ _TO_BT709.T
     light = np.maximum(light, 0)
-    if colours.transfer in (PQ, HLG):
+    if colors.transfer in (PQ, HLG):
         # All three by the factor of the largest, so that hues stay.
         most = np.maximum(light.max(-1, keepdims=True), 1e-6)
         over = np.maximum(most - _KNEE, 0)
