@@ -390,7 +390,7 @@ def test_tegrastats_is_read_where_there_is_no_sensor(tmp_path: Path, monkeypatch
     assert watts(meter, 4) == pytest.approx(4, rel=0.1)
     meter.close()
     tool.write_text("#!/bin/sh\necho nothing\n")
-    assert energy.open_meter(tmp_path) == (None, "tegrastats is here, but tells no power of the board")
+    assert energy.open_meter(tmp_path) == (None, "tegrastats is here, but does not report the power of the board")
 
 
 def test_no_energy_is_said_to_be_none(tmp_path: Path) -> None:
