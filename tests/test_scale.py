@@ -376,7 +376,7 @@ def test_on_ray_the_packs_are_the_same_whoever_dies(
     assert counts(result) == (5, 0, 3)
     assert codes(result) == {"clip2.mp4": "worker_died", "text.mp4": "unreadable", "gone.mp4": "not_found"}
     assert sorted(p.name[:5] for p in marks.iterdir()) == ["clip1", "clip2", "clip2"]
-    # With a sound decoder it goes on from there.
+    # With a sound decoder it continues from there.
     again = encode_to_packs(library, on_ray, engine="ray", model=model, decoder="opencv")
     assert counts(again) == (1, 5, 2)
     encode_to_packs(library, here, shards=SHARDS, model=model, decoder="opencv")
@@ -427,6 +427,6 @@ def test_on_ray_a_cluster_without_room_is_an_error_and_no_wait(
             encode_to_packs(library[:2], tmp_path / "packs", engine="ray", model=model, stall_seconds=4)
     finally:
         cluster.kill(greedy)
-    # There is room again. What the first call left in Ray's hands is refused, and the same call goes on.
+    # There is room again. What the first call left in Ray's hands is refused, and the same call continues.
     result = encode_to_packs(library[:2], tmp_path / "packs", engine="ray", model=model)
     assert counts(result) == (2, 0, 0)
