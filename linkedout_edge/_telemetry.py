@@ -1,4 +1,4 @@
-"""Keeps the libraries below us from sending anything.
+"""Switches off telemetry of the libraries that we use.
 
 - onnxruntime's wheels, from 1.29 on, write a device id into the user's cache folder and send usage events from their
   first import on. `disable_telemetry_events` comes too late for that and leaves some on; the environment variable, set

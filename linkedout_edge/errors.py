@@ -1,4 +1,4 @@
-"""Everything that linkedout-edge raises on purpose.
+"""All errors that linkedout-edge raises on purpose.
 
 All errors derive from `LinkedOutError` and from the built-in exception that fits, so that both
 ``except LinkedOutError`` and ``except ValueError`` do what a caller expects. A message says what was wrong,

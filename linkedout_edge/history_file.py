@@ -1,4 +1,4 @@
-"""A history as one file: its events, and the tokens of their videos, for a backup or another device.
+"""A history as one file: the events and the tokens of their videos, for a backup or another device.
 
 Beside the arrays of every `token_file` it holds ::
 

@@ -1,4 +1,4 @@
-"""The lines that install what is missing.
+"""The commands that install what is missing.
 
 This package is on no index, so what concerns itself is installed from a clone; libraries are installed by their own
 names, in the versions that it declares. Every message with a ``pip install`` line in it gets that line here.

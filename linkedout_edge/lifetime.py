@@ -1,4 +1,4 @@
-"""What belongs to one process, from a fork to the end of the interpreter.
+"""Objects that belong to one process: behaviour after a fork and at exit.
 
 A loaded model has threads of a native library, and an open database has locks that the system gives to one process.
 

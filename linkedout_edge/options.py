@@ -1,4 +1,4 @@
-"""Checks of the numbers and switches that callers pass; every message says what would be right."""
+"""Checks of numeric and boolean arguments; every message says what is valid."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use: affinity and cgroup quota, not the host's core count."""
+"""The number of CPUs that this process may use, from affinity and cgroup quota, not the host's core count."""
 
 from __future__ import annotations
 

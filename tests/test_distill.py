@@ -245,7 +245,7 @@ def test_the_command_tells_what_to_do(tmp_path, photos):
         assert result.exit_code != 0
         return str(result.exception) + result.output
 
-    assert "leave --videos and --also out" in said("--teacher", "none", "--videos", str(photos))
+    assert "leave out --videos and --also" in said("--teacher", "none", "--videos", str(photos))
     (tmp_path / "empty").mkdir()
     assert "no videos or photos found" in said("--teacher", "x", "--videos", str(tmp_path / "empty"))
 
@@ -285,9 +285,9 @@ def test_two_processes_train_one_student(tmp_path):
     """Gradients are averaged: both processes end with the same weights, and a bundle's master is written once."""
     script = tmp_path / "train.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom linkedout_quant.distil import distil\n"
+        "import sys\nfrom pathlib import Path\nfrom linkedout_quant.distill import distill_student\n"
         "from linkedout_quant.recipes import load_recipe\n"
-        "done = distil(Path(sys.argv[1]), load_recipe('smoke'))\nprint('master', done.master is not None)\n"
+        "done = distill_student(Path(sys.argv[1]), load_recipe('smoke'))\nprint('master', done.master is not None)\n"
     )
     done = subprocess.run(
         [

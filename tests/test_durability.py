@@ -1,4 +1,4 @@
-"""What has returned is on the disk: asked of SQLite itself, and of the file while the work goes on."""
+"""What has returned is on the disk: asked of SQLite itself, and of the file while the work continues."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def fill_up(s: Opened, word: str) -> list[str]:
 
 def check_full(s: Opened, done: list[str]) -> None:
     last = f"a{len(done)}"
-    assert last in s.store  # in memory, so that ranking goes on
+    assert last in s.store  # in memory, so that ranking continues
     assert s.store.stats().unsaved >= 1
     with pytest.raises(errors.StorageFullError):
         s.history.add("watched")

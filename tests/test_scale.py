@@ -394,7 +394,7 @@ def test_commands_encode_into_packs_and_take_them_over(
 def test_commands_refuse_what_makes_no_sense(library: list[Path], tmp_path: Path, run: Callable[..., Any]) -> None:
     assert "need --packs" in run("encode", library[0], "--engine", "ray").stderr
     refused = run("encode", library[0], "--packs", tmp_path / "packs", "--data-dir", tmp_path / "data")
-    assert (refused.exit_code, "leaves the store alone" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "does not use the store" in refused.stderr) == (2, True)
     assert "--threads counts" in run("encode", library[0], "--packs", tmp_path / "packs", "--threads", 2).stderr
     (tmp_path / "empty").mkdir()
     assert "there is no pack in" in run("store", "import", tmp_path / "empty", "--data-dir", tmp_path / "data").stderr
@@ -439,7 +439,7 @@ def test_on_ray_the_packs_are_the_same_whoever_dies(
     assert counts(result) == (5, 0, 3)
     assert codes(result) == {"clip2.mp4": "worker_died", "text.mp4": "unreadable", "gone.mp4": "not_found"}
     assert sorted(p.name[:5] for p in marks.iterdir()) == ["clip1", "clip2", "clip2"]
-    # With a sound decoder it goes on from there.
+    # With a sound decoder it continues from there.
     again = encode_to_packs(library, on_ray, engine="ray", model=model, decoder="opencv")
     assert counts(again) == (1, 5, 2)
     encode_to_packs(library, here, shards=SHARDS, model=model, decoder="opencv")
@@ -490,6 +490,6 @@ def test_on_ray_a_cluster_without_room_is_an_error_and_no_wait(
             encode_to_packs(library[:2], tmp_path / "packs", engine="ray", model=model, stall_seconds=4)
     finally:
         cluster.kill(greedy)
-    # There is room again. What the first call left in Ray's hands is refused, and the same call goes on.
+    # There is room again. What the first call left in Ray's hands is refused, and the same call continues.
     result = encode_to_packs(library[:2], tmp_path / "packs", engine="ray", model=model)
     assert counts(result) == (2, 0, 0)

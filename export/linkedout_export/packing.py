@@ -66,7 +66,7 @@ class _Builder:
         self.nodes.append(helper.make_node(kind, list(inputs), [output], name=f"{output}/node", **attributes))
         return output
 
-    def widened(self, whole: str) -> str:
+    def upcast(self, whole: str) -> str:
         """Uint8 → float32, by way of int32.
 
         OpenVINO takes a product of a cast uint8 constant for a compressed weight and leaves it unfolded; the integer
@@ -76,7 +76,7 @@ class _Builder:
 
     def unpacked(self, packed: str) -> str:
         """Uint8 [..., n] → float32 [..., 2·n] in [-8, 7]."""
-        byte = self.widened(packed)
+        byte = self.upcast(packed)
         high = self.op("Floor", self.op("Mul", byte, self.constant("sixteenth", np.float32(1 / 16))))
         low = self.op("Sub", byte, self.op("Mul", high, self.constant("sixteen", np.float32(16))))
         return self.op("Sub", self.op("Concat", low, high, axis=-1), self.constant("eight", np.float32(8)))
@@ -168,7 +168,7 @@ def pack_convolutions(model: onnx.ModelProto, original: dict[str, NDArray[np.flo
         steps = b.op(
             "Mul",
             b.unpacked(b.constant("nibbles", pack_nibbles(values))),
-            b.widened(b.constant("multiples", multiples)),
+            b.upcast(b.constant("multiples", multiples)),
         )
         whole = b.op("Reshape", steps, b.constant("shape", np.array(weight.shape, np.int64)))
         dequantize.input[0] = b.op("Cast", whole, to=TensorProto.INT8)

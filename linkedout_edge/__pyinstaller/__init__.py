@@ -1,4 +1,4 @@
-"""Hooks with which PyInstaller freezes apps that use this package; an entry point leads it here."""
+"""PyInstaller hooks for apps that use this package, found through an entry point."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the command line needs besides: commands are imported by name, and are looked up in the metadata."""
+"""What the command line needs in addition: commands are imported by name and found through the metadata."""
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy_metadata
 

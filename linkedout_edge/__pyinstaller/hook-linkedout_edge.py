@@ -1,4 +1,4 @@
-"""What an app needs that ranks: the bundle inside the package. Its modules are found by their imports."""
+"""What an app that ranks needs: the bundle inside the package. Modules are found by their imports."""
 
 from PyInstaller.utils.hooks import collect_data_files
 

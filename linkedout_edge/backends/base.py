@@ -1,4 +1,4 @@
-"""What the runtime needs of an inference library, and the contract that a bundle's graph must meet."""
+"""The interface to an inference library, and the contract for a bundle's graph."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Unusable(DeviceError):
 def fall_back(
     wanted: str, available: Sequence[str], strict: bool, why: str = "", notices: Notices | None = None
 ) -> None:
-    """Say that `wanted` is not there and the CPU takes over; with `strict`, raise instead.
+    """Warn that `wanted` is unavailable and the CPU is used; with `strict`, raise instead.
 
     Raises:
         Unusable: In strict mode.
@@ -181,7 +181,7 @@ def create_backend(
         providers: Execution providers of ONNX Runtime, or device names of OpenVINO, instead of `device`.
         threads: Of the CPU.
         cache_dir: Where engines and measurements are kept.
-        strict: Raise where otherwise the CPU would take over.
+        strict: Raise instead of using the CPU.
         static: Fix the graph's dimensions; None does where the device needs it. True on a CPU stands in for an NPU.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What `cache_dir` holds: compiled engines, and which device was found to be the fastest.
+"""The contents of `cache_dir`: compiled engines, and which device was the fastest.
 
 ::
 

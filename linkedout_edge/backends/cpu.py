@@ -1,4 +1,4 @@
-"""Which instructions of this CPU int8 arithmetic depends on.
+"""The CPU features that int8 arithmetic depends on.
 
 They decide two things. Int8 encoders round by instruction set (the float steps between their integer products do), so
 tokens that are to agree closely must come from the same one. And x86 CPUs without VNNI add pairs of products in 16

@@ -1,4 +1,4 @@
-"""Versions of what lies below an inference library, and why a provider that is listed does not start."""
+"""Versions of drivers and libraries below an inference library, and why a listed provider does not start."""
 
 from __future__ import annotations
 

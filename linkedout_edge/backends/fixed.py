@@ -1,4 +1,4 @@
-"""The graph with fixed dimensions, for devices that take no others: NPUs and TensorRT.
+"""The graph with fixed dimensions, for devices that accept no others: NPUs and TensorRT.
 
 It takes one video, so it is run once for each video of a batch. Frames and words that a video lacks are masked as ever.
 """

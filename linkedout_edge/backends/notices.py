@@ -1,4 +1,4 @@
-"""What a backend has to say about devices: each notice is logged once and kept for ``rec.info()``."""
+"""Notices of a backend about devices: each is logged once and kept for ``rec.info()``."""
 
 from __future__ import annotations
 

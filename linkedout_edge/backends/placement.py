@@ -1,4 +1,4 @@
-"""Which provider ONNX Runtime gave each operation of a graph to: what was asked for may run none of it.
+"""Which provider runs each operation of an ONNX Runtime graph: the requested one may run none.
 
 Newer versions tell. Of older ones (a Jetson's, say) the profile of one run is read: what ran, and by which provider.
 """

@@ -1,4 +1,4 @@
-"""Energy, where the platform reports it: RAPL on PCs, the INA3221 or ``tegrastats`` on a Jetson.
+"""Energy, if the platform reports it: RAPL on PCs, the INA3221 or ``tegrastats`` on a Jetson.
 
 A meter counts joules of a whole package or board, idle share included. Where there is none, we say why.
 """

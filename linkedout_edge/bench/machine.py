@@ -1,4 +1,4 @@
-"""Where a benchmark runs: processor, power mode, memory, heat. Read from the system; nothing names host or user."""
+"""The machine of a benchmark: processor, power mode, memory, temperature. Nothing identifies host or user."""
 
 from __future__ import annotations
 

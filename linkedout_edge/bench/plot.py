@@ -1,4 +1,4 @@
-"""Accuracy against latency against size, as a picture."""
+"""A plot of accuracy, latency and size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from linkedout_edge.errors import ArgumentError, MissingDependencyError
 
 SUFFIXES = (".png", ".svg", ".pdf")
 LEAST_RANGE = 0.05
-"""Of NDCG, up: else the picture would make much of nothing."""
+"""The least range of NDCG that is shown, so that small differences do not look large."""
 _COLOURS = {"onnxruntime": "#0068b5", "openvino": "#d95f02"}
 
 

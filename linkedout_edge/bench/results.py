@@ -1,4 +1,4 @@
-"""What a benchmark found, as typed JSON."""
+"""The results of a benchmark, as typed JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a whole benchmark: start the workers, let them take turns, compare their rankings."""
+"""Runs a benchmark: start the workers, let them take turns, compare their rankings."""
 
 from __future__ import annotations
 

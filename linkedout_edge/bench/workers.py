@@ -1,4 +1,4 @@
-"""The other end of ``worker.py``: starts a process, asks it, and says why it died."""
+"""The other end of ``worker.py``: starts a process, sends it commands, and reports why it died."""
 
 from __future__ import annotations
 

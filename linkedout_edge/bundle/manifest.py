@@ -1,4 +1,4 @@
-"""``manifest.json``, typed. Fields that this version does not know are ignored, so that a format can grow."""
+"""``manifest.json`` as typed structs. Unknown fields are ignored, so that the format can grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find a bundle, open it as folder or .zip, and hand out files that are exactly what the manifest says.
+"""Find a bundle, open it as a folder or .zip, and return only files that match the manifest.
 
 The graph is handed out as bytes: a zip needs no extraction, and what was checked is what is run.
 """

@@ -1,4 +1,4 @@
-"""What the commands print with: consoles, progress, and text that is safe to show."""
+"""Output of the commands: consoles, progress, and text that is safe to show."""
 
 from __future__ import annotations
 

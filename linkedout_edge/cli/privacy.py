@@ -1,4 +1,4 @@
-"""`linkedout-edge doctor --privacy`: every file that is kept, what is in it, and how to remove it."""
+"""`linkedout-edge doctor --privacy`: every stored file, what is in it, and how to remove it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's page: one HTML file that needs nothing else and asks nobody for anything.
+"""The demo's page: one HTML file that loads nothing else.
 
 What comes from outside (names, captions, reasons) travels as JSON and becomes text nodes in the browser, never markup.
 A content security policy in the page forbids every request, so even a mistake here could not make it call out.

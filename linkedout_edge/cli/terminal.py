@@ -1,4 +1,4 @@
-"""What a terminal can show: other characters where it has no UTF-8, and no colours where NO_COLOR is set."""
+"""What a terminal can show: ASCII without UTF-8, and no colours if NO_COLOR is set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Video file → a few well-spread, square RGB frames.
+"""Video file → a few evenly spread, square RGB frames.
 
 `get_decoder("auto")` is PyAV where it is installed, else OpenCV. A decoder is any callable of the shape of
 `Decoder`, so an app can bring its own (docs/decoding.md), or hand in frames and use none.

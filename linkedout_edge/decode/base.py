@@ -1,4 +1,4 @@
-"""What a decoder is: the contract that ours keep, and that an app's own has to keep."""
+"""The decoder interface, for our decoders and for those of an app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HDR and wide-gamut video → the ordinary RGB that the model knows.
+"""HDR and wide-gamut video → the ordinary RGB that the model was trained on.
 
 Phones record in HLG, films come in PQ; both with BT.2020 colours. Shown as they are, such frames look grey. They are
 mapped after they are squashed: the same few thousand pixels for every decoder, so that all give the same picture.

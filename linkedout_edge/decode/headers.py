@@ -1,4 +1,4 @@
-"""Reads what video streams say of themselves in their own headers, where a decoding library does not pass it on.
+"""Reads headers of video streams for what decoding libraries do not report.
 
 OpenCV converts some streams wrongly without saying so, and crashes on others (docs/decoding.md). What makes it do so
 (interlacing, BT.2020 colours, a pixel format that changes on the way) stands in the first bits of a stream's headers:

@@ -1,4 +1,4 @@
-"""What one video may cost, and the checks that hold it to that."""
+"""Limits for one video, and their checks."""
 
 from __future__ import annotations
 

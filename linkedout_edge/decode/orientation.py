@@ -1,4 +1,4 @@
-"""The eight ways in which a picture may have to be turned and mirrored to stand upright.
+"""The eight ways to rotate and mirror a picture so that it is upright.
 
 Phones do not turn the pixels they record: they write down how the picture is to be shown, as a 3 × 3 matrix (MP4), as
 angles (Matroska), or in a message inside the video stream (H.264, HEVC).

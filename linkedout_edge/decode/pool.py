@@ -1,4 +1,4 @@
-"""Decoding beside the app: a few processes, each of which one file at a time can crash, hang or fill with memory.
+"""Decoding beside the app: a few processes, each of which decodes one file at a time and may crash or hang.
 
 A process is a plain ``python -c``, not one of `multiprocessing`: that would run the app's main module again in each,
 which an app without ``if __name__ == "__main__"`` does not survive. Frames come through memory that has no name in the

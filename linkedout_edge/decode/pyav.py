@@ -1,4 +1,4 @@
-"""Decoding with PyAV (FFmpeg). Short calls on long videos: only what is needed is decoded.
+"""Decoding with PyAV (FFmpeg). Long videos take little time: only what is needed is decoded.
 
 1. Look where key frames are, by seeking, without decoding.
 2. If every slot has one, decode just those.

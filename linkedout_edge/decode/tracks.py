@@ -1,4 +1,4 @@
-"""Reads the lists of tracks in MP4 and Matroska files: what decoding libraries keep to themselves.
+"""Reads the track lists of MP4 and Matroska files for what decoding libraries do not report.
 
 PyAV tells by how much a frame is turned but not whether it is mirrored (its `side_data` has the whole matrix, at the
 price of memory that is never freed, or of the process: ICC profiles end in a double free). OpenCV always looks at the

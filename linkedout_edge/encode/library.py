@@ -1,4 +1,4 @@
-"""Keeps a store in step with folders of videos: what is new, changed, moved or gone.
+"""Keeps a store in sync with folders of videos: new, changed, moved and removed files.
 
 Videos are found by what their first bytes say, not by their names. A video's id is its absolute path.
 """

@@ -1,4 +1,4 @@
-"""When videos are encoded: at once for who waits, behind a call that had a deadline, and never twice.
+"""When videos are encoded: at once for a waiting caller, in the background after a deadline, and never twice.
 
 `EncodeService` has the one loop in which videos are encoded and stored. `Background` is a queue with a thread of its
 own, started when there is something to do and gone when there is not, so that an idle recommender has none; the latest

@@ -1,4 +1,4 @@
-"""The ten objects, each told from the others by its outline whatever its colour.
+"""The ten objects, each recognisable by its outline, whatever its colour.
 
 An object is a list of (role, polygon) in a box of about [-1, 1]², x to the right and y down, drawn in order. Shapes of
 the silhouette are drawn twice: first a pale rim around all, like a sticker's, which sets the object off any background.

@@ -1,4 +1,4 @@
-"""The eight backgrounds: each its own composition, told from the others in grey as well.
+"""The eight backgrounds: each with its own composition, recognisable without colour.
 
 A painter fills all of a canvas that shows [-0.25, 1.25]² of the world, so that the camera can move; [0, 1]² is what a
 still camera sees. Layout varies with the generator.

@@ -1,1 +1,1 @@
-"""Stored videos → a ranking: what a user likes, scores, the order, and what is remembered for the next one."""
+"""Stored videos → a ranking: the user model, scores, the order, and caches for the next ranking."""

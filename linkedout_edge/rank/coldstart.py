@@ -1,4 +1,4 @@
-"""An order while nothing is known to be liked: nothing was watched yet, or all was skipped."""
+"""The order while nothing is known to be liked: nothing was watched yet, or everything was skipped."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from linkedout_edge.rank.prior import standardized
 from linkedout_edge.rank.taste import Floats, Singles, Taste
 
 WINDOW = 256
-"""So many candidates are arranged: comparing them takes time that grows with the square."""
+"""At most this many candidates are rearranged, because comparing them takes quadratic time."""
 PLACES = 20
-"""So many places are arranged; the rest of the window follows by score."""
+"""This many places are rearranged; the rest of the window follows by score."""
 REPRESENTS = 0.5
 """How much it counts how many videos one stands for, in deviations of the score."""
 

@@ -1,4 +1,4 @@
-"""Several interests in one history: which there are, and how they share the first places of a list."""
+"""Several interests in one history: finding them, and sharing the first places of a list among them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from linkedout_edge.rank.taste import Floats, Singles, Taste
 
 MAX_EVENTS = 64
-"""Interests are looked for among the latest so many events that attract."""
+"""Interests are searched for among this many of the latest attracting events."""
 LEAST_EVENTS = 2
 """An interest needs so many events: one alone may be chance."""
 SPLIT_FROM = 0.15

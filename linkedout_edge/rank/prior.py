@@ -1,4 +1,4 @@
-"""A prior: what the app knows of candidates besides their content, such as a server's score or their freshness.
+"""A prior: what the app knows about candidates besides their content, such as a server's score or their freshness.
 
 The rule by which it is mixed in: it is standardised over the candidates of the call (mean 0, standard deviation 1;
 unknown ones get 0) and ``weight`` times the result is added to the content score, which has about unit standard

@@ -1,4 +1,4 @@
-"""What a user likes, in closed form: events → a query per layer. No training, no graph.
+"""The user model, in closed form: events → a query per layer. No training, no graph.
 
 Gaussian-process regression (kernel ridge regression; Rasmussen and Williams, "Gaussian Processes for Machine Learning",
 chapter 2) on centred layer tokens. What is predicted is how much of a video the user would watch. Each event pulls

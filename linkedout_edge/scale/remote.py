@@ -1,4 +1,4 @@
-"""Videos that lie elsewhere: by any URL that fsspec opens (``s3://``, ``gs://``, ``https://``, ``file://``, …)."""
+"""Remote videos: any URL that fsspec opens (``s3://``, ``gs://``, ``https://``, ``file://``, …)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pack of a folder holds which video.
+"""Which pack of a folder contains which video.
 
 A folder has a fixed number of packs, and the hash of an id says which is its. So an id is in one pack at most, whoever
 wrote it and when, and what a folder holds in the end depends on the videos alone: not on the engine, the order, or how

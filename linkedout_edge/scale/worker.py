@@ -1,4 +1,4 @@
-"""What one worker does with one shard: read its pack, encode what is missing, write it whole."""
+"""One worker and one shard: read its pack, encode the missing videos, write the whole pack."""
 
 from __future__ import annotations
 

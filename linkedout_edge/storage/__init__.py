@@ -1,4 +1,4 @@
-"""What is kept in `data_dir`: one SQLite database, its records, and their encryption."""
+"""The contents of `data_dir`: one SQLite database, its records, and their encryption."""
 
 from linkedout_edge.storage.database import FILE_NAME, Database
 

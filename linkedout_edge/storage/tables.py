@@ -1,4 +1,4 @@
-"""The two tables that hold something about the user: videos of one token space, and events."""
+"""The two tables with data about the user: videos of one token space, and events."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     python tests/fuzz/parsers.py [--inputs 1000000] [--seed 0] [--only TARGET ...] [--findings FOLDER]
     python tests/fuzz/parsers.py --show FILE --only TARGET
 
-Needs atheris (`make fuzz` installs it), which looks what lines an input reaches and goes on from those that reach new
-ones. Half of its inputs are broken by `targets.mutate`, which keeps JSON whole while it changes what the JSON says.
+Needs atheris (`make fuzz` installs it), which notes the lines that an input reaches and continues from those that reach
+new ones. Half of its inputs are broken by `targets.mutate`, which keeps JSON whole while it changes what the JSON says.
 
 Each target runs in a process of its own, until an input brings out another error, takes more than a minute or makes the
 process larger than 2 GB. Such an input is left in the folder of findings; `--show` reads it again.

@@ -176,7 +176,7 @@ void History::add(Record record, std::optional<Features> features, double watche
                                     [&](const HistoryEvent &e) { return e.video->record.id == record.id; });
     if (!features && known == events_.rend())
         fail(LINKEDOUT_NOT_FOUND, "the history has no features of that video yet: hand them in with the event");
-    if (known != events_.rend()) {  // what is not said anew stays
+    if (known != events_.rend()) {  // what is not given again stays
         const Watched &before = *known->video;
         if (!record.title) record.title = before.record.title;
         if (!features && record.content.empty()) record.content = before.record.content;

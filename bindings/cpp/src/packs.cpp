@@ -101,19 +101,19 @@ void check(const Tensor &tensor, const char *name, const char *dtype, const std:
 
 std::vector<Record> read_records(std::string_view text, size_t count) {
     const Json records = parse_json(text, LINKEDOUT_PACK, "the list of records in the file");
-    if (!records.is_array() || records.size() != count) wrong("the file has not a record for each video: make it anew");
+    if (!records.is_array() || records.size() != count) wrong("the file has not a record for each video: create it again");
     std::vector<Record> out;
     std::unordered_set<std::string> ids;
     const auto fits = [](const std::string &value) { return characters(value) <= MAX_TEXT; };
     for (const Json &r : records) {
         if (!r.is_array() || r.size() != 3 || !r[0].is_string() || !(r[1].is_null() || r[1].is_string()) ||
             !r[2].is_string())
-            wrong("a record of the file is not [id, title or null, content hash]: make it anew");
+            wrong("a record of the file is not [id, title or null, content hash]: create it again");
         Record record{r[0].get<std::string>(), std::nullopt, r[2].get<std::string>()};
         if (r[1].is_string()) record.title = r[1].get<std::string>();
         if (record.id.empty() || !fits(record.id) || !fits(record.title.value_or("")) || !fits(record.content))
-            wrong("a record of the file has an empty id, or text that is too long: make it anew");
-        if (!ids.insert(record.id).second) wrong("an id occurs twice in the file: make it anew");
+            wrong("a record of the file has an empty id, or text that is too long: create it again");
+        if (!ids.insert(record.id).second) wrong("an id occurs twice in the file: create it again");
         out.push_back(std::move(record));
     }
     return out;
@@ -134,7 +134,7 @@ Pack read_videos(const std::map<std::string, Tensor> &tensors, const Shape &shap
     }
     for (const float scale : pack.scales)
         if (!std::isfinite(scale) || scale < 0)
-            wrong("the file has scales that are negative or no numbers: make it anew");
+            wrong("the file has scales that are negative or no numbers: create it again");
     pack.records = read_records(records.data, static_cast<size_t>(count));
     return pack;
 }
@@ -202,7 +202,7 @@ SavedHistory read_history(std::string_view data, const std::string &token_space,
         const bool video = e[0] >= 0 && e[0] < videos && e[0] == std::floor(e[0]);
         const bool watched = e[1] >= 0 && e[1] <= 1, liked = e[2] == -1 || e[2] == 0 || e[2] == 1;
         const bool at = std::isnan(e[3]) || (e[3] >= FIRST_MOMENT && e[3] <= LAST_MOMENT);
-        if (!video || !watched || !liked || !at) wrong("an event of the saved history is out of range: make it anew");
+        if (!video || !watched || !liked || !at) wrong("an event of the saved history is out of range: create it again");
         history.events.push_back({static_cast<size_t>(e[0]), e[1], static_cast<int32_t>(e[2]), e[3]});
     }
     return history;

@@ -13,7 +13,7 @@ namespace linkedout {
 namespace {
 
 constexpr size_t KEPT_FOR_EXPLAINING = 4096;
-constexpr size_t CHUNK = 1024;  // candidates whose tokens are widened at a time
+constexpr size_t CHUNK = 1024;  // candidates whose tokens are upcast at a time
 constexpr size_t LIKED_VIDEOS = 5, AVOIDED_VIDEOS = 3;
 
 // A user's query in whole numbers; see linkedout_edge/rank/scorer.py.

@@ -35,7 +35,7 @@ int main(int count, char **arguments) {
     const auto rank = [&] { return rec.rank(store, history, candidates)[0].score; };
     std::cout << "ready" << std::endl;
     for (std::string word; std::getline(std::cin, word);) {
-        if (word == "event") {  // not timed: the user is fitted anew by the next ranking
+        if (word == "event") {  // not timed: the user is fitted again by the next ranking
             const std::string id = history.at(0).id;
             history.add({id});
             std::cout << 0 << std::endl;

@@ -2,7 +2,7 @@
  * Node: bundles, and store and history, in folders.
  *
  * `linkedout.log` is the only truth: records are appended, each one write of the library, with a CRC-32, and flushed to
- * the disk. What was forgotten leaves when the log is written anew, and the old one is overwritten.
+ * the disk. What was forgotten leaves when the log is rewritten, and the old one is overwritten.
  */
 
 import { constants, copyFile, link, mkdir, open, readFile, realpath, rename, stat, unlink, writeFile, type FileHandle } from "node:fs/promises";
@@ -46,8 +46,8 @@ const LOCK = "linkedout.lock";
 const MAGIC = Buffer.from("linkedout-edge log 1\n");
 const MARK = Buffer.from([0x89, 0x4c, 0x4f, 0x45]); // begins each record
 const HEADER = 12; // mark, length, CRC-32
-const CHUNK = 1024; // videos of a record, when the log is written anew
-const SMALL = 1 << 20; // bytes: a log that is larger, and has doubled, is written anew without what is out of date
+const CHUNK = 1024; // videos of a record, when the log is rewritten
+const SMALL = 1 << 20; // bytes: a log that is larger, and has doubled, is rewritten without what is out of date
 
 /** What a log says, replayed. */
 interface State {
@@ -155,7 +155,7 @@ class Folder implements Storage {
     return replay(bytes).state;
   }
 
-  /** Write the log anew, and overwrite the old one: what has left must not stay behind. */
+  /** Rewrite the log, and overwrite the old one: what has left must not stay behind. */
   private async compact(): Promise<void> {
     await rewrite(this.path, await this.state());
     const old = this.file;

@@ -18,8 +18,9 @@ const MAX_BYTES = 2 ** 28;
 interface StoredEvent {
   key: number;
   event: Event;
-  recorded: number;
-  brought: boolean;
+  addedAt: number;
+  /** Whether its video was encoded only for the history: its tokens leave the store with it. */
+  autoEncoded: boolean;
 }
 
 /** An event as plain JSON values. */
@@ -54,7 +55,7 @@ export class History {
     private readonly clock: () => number = () => Date.now() / 1000,
   ) {
     this.entries = records.map(({ key, id, title, watched, liked, at, recorded, brought }) => ({
-      key, recorded, brought, event: Event.at(new Video({ id, title }), watched, liked, at),
+      key, addedAt: recorded, autoEncoded: brought, event: Event.at(new Video({ id, title }), watched, liked, at),
     }));
     this.hold(this.entries);
   }
@@ -82,10 +83,10 @@ export class History {
     const { id } = event;
     const unpin = this.store.pin([id]); // it must not be evicted between encoding and keeping
     try {
-      const brought = !this.store.has(id) || this.wasAutoEncoded(id);
+      const autoEncoded = !this.store.has(id) || this.wasAutoEncoded(id);
       await this.encode(event.video);
       const kept = Event.at(event.video.withoutContent(), event.watched, event.liked, event.time);
-      await this.change(() => false, [[kept, brought]]);
+      await this.change(() => false, [[kept, autoEncoded]]);
       return kept;
     } finally {
       unpin();
@@ -111,7 +112,7 @@ export class History {
     }
     const moment = since instanceof Date ? since.getTime() / 1000 : this.clock() - since / 1000;
     if (Number.isNaN(moment)) throw new ArgumentError("since is an invalid Date");
-    return this.dropWhere((e) => (e.event.time ?? e.recorded) >= moment);
+    return this.dropWhere((e) => (e.event.time ?? e.addedAt) >= moment);
   }
 
   /** Forget everything; gives how many events there were. */
@@ -203,7 +204,7 @@ export class History {
     const now = this.clock();
     let reached = now;
     for (const e of [...entries].reverse()) {
-      reached = Math.min(reached, e.recorded); // what was added later says that it was not later then
+      reached = Math.min(reached, e.addedAt); // an event that was added later proves that the time then was not later
       if (reached <= now - SURE_AFTER) {
         const oldest = reached - MAX_AGE;
         return new Set(entries.filter((x) => x.event.time !== null && x.event.time < oldest));
@@ -212,9 +213,9 @@ export class History {
     return new Set();
   }
 
-  /** Whether the id's tokens are there because of an event. */
+  /** Whether the tokens were encoded only for an event. */
   private wasAutoEncoded(id: string): boolean {
-    return this.entries.some((e) => e.brought && e.event.id === id);
+    return this.entries.some((e) => e.autoEncoded && e.event.id === id);
   }
 
   private async dropWhere(gone: (e: StoredEvent) => boolean): Promise<number> {
@@ -223,13 +224,13 @@ export class History {
     return count;
   }
 
-  /** Add events, each with whether it brought its tokens, and remove those that are to go or are out of bounds. */
+  /** Add events, each with whether it was encoded only for the history; remove what is to go or out of bounds. */
   private change(gone: (e: StoredEvent) => boolean, added: readonly (readonly [Event, boolean])[], purge = false): Promise<number> {
     return this.store.writes.run(async () => {
       this.checkOpen();
       const now = this.clock();
       const next = (this.entries.at(-1)?.key ?? 0) + 1;
-      const more = added.map(([event, brought], n) => ({ key: next + n, event, brought, recorded: now }));
+      const more = added.map(([event, autoEncoded], n) => ({ key: next + n, event, autoEncoded, addedAt: now }));
       const entries = [...this.entries, ...more];
       const old = this.expired(entries);
       const toGo = entries.filter(gone);
@@ -237,7 +238,7 @@ export class History {
       const stay = new Set(left);
       const still = new Set(left.map((e) => e.event.id));
       const leaving = entries.filter((e) => !stay.has(e));
-      const remove = new Set(leaving.filter((e) => e.brought && !still.has(e.event.id)).map((e) => e.event.id));
+      const remove = new Set(leaving.filter((e) => e.autoEncoded && !still.has(e.event.id)).map((e) => e.event.id));
       const changes = {
         add: more.filter((e) => stay.has(e)).map(record),
         drop: leaving.filter((e) => e.key < next).map((e) => e.key),
@@ -258,7 +259,8 @@ export class History {
   }
 }
 
-function record({ key, event, recorded, brought }: StoredEvent): EventRecord {
+/** As the storage keeps it; its names are part of the format. */
+function record({ key, event, addedAt, autoEncoded }: StoredEvent): EventRecord {
   const { id, video, watched, liked, time } = event;
-  return { key, id, title: video.title, watched, liked, at: time, recorded, brought };
+  return { key, id, title: video.title, watched, liked, at: time, recorded: addedAt, brought: autoEncoded };
 }

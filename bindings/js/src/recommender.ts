@@ -211,7 +211,7 @@ export class Recommender {
     const jobs = await intake.jobs();
     const unpin = this.store.pin(jobs.length ? new Set([...intake.ids, ...chosen]) : []);
     try {
-      // A ranking goes on from memory where the storage cannot be written: `store.stats().unsaved` says so.
+      // A ranking continues from memory where the storage cannot be written: `store.stats().unsaved` says so.
       if (jobs.length) await this.run(jobs, intake, spent, {}).catch((e) => { if (!(e instanceof StorageError)) throw e; });
       this.checkOpen();
       const fitting = performance.now();

@@ -187,7 +187,7 @@ test("a damaged log is set aside, and every whole record is kept", async (t) => 
   assert.match(warnings[0], /damaged/);
 });
 
-test("a log that has grown is written anew", async (t) => {
+test("a log that has grown is rewritten", async (t) => {
   const path = folder(t);
   const storage = await openFolder(path);
   const large = { ...video(1), payload: new Uint8Array(400_000) };
