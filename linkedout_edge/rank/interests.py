@@ -53,9 +53,9 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
 
 
 def _cosines(user: Taste, events: Events) -> Floats:
-    products = user.kernel[np.ix_(events, events)]
-    length = np.sqrt(np.maximum(np.diag(products), 1e-12))
-    return np.asarray(products / length[:, None] / length)
+    products = user.kernel[events[:, None], events]
+    shorter = 1.0 / np.sqrt(np.maximum(products.diagonal(), 1e-12))
+    return np.asarray(products * (shorter[:, None] * shorter))
 
 
 def take_turns(user: Taste, groups: tuple[Events, ...], values: Singles, scores: Floats) -> NDArray[np.int64]:

@@ -88,7 +88,7 @@ class Space:
 
 def dequantise(tokens: NDArray[np.int8], scales: Singles) -> Singles:
     """Int8 [V, L, M, D] and float32 [V, L, M] → float32 [V, L, M·D]."""
-    values: Singles = tokens.astype(np.float32) * scales[..., None]
+    values: Singles = np.multiply(tokens, scales[..., None], dtype=np.float32)
     return values.reshape(*values.shape[:-2], values.shape[-2] * values.shape[-1])
 
 
@@ -115,11 +115,9 @@ def noise(ages_hours: Floats) -> Floats:
 
 def of_events(events: Sequence[Event], now: datetime) -> tuple[Floats, Floats]:
     """`wanted` and `noise` of events, as seen at `now` (aware)."""
-    said = {None: 0.0, True: 1.0, False: -1.0}
-    watched = np.array([e.watched for e in events], np.float64)
-    liked = np.array([said[e.liked] for e in events], np.float64)
-    seconds = np.array([0.0 if e.at is None else (now - e.at).total_seconds() for e in events], np.float64)
-    return wanted(watched, liked), noise(seconds / 3600)
+    y = [e.watched if e.liked is None else LIKED if e.liked else DISLIKED for e in events]
+    seconds = [0.0 if e.at is None else (now - e.at).total_seconds() for e in events]
+    return np.array(y, np.float64) - USUAL, noise(np.array(seconds, np.float64) / 3600)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +208,7 @@ def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space)
     _diagonal(system)[:] += variance
     alpha = np.linalg.solve(system, y)
     weights = space.scale * alpha[:, None] * trust
-    query = (weights.T[:, None].astype(np.float32) @ by_layer)[:, 0].astype(np.float64)
+    query = (alpha.astype(np.float32) @ by_layer) * (space.scale * trust)[:, None]
     return Taste(space, query, (query * space.mean).sum(1), gates, weights, seen, kernel, variance)
 
 
@@ -256,7 +254,7 @@ def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floa
     """
     layers, count, _ = products.shape
     joint = np.empty((layers, count + 1, count + 1))
-    np.multiply(products, (1.0 / space.size)[:, None, None], out=joint[:, :count, :count])
+    joint[:, :count, :count] = products * (1.0 / space.size)[:, None, None]
     joint[:, count, :count] = joint[:, :count, count] = y
     diagonal = _diagonal(joint)
     diagonal[:, :count] += variance
