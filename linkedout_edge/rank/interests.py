@@ -40,12 +40,12 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
             return (kept,)
         with_first = alike @ side.astype(np.float64)
         side = with_first / count >= (whole - with_first) / (len(kept) - count)
-    if min(side.sum(), (~side).sum()) < LEAST_EVENTS:
-        return (kept,)
     count, ones = int(side.sum()), side.astype(np.float64)
+    if min(count, len(kept) - count) < LEAST_EVENTS:
+        return (kept,)
     across = float(ones @ alike @ (1.0 - ones))
     pairs = count * (count - 1) + (len(kept) - count) * (len(kept) - count - 1)
-    within = (float(alike.sum()) - float(np.trace(alike)) - 2.0 * across) / pairs
+    within = (float(whole.sum()) - float(alike.trace()) - 2.0 * across) / pairs
     if within - across / (count * (len(kept) - count)) < SPLIT_FROM:
         return (kept,)
     both = kept[side], kept[~side]

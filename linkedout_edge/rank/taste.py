@@ -182,7 +182,7 @@ class Taste:
         return np.asarray(self.space.scale * np.sqrt(np.maximum(variance, 0.0)))
 
 
-def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space) -> Taste:
+def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space, *, overwrite: bool = False) -> Taste:
     """Fit a user.
 
     Args:
@@ -190,9 +190,11 @@ def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space)
         y: [N], from `wanted`.
         variance: [N], from `noise`; > 0.
         space: What is known of tokens.
+        overwrite: Whether float32 `values` may be overwritten: half the memory is half the time.
     """
     count, layers, width = values.shape
-    seen = np.asarray(values - space.mean.astype(np.float32), np.float32)
+    seen = np.subtract(values, space.mean.astype(np.float32), out=values if overwrite else None)
+    seen = np.asarray(seen, np.float32)
     if not count:
         none = np.zeros((0, layers))
         return Taste(
