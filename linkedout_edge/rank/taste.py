@@ -209,9 +209,11 @@ def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space,
     system = kernel.copy()
     _diagonal(system)[:] += variance
     alpha = np.linalg.solve(system, y)
-    weights = space.scale * alpha[:, None] * trust
-    query = (alpha.astype(np.float32) @ by_layer) * (space.scale * trust)[:, None]
-    return Taste(space, query, (query * space.mean).sum(1), gates, weights, seen, kernel, variance)
+    by_gate = space.scale * trust
+    weights = alpha[:, None] * by_gate
+    query = (alpha.astype(np.float32) @ by_layer) * by_gate[:, None]
+    offset = np.einsum("lf,lf->l", query, space.mean)
+    return Taste(space, query, offset, gates, weights, seen, kernel, variance)
 
 
 BLOCK = 64
@@ -262,7 +264,8 @@ def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floa
     diagonal[:, :count] += variance
     diagonal[:, count] = 1.0 + y @ y / variance.min()  # more than y K⁻¹ y, so that the last pivot is positive
     root = np.linalg.cholesky(joint)
-    evidence = -(0.5 * np.square(root[:, count, :count]) + np.log(_diagonal(root)[:, :count])).sum(1)
+    white = root[:, count, :count]
+    evidence = -0.5 * np.einsum("ln,ln->l", white, white) - np.log(_diagonal(root)[:, :count]).sum(1)
     with np.errstate(divide="ignore"):  # a layer may be trusted not at all
         logits = np.log(space.prior) + TEMPER / (1.0 + count / TEMPER_EVENTS) * evidence
     gates = np.exp(logits - logits.max())
