@@ -175,7 +175,7 @@ class Scorer:
     def _in_digits(self, user: Taste) -> _WholeQuery:
         query = user.query.reshape(self._shape)
         largest = np.abs(query).max(-1)
-        if not np.isfinite(largest).all():
+        if not np.isfinite(largest.max()):
             raise BackendError("what is liked is no number: encode the videos of the history again")
         units = np.maximum(largest, 1e-12) / self._largest
         digits = np.rint(query / units[..., None]).astype(np.int16)

@@ -88,7 +88,8 @@ class Space:
 
 def dequantise(tokens: NDArray[np.int8], scales: Singles) -> Singles:
     """Int8 [V, L, M, D] and float32 [V, L, M] → float32 [V, L, M·D]."""
-    values: Singles = np.multiply(tokens, scales[..., None], dtype=np.float32)
+    values: Singles = tokens.astype(np.float32)
+    values *= scales[..., None]
     return values.reshape(*values.shape[:-2], values.shape[-2] * values.shape[-1])
 
 
@@ -262,7 +263,7 @@ def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floa
     joint[:, count, :count] = joint[:, :count, count] = y
     diagonal = _diagonal(joint)
     diagonal[:, :count] += variance
-    diagonal[:, count] = 1.0 + y @ y / variance.min()  # more than y K⁻¹ y, so that the last pivot is positive
+    diagonal[:, count] = 1.0 + y @ (y / variance)  # more than y (K + noise)⁻¹ y, so that the last pivot is positive
     root = np.linalg.cholesky(joint)
     white = root[:, count, :count]
     evidence = -0.5 * np.einsum("ln,ln->l", white, white) - np.log(_diagonal(root)[:, :count]).sum(1)
