@@ -7,6 +7,7 @@ import pytest
 
 from linkedout_edge import Event
 from linkedout_edge.rank.taste import (
+    BLOCK,
     DISLIKED,
     LIKED,
     PRIOR_VIDEOS,
@@ -17,6 +18,7 @@ from linkedout_edge.rank.taste import (
     gram,
     noise,
     of_events,
+    solve,
     wanted,
 )
 
@@ -45,6 +47,17 @@ def told(values, watched, space, liked=None):
 def test_products_in_blocks_are_the_plain_ones(count, width):
     by_layer = np.random.default_rng(0).normal(size=(count, L, width)).astype(np.float32).transpose(1, 0, 2)
     np.testing.assert_allclose(gram(by_layer), np.einsum("lif,ljf->lij", by_layer, by_layer), atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, BLOCK, BLOCK + 1, 2 * BLOCK, 192, 200])
+def test_blocks_solve_what_the_whole_does(count, monkeypatch):
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(count, count + 3))
+    system, y = half @ half.T / count + np.eye(count), rng.normal(size=count)
+    expected, whole, sizes = np.linalg.solve(system, y), np.linalg.solve, []
+    monkeypatch.setattr(np.linalg, "solve", lambda a, b: sizes.append(len(a)) or whole(a, b))
+    np.testing.assert_allclose(solve(system, y), expected, rtol=1e-9, atol=1e-12)
+    assert max(sizes) <= BLOCK  # larger ones wake threads
 
 
 def test_values_are_overwritten_only_where_that_is_allowed(values, space):
