@@ -39,7 +39,9 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
         if count in (0, len(kept)):
             return (kept,)
         with_first = alike @ side.astype(np.float64)
-        side = with_first / count >= (whole - with_first) / (len(kept) - count)
+        before, side = side, with_first / count >= (whole - with_first) / (len(kept) - count)
+        if (side == before).all():
+            break
     count, ones = int(side.sum()), side.astype(np.float64)
     if min(count, len(kept) - count) < LEAST_EVENTS:
         return (kept,)
