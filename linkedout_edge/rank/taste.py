@@ -283,8 +283,7 @@ def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floa
     diagonal[:, :count] += variance
     diagonal[:, count] = 1.0 + y @ (y / variance)  # more than y (K + noise)⁻¹ y, so that the last pivot is positive
     root = np.linalg.cholesky(joint)
-    white = root[:, count, :count]
-    evidence = -0.5 * np.einsum("ln,ln->l", white, white) - np.log(_diagonal(root)[:, :count]).sum(1)
+    evidence = -(0.5 * np.square(root[:, count, :count]) + np.log(_diagonal(root)[:, :count])).sum(1)
     with np.errstate(divide="ignore"):  # a layer may be trusted not at all
         logits = np.log(space.prior) + TEMPER / (1.0 + count / TEMPER_EVENTS) * evidence
     gates = np.exp(logits - logits.max())
