@@ -57,7 +57,7 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
 def _cosines(user: Taste, events: Events) -> Floats:
     products = user.kernel[events[:, None], events]
     shorter = 1.0 / np.sqrt(np.maximum(products.diagonal(), 1e-12))
-    return np.asarray(products * (shorter[:, None] * shorter))
+    return np.asarray(products * (shorter[:, None] * shorter))  # symmetric to the last bit
 
 
 def take_turns(user: Taste, groups: tuple[Events, ...], values: Singles, scores: Floats) -> NDArray[np.int64]:

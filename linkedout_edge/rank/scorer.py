@@ -173,11 +173,10 @@ class Scorer:
             _kernel.score(self.path, *query, tokens, scales, rows, scores, layers)
 
     def _in_digits(self, user: Taste) -> _WholeQuery:
-        query = user.query.reshape(self._shape)
-        largest = np.abs(query).max(-1)
-        if not np.isfinite(largest.max()):
+        if not np.isfinite(user.query).all():
             raise BackendError("what is liked is no number: encode the videos of the history again")
-        units = np.maximum(largest, 1e-12) / self._largest
+        query = user.query.reshape(self._shape)
+        units = np.maximum(np.abs(query).max(-1), 1e-12) / self._largest
         digits = np.rint(query / units[..., None]).astype(np.int16)
         return _WholeQuery(digits, units.astype(np.float32), user.offset.astype(np.float32))
 
