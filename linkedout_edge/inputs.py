@@ -38,7 +38,7 @@ class Video:
         ArgumentTypeError: `path`, `id` or `title` is not a string.
     """
 
-    __slots__ = ("_content", "_frames", "_id", "_path", "_title")
+    __slots__ = ("_content", "_frames", "_id", "_name", "_path", "_says_only_its_id", "_title")
 
     def __init__(
         self,
@@ -68,7 +68,9 @@ class Video:
         self._path: str | None = text
         self._frames = frames
         self._id = id
+        self._name = text if id is None else id
         self._title = title
+        self._says_only_its_id = frames is None and title is None and text in (None, self._name)
         self._content: str | None = None
 
     @property
@@ -89,9 +91,7 @@ class Video:
     @property
     def id(self) -> str:
         """The given id, else the path unchanged, else the content hash of the frames (32 hex digits)."""
-        if self._id is not None:
-            return self._id
-        return self._path if self._path is not None else self.content
+        return self.content if self._name is None else self._name
 
     @property
     def content(self) -> str:
@@ -116,7 +116,7 @@ class Video:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Video):
             return NotImplemented
-        return self is other or self._key() == other._key()
+        return self is other or (self.id == other.id and self._key() == other._key())
 
     def __hash__(self) -> int:
         return hash(self._key())

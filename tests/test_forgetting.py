@@ -26,8 +26,8 @@ def users(monkeypatch: pytest.MonkeyPatch) -> weakref.WeakSet[taste.Taste]:
     held: weakref.WeakSet[taste.Taste] = weakref.WeakSet()
     original = taste.fit
 
-    def fit(*args: Any) -> taste.Taste:
-        user = original(*args)
+    def fit(*args: Any, **more: Any) -> taste.Taste:
+        user = original(*args, **more)
         held.add(user)
         return user
 

@@ -30,9 +30,9 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
     original = taste.fit
 
-    def fit(values: np.ndarray, *more: Any) -> taste.Taste:
+    def fit(values: np.ndarray, *args: Any, **more: Any) -> taste.Taste:
         counts.append(len(values))
-        return original(values, *more)
+        return original(values, *args, **more)
 
     monkeypatch.setattr(taste, "fit", fit)
     return counts
@@ -193,7 +193,7 @@ def test_top_k_is_the_head_of_the_whole(rec: Recommender) -> None:
 def test_stored_bytes_score_as_the_formula_says(rec: Recommender, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     users: list[taste.Taste] = []
     fit = taste.fit
-    monkeypatch.setattr(taste, "fit", lambda *args: users.append(fit(*args)) or users[-1])
+    monkeypatch.setattr(taste, "fit", lambda *args, **more: users.append(fit(*args, **more)) or users[-1])
     ids = fill(rec, count)
     history = [Event("v0", watched=0.9), Event(f"v{count // 2}", liked=False)]
     ours = {r.id: r for r in rec.rank(history, ids)}

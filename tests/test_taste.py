@@ -7,6 +7,7 @@ import pytest
 
 from linkedout_edge import Event
 from linkedout_edge.rank.taste import (
+    BLOCK,
     DISLIKED,
     LIKED,
     PRIOR_VIDEOS,
@@ -14,8 +15,10 @@ from linkedout_edge.rank.taste import (
     Space,
     dequantize,
     fit,
+    gram,
     noise,
     of_events,
+    solve,
     wanted,
 )
 
@@ -38,6 +41,34 @@ def told(values, watched, space, liked=None):
     n = len(watched)
     said = None if liked is None else np.asarray(liked)
     return fit(values[:n], wanted(np.asarray(watched, float), said), noise(np.full(n, np.nan)), space)
+
+
+@pytest.mark.parametrize(("count", "width"), [(1, 8), (64, 128), (65, 70), (150, 64)])
+def test_products_in_blocks_are_the_plain_ones(count, width):
+    by_layer = np.random.default_rng(0).normal(size=(count, L, width)).astype(np.float32).transpose(1, 0, 2)
+    np.testing.assert_allclose(gram(by_layer), np.einsum("lif,ljf->lij", by_layer, by_layer), atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, BLOCK, BLOCK + 1, 2 * BLOCK, 192, 200])
+def test_blocks_solve_what_the_whole_does(count, monkeypatch):
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(count, count + 3))
+    system, y = half @ half.T / count + np.eye(count), rng.normal(size=count)
+    expected, whole, sizes = np.linalg.solve(system, y), np.linalg.solve, []
+    monkeypatch.setattr(np.linalg, "solve", lambda a, b: sizes.append(len(a)) or whole(a, b))
+    np.testing.assert_allclose(solve(system, y), expected, rtol=1e-9, atol=1e-12)
+    assert max(sizes) <= BLOCK  # larger ones wake threads
+
+
+def test_values_are_overwritten_only_where_that_is_allowed(values, space):
+    y, variance, before = wanted(np.linspace(0, 1, 9)), noise(np.zeros(9)), values[:9].copy()
+    kept = fit(values[:9], y, variance, space)
+    np.testing.assert_array_equal(values[:9], before)
+    assert not np.shares_memory(kept.seen, values)
+    one = fit(values[:9], y, variance, space, overwrite=True)
+    assert np.shares_memory(one.seen, values)
+    for name in ("query", "offset", "gates", "weights", "seen", "kernel"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(kept, name))
 
 
 def test_contributions_sum_to_the_score(values, space):
@@ -171,3 +202,6 @@ def test_events_are_told_by_what_was_said_and_when():
     y, variance = of_events(events, now)
     assert y.tolist() == pytest.approx([0.1 - USUAL, DISLIKED - USUAL, LIKED - USUAL, 1 - USUAL, 1 - USUAL])
     assert variance.tolist() == pytest.approx([1, 1, 1, 2, 1])
+    liked = np.array([{None: 0, True: 1, False: -1}[e.liked] for e in events])
+    assert y.tolist() == wanted(np.array([e.watched for e in events]), liked).tolist()
+    assert [part.shape for part in of_events([], now)] == [(0,), (0,)]

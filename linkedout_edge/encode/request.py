@@ -74,11 +74,10 @@ class RequestPlan:
 
     def needs_none(self, videos: Sequence[Video]) -> bool:
         """Whether all are stored and named by nothing but their ids: nothing is to be encoded or reconciled."""
-        ids = [v.id for v in videos if v.title is None and _named_by_id(v)]
-        if self._look or len(ids) < len(videos):
+        if self._look or not all(v._says_only_its_id for v in videos):
             return False
         with self._store.lock:
-            return bool((self._store.find(ids) >= 0).all())
+            return bool((self._store.find([v.id for v in videos]) >= 0).all())
 
     def jobs(self) -> list[Job]:
         """What has to be encoded now."""

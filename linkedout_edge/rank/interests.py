@@ -40,22 +40,24 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
         if count in (0, len(kept)):
             return (kept,)
         with_first = alike @ side.astype(np.float64)
-        side = with_first / count >= (whole - with_first) / (len(kept) - count)
-    if min(side.sum(), (~side).sum()) < LEAST_EVENTS:
-        return (kept,)
+        before, side = side, with_first / count >= (whole - with_first) / (len(kept) - count)
+        if (side == before).all():
+            break
     count, ones = int(side.sum()), side.astype(np.float64)
+    if min(count, len(kept) - count) < LEAST_EVENTS:
+        return (kept,)
     across = float(ones @ alike @ (1.0 - ones))
     pairs = count * (count - 1) + (len(kept) - count) * (len(kept) - count - 1)
-    within = (float(alike.sum()) - float(np.trace(alike)) - 2.0 * across) / pairs
+    within = (float(whole.sum()) - float(alike.trace()) - 2.0 * across) / pairs
     if within - across / (count * (len(kept) - count)) < SPLIT_FROM:
         return (kept,)
     return tuple(sorted((kept[side], kept[~side]), key=lambda events: (len(events), events[-1]), reverse=True))
 
 
 def _cosines(user: Taste, events: Events) -> Floats:
-    products = user.kernel[np.ix_(events, events)]
-    length = np.sqrt(np.maximum(np.diag(products), 1e-12))
-    return np.asarray(products / np.outer(length, length))  # symmetric to the last bit: rounding picks no order
+    products = user.kernel[events[:, None], events]
+    length = np.sqrt(np.maximum(products.diagonal(), 1e-12))
+    return np.asarray(products / (length[:, None] * length))  # symmetric to the last bit: rounding picks no order
 
 
 def take_turns(user: Taste, groups: tuple[Events, ...], values: Singles, scores: Floats) -> NDArray[np.int64]:

@@ -105,7 +105,7 @@ class Ranker:
             stored, revision = store.snapshot(rows).take(slice(None)), store.revision
             space = self._space.following(store.rows.sum.total(), store.rows.sum.count)
         values = dequantize(*stored)
-        user = taste.fit(values, *taste.of_events(events, hour), space)
+        user = taste.fit(values, *taste.of_events(events, hour), space, overwrite=True)
         ageless = all(e.at is None for e in events)
         encoded = EncodedHistory(
             given or [], events, rows, user, find_interests(user), revision, None if ageless else hour

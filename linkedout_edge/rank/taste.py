@@ -32,8 +32,7 @@ NOISE = 1.0
 AGED_DAYS = 365.0
 """An event of this age is twice as noisy as one of today. Unknown age counts as today."""
 MAX_EVENTS = 192
-"""Only the latest so many events count: the time of a fit grows with the cube, and OpenBLAS solves larger systems in
-several threads (see `gram`)."""
+"""Only the latest so many events count: the time of a fit grows with the cube."""
 EVIDENCE_EVENTS = 32
 """Only the latest so many events choose between layers, which costs a factorisation for each layer."""
 TEMPER, TEMPER_EVENTS = 4.0, 16.0
@@ -88,7 +87,8 @@ class Space:
 
 def dequantize(tokens: NDArray[np.int8], scales: Singles) -> Singles:
     """Int8 [V, L, M, D] and float32 [V, L, M] → float32 [V, L, M·D]."""
-    values: Singles = tokens.astype(np.float32) * scales[..., None]
+    values: Singles = tokens.astype(np.float32)
+    values *= scales[..., None]
     return values.reshape(*values.shape[:-2], values.shape[-2] * values.shape[-1])
 
 
@@ -99,7 +99,8 @@ def wanted(watched: Floats, liked: Floats | None = None) -> Floats:
         watched: [N], clipped to [0, 1]. NaN says nothing.
         liked: [N], 1 liked, -1 disliked, 0 nothing said. None: nothing said of any.
     """
-    y = np.clip(np.nan_to_num(np.asarray(watched, np.float64), nan=USUAL), 0.0, 1.0)
+    y = np.asarray(watched, np.float64)
+    y = np.where(np.isnan(y), USUAL, np.minimum(np.maximum(y, 0.0), 1.0))
     if liked is not None:
         y = np.where(liked > 0, LIKED, np.where(liked < 0, DISLIKED, y))
     return np.asarray(y - USUAL)
@@ -107,18 +108,16 @@ def wanted(watched: Floats, liked: Floats | None = None) -> Floats:
 
 def noise(ages_hours: Floats) -> Floats:
     """Variance of each event's noise, float64 [N]. Ages that are unknown or in the future count as 0."""
-    ages = np.nan_to_num(np.asarray(ages_hours, np.float64), nan=0.0, posinf=1e9, neginf=0.0)
-    return np.asarray(NOISE * (1.0 + np.maximum(ages, 0.0) / (24 * AGED_DAYS)))
+    ages = np.asarray(ages_hours, np.float64)
+    ages = np.minimum(np.where(ages > 0.0, ages, 0.0), 1e9)  # NaN is not greater
+    return np.asarray(NOISE * (1.0 + ages / (24 * AGED_DAYS)))
 
 
 def of_events(events: Sequence[Event], now: datetime) -> tuple[Floats, Floats]:
     """`wanted` and `noise` of events, as seen at `now` (aware)."""
-    said = {None: 0.0, True: 1.0, False: -1.0}
-    told = np.array([(e.watched, said[e.liked], e.at is not None) for e in events], np.float64).reshape(-1, 3)
-    ages = np.zeros(len(events))
-    for n in np.flatnonzero(told[:, 2]).tolist():
-        ages[n] = (now - events[n].at).total_seconds() / 3600  # type: ignore[operator]
-    return wanted(told[:, 0], told[:, 1]), noise(ages)
+    y = [e.watched if e.liked is None else LIKED if e.liked else DISLIKED for e in events]
+    seconds = [0.0 if e.at is None else (now - e.at).total_seconds() for e in events]
+    return np.array(y, np.float64) - USUAL, noise(np.array(seconds, np.float64) / 3600)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +182,7 @@ class Taste:
         return np.asarray(self.space.scale * np.sqrt(np.maximum(variance, 0.0)))
 
 
-def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space) -> Taste:
+def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space, *, overwrite: bool = False) -> Taste:
     """Fit a user.
 
     Args:
@@ -191,40 +190,78 @@ def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space)
         y: [N], from `wanted`.
         variance: [N], from `noise`; > 0.
         space: What is known of tokens.
+        overwrite: Whether float32 `values` may be overwritten: half the memory is half the time.
     """
     count, layers, width = values.shape
-    seen = np.asarray(values - space.mean.astype(np.float32), np.float32)
+    seen = np.subtract(values, space.mean.astype(np.float32), out=values if overwrite else None)
+    seen = np.asarray(seen, np.float32)
     if not count:
         none = np.zeros((0, layers))
         return Taste(
             space, np.zeros((layers, width)), np.zeros(layers), space.prior, none, seen, np.zeros((0, 0)), variance
         )
-    gates = _gates(seen[-EVIDENCE_EVENTS:], y[-EVIDENCE_EVENTS:], variance[-EVIDENCE_EVENTS:], space)
-    kernel = gram(_rows(seen, gates, space))
-    alpha = np.linalg.solve(kernel + np.diag(variance), y)
-    weights = space.scale * alpha[:, None] * (gates / space.size)
-    query = np.einsum("nl,nlf->lf", weights, seen)
-    return Taste(space, query, (query * space.mean).sum(1), gates, weights, seen, kernel, variance)
+    by_layer = seen.transpose(1, 0, 2)
+    products = gram(by_layer)
+    late = slice(-EVIDENCE_EVENTS, None)
+    gates = _gates(products[:, late, late], y[late], variance[late], space)
+    trust = gates / space.size
+    kernel = np.einsum("l,lnm->nm", trust.astype(np.float32), products).astype(np.float64)
+    system = kernel.copy()
+    _diagonal(system)[:] += variance
+    alpha = solve(system, y)
+    by_gate = space.scale * trust
+    weights = alpha[:, None] * by_gate
+    query = np.einsum("n,nlf->lf", alpha.astype(np.float32), seen) * by_gate[:, None]
+    offset = np.einsum("lf,lf->l", query, space.mean)
+    return Taste(space, query, offset, gates, weights, seen, kernel, variance)
 
 
 BLOCK = 64
 
 
-def gram(rows: Singles) -> Floats:
-    """Inner products float64 [N, N] of rows float32 [N, F].
+def gram(by_layer: Singles) -> Singles:
+    """Inner products float32 [L, N, N] of the rows of each layer, float32 [L, N, F].
 
     In blocks so small that a BLAS stays in one thread: waking others takes longer than the work, and where other
     programs keep the cores busy a hundred times as long (OpenBLAS waits for its threads by spinning).
     """
-    count, width = rows.shape
-    parts = [rows[:, start : start + BLOCK] for start in range(0, width, BLOCK)]
-    out = np.empty((count, count))
+    layers, count, width = by_layer.shape
+    parts = [by_layer[:, :, start : start + BLOCK] for start in range(0, width, BLOCK)]
+    out = np.empty((layers, count, count), np.float32)
     for i in range(0, count, BLOCK):
         for j in range(0, i + 1, BLOCK):
-            block = sum((p[i : i + BLOCK] @ p[j : j + BLOCK].T for p in parts), np.float32(0))
-            out[i : i + BLOCK, j : j + BLOCK] = block
-            out[j : j + BLOCK, i : i + BLOCK] = np.transpose(block)
+            block = out[:, i : i + BLOCK, j : j + BLOCK]
+            np.matmul(parts[0][:, i : i + BLOCK], parts[0][:, j : j + BLOCK].transpose(0, 2, 1), out=block)
+            for part in parts[1:]:
+                block += part[:, i : i + BLOCK] @ part[:, j : j + BLOCK].transpose(0, 2, 1)
+            if j < i:
+                out[:, j : j + BLOCK, i : i + BLOCK] = block.transpose(0, 2, 1)
     return out
+
+
+def solve(system: Floats, y: Floats) -> Floats:
+    """Solve ``system @ x = y`` for a positive definite float64 [N, N]: float64 [N].
+
+    Eliminated in blocks, as `gram` is computed: from about 100 rows on OpenBLAS solves in several threads.
+    """
+    count = len(y)
+    if count <= BLOCK:
+        return np.asarray(np.linalg.solve(system, y))
+    joint = np.column_stack([system, y])
+    blocks = [slice(start, min(start + BLOCK // 2, count)) for start in range(0, count, BLOCK // 2)]
+    for n, own in enumerate(blocks):
+        right = joint[own, own.stop :] = np.linalg.solve(joint[own, own], joint[own, own.stop :])
+        for below in blocks[n + 1 :]:
+            joint[below, own.stop :] -= joint[below, own] @ right
+    for own in blocks[-2::-1]:
+        joint[own, -1] -= joint[own, own.stop : -1] @ joint[own.stop :, -1]
+    return joint[:, -1].copy()
+
+
+def _diagonal(square: Floats) -> Floats:
+    """The diagonals of contiguous [..., N, N], as a view [..., N] to be written to."""
+    count = square.shape[-1]
+    return square.reshape(*square.shape[:-2], count * count)[..., :: count + 1]
 
 
 def _rows(centered: Singles, gates: Floats, space: Space) -> Singles:
@@ -232,22 +269,21 @@ def _rows(centered: Singles, gates: Floats, space: Space) -> Singles:
     return np.asarray((centered * by_layer).reshape(len(centered), space.mean.size))
 
 
-def _gates(seen: Singles, y: Floats, variance: Floats, space: Space) -> Floats:
+def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floats:
     """Trust in each layer after what its kernel alone makes of the events, float64 [L].
 
     A layer's evidence is log N(y; 0, K + noise). One Cholesky factor gives both of its parts: with y as one more row,
     the last row of the factor is y, whitened.
     """
-    count, layers, _ = seen.shape
-    by_layer = seen.transpose(1, 0, 2)
+    layers, count, _ = products.shape
     joint = np.empty((layers, count + 1, count + 1))
-    joint[:, :count, :count] = (by_layer @ by_layer.transpose(0, 2, 1)) / space.size[:, None, None]
-    joint[:, np.arange(count), np.arange(count)] += variance
+    joint[:, :count, :count] = products * (1.0 / space.size)[:, None, None]
     joint[:, count, :count] = joint[:, :count, count] = y
-    joint[:, count, count] = 1.0 + y @ y / variance.min()  # more than y K⁻¹ y, so that the last pivot is positive
+    diagonal = _diagonal(joint)
+    diagonal[:, :count] += variance
+    diagonal[:, count] = 1.0 + y @ (y / variance)  # more than y (K + noise)⁻¹ y, so that the last pivot is positive
     root = np.linalg.cholesky(joint)
-    pivots = np.diagonal(root, axis1=1, axis2=2)[:, :count]
-    evidence = -0.5 * np.square(root[:, count, :count]).sum(1) - np.log(pivots).sum(1)
+    evidence = -(0.5 * np.square(root[:, count, :count]) + np.log(_diagonal(root)[:, :count])).sum(1)
     with np.errstate(divide="ignore"):  # a layer may be trusted not at all
         logits = np.log(space.prior) + TEMPER / (1.0 + count / TEMPER_EVENTS) * evidence
     gates = np.exp(logits - logits.max())
