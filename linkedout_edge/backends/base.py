@@ -75,7 +75,7 @@ class Backend(Protocol):
         Args:
             model: ONNX bytes, or the .xml of OpenVINO IR.
             config: The model's shapes.
-            precision: The bundle's precision; some devices must be told.
+            precision: The bundle's precision; some devices need it.
             full_range: Its int8 weights use all eight bits (see `linkedout_edge.backends.cpu`).
             weights: Of OpenVINO IR; empty for ONNX.
 

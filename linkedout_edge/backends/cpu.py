@@ -36,7 +36,7 @@ _FEATURES: dict[str, dict[str, tuple[int | None, str]]] = {
 """Architecture → our name → number in OpenCV's enum `cv::CpuFeatures`, which Python has no names for (None: not among
 them), and Linux's name."""
 _ALWAYS = {"x86-64": 3, "arm64": 100}
-"""SSE2, NEON: every such CPU has it, so OpenCV that denies it was told to (``cv2.setUseOptimized(False)``)."""
+"""SSE2, NEON: every such CPU has it, so if OpenCV denies it, it was disabled (``cv2.setUseOptimized(False)``)."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +87,15 @@ def detect(machine: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> InstructionSe
     table = _FEATURES.get(architecture, {})
     listed = _listed(cpuinfo)
     by_file = {name for name, (_, linux) in table.items() if linux in listed}
-    told = _told(architecture)
-    found = {name for name, there in told.items() if there}
+    reported = _reported(architecture)
+    found = {name for name, there in reported.items() if there}
     # Under emulation of another CPU the file may describe the real one: then they differ in what both know.
-    if all((name in by_file) == there for name, there in told.items()):
+    if all((name in by_file) == there for name, there in reported.items()):
         found |= by_file
     return InstructionSet(architecture, tuple(name for name in table if name in found))
 
 
-def _told(architecture: str) -> dict[str, bool]:
+def _reported(architecture: str) -> dict[str, bool]:
     """What OpenCV finds and what it misses; nothing where it does not tell."""
     try:
         import cv2

@@ -321,7 +321,7 @@ def tuned(provider: str, device: str) -> dict[str, Any]:
 
 
 def _engine_options(provider: str, precision: str, folder: str | None) -> dict[str, Any]:
-    """What TensorRT must be told of a model, and where it keeps its engines."""
+    """TensorRT's options for a model, and where it keeps its engines."""
     if provider != TENSORRT:
         return {}
     options = (

@@ -44,7 +44,7 @@ def _processor(root: Path) -> str:
 
 
 def power_mode(root: Path = Path("/")) -> str:
-    """On a Jetson what ``nvpmodel`` says, else the governor of the first CPU; "" if neither is told."""
+    """On a Jetson what ``nvpmodel`` says, else the governor of the first CPU; "" if neither is known."""
     tool = shutil.which("nvpmodel")
     if tool is not None:
         try:

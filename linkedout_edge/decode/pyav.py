@@ -540,8 +540,8 @@ class _Run:
 def _container_orientation(container: Any, stream: Any, file: MediaFile) -> Orientation | None:
     """What the container says of how a stream is held, None where it says nothing.
 
-    Read from the file: PyAV tells turns but not mirroring, except through `frame.side_data`. That builds all side data
-    of a frame to read one matrix, frees some of it twice, raises for unknown kinds, and leaks memory.
+    Read from the file: PyAV reports rotation but not mirroring, except through `frame.side_data`. That builds all side
+    data of a frame to read one matrix, frees some of it twice, raises for unknown kinds, and leaks memory.
     """
     tracks = video_tracks(file)
     if file.kind == "mp4":

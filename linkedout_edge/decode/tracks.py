@@ -1,6 +1,6 @@
 """Reads the track lists of MP4 and Matroska files for what decoding libraries do not report.
 
-PyAV tells by how much a frame is turned but not whether it is mirrored (its `side_data` has the whole matrix, at the
+PyAV reports the rotation of a frame but not whether it is mirrored (its `side_data` has the whole matrix, at the
 price of memory that is never freed, or of the process: ICC profiles end in a double free). OpenCV always looks at the
 first video track, even if that is a thumbnail. Layouts: ISO/IEC 14496-12 (boxes `moov`, `trak`, `tkhd`, `hdlr`) and
 RFC 9559 (elements Tracks, TrackEntry, Video, Projection).

@@ -95,7 +95,7 @@ class Library:
 
         Args:
             paths: Absolute.
-            advance: Told of each video sooner than the outcomes, which come in groups.
+            advance: Called for each video, earlier than the outcomes, which come in groups.
 
         Raises:
             BackendError, StorageError, ClosedError: As `Recommender.encode`.
@@ -132,7 +132,7 @@ class Library:
             yield Outcome(i, "forgotten")
 
     def _moved(self, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """New paths of known contents, whose tokens are taken over, and their old paths."""
+        """New paths of known contents, which get the stored tokens, and their old paths."""
         store = self._rec._tokens
         new = [p for p in dict.fromkeys(paths) if p not in store]
         if not new:
@@ -146,7 +146,7 @@ class Library:
         for path in new if gone else []:
             try:
                 found = fingerprint(Video(path))
-            except VideoError:  # it is told of when it is looked at
+            except VideoError:  # it is reported when it is encoded
                 continue
             old = gone.pop(found.digest, None)
             if old is not None and store.copy(old, path, found):

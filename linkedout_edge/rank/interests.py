@@ -12,7 +12,7 @@ MAX_EVENTS = 64
 LEAST_EVENTS = 2
 """An interest needs so many events: one alone may be chance."""
 SPLIT_FROM = 0.15
-"""Two interests are told apart where the mean cosine of events is higher by this within them than across."""
+"""Two interests are separate if the mean cosine of events is higher by this within them than across."""
 SHARE = 0.2
 """What an interest adds to a score is divided by 1 + SHARE / 2 · (places it got / its share of the events)."""
 PLACES, WINDOW = 10, 40
