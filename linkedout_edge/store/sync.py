@@ -252,9 +252,10 @@ class StoredTokens(Tokens):
 
     def _load(self) -> None:
         """Read all rows. The position is read first, so that what is written meanwhile is followed."""
-        self._position = self._table.position()
+        self._position = self._data_version = -1  # if this fails, all is read again by the next call
+        position = self._table.position()
         with self._db.reading():
-            self._data_version, self._generation = self._db.data_version(), self._db.generation
+            data_version, generation = self._db.data_version(), self._db.generation
         with self.lock:
             self.rows.reserve(self._table.count())  # at once: growing by doubling would hold everything twice
         videos = self._table.load()
@@ -262,6 +263,7 @@ class StoredTokens(Tokens):
             with self.lock:
                 self._merge_many(chunk)
         self._noted_clock = self._clock
+        self._position, self._data_version, self._generation = position, data_version, generation
 
     def _merge_many(self, videos: list[StoredVideo]) -> None:
         """Append rows, without a step per video where that can be avoided."""
@@ -297,16 +299,20 @@ class StoredTokens(Tokens):
 
     def _follow(self, con: sqlite3.Connection) -> None:
         """Bring memory up to what is committed. The database's lock is held."""
-        self._data_version = self._db.data_version()
+        data_version = self._db.data_version()
         rebuilt = self._generation != self._db.generation
         found = None if rebuilt else self._table.changes(con, self._position)
         if found is None:
             self._reload(rebuilt=rebuilt)
             self.forget_derived()
             return
-        self._position, changed = found
-        if not changed:
-            return
+        position, changed = found
+        if changed:
+            self._follow_rows(con, changed)
+        self._position, self._data_version = position, data_version  # last: a failure leaves it to the next call
+
+    def _follow_rows(self, con: sqlite3.Connection, changed: list[int]) -> None:
+        """Take over rows that others wrote or removed, by their numbers."""
         with self.lock:
             rows = np.fromiter(self.rows.index.values(), np.int64, len(self))
             numbers = self.rows.number[rows]
@@ -337,11 +343,13 @@ class StoredTokens(Tokens):
             self.rows.clear()
             self._fingerprints.clear()
             self._quick.clear()
-            self._load()
-            for i, tokens, scales in kept:
-                self._append(i, tokens, scales)
-            for i, known_as in known.items():
-                self._know(i, known_as)
+            try:
+                self._load()
+            finally:  # what is nowhere else stays, even if the rest cannot be read
+                for i, tokens, scales in kept:
+                    self._append(i, tokens, scales)
+                for i, known_as in known.items():
+                    self._know(i, known_as)
 
     def _note_uses(self) -> None:
         """Write pending rows, and when rows were used last: of the latest only, the order among old ones stays."""
