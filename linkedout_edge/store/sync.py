@@ -96,7 +96,8 @@ class StoredTokens(Tokens):
         """See `Tokens.set_fingerprint`. It goes with the next transaction: losing it costs a look at the file."""
         with self.lock:
             super().set_fingerprint(id, known_as)
-            if id in self and id not in self._private and not self._private_depth:
+            hidden = self._private_depth or id in self._private or self._db.read_only is not None
+            if id in self and not hidden:
                 self._pending[id] = None
 
     def _know(self, id: str, known_as: Fingerprint) -> None:
