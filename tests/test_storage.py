@@ -213,6 +213,32 @@ def test_a_batch_is_written_when_it_ends(tmp_path: Path) -> None:
         con.close()
 
 
+def test_a_ranking_that_goes_on_hides_no_error_of_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stored(tmp_path) as s:
+        said: list[errors.StorageError] = []
+
+        def fail(*_: object) -> None:
+            raise errors.StorageFullError("there is no room")
+
+        def take_over() -> None:
+            try:
+                with s.tokens.batch():
+                    put(s.store, "of a pack")
+            except errors.StorageError as e:
+                said.append(e)
+
+        with s.tokens.batch(durable=False), monkeypatch.context() as m:
+            m.setattr(s.tokens._table, "write", fail)  # type: ignore[attr-defined]
+            put(s.store, "of the ranking")
+            thread = threading.Thread(target=take_over)
+            thread.start()
+            thread.join()
+        assert said
+        assert s.store.stats().unsaved == 0  # written when there was room again
+
+
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "data"
     with stored(folder) as s:

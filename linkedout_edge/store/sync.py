@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,12 @@ _KNOWN = 4096  # fingerprints that stay in memory
 _NOTED_USES = 4096  # rows whose last use is written down when closing
 
 
+class _Tolerant(threading.local):
+    """Batches of this thread that go on where nothing can be written: what another thread does must say so."""
+
+    depth = 0
+
+
 class StoredTokens(Tokens):
     """Tokens whose truth is a database: memory mirrors its rows of one token space.
 
@@ -52,7 +59,8 @@ class StoredTokens(Tokens):
         self._pending: dict[str, None] = {}
         self._leaving: list[int] = []  # numbers of evicted rows, not yet removed from the database
         self._pending_since = 0.0
-        self._batches = self._tolerant = 0
+        self._batches = 0
+        self._tolerant = _Tolerant()
         self._warned = False
         self._load()
 
@@ -66,7 +74,7 @@ class StoredTokens(Tokens):
                 self._pending_since = time.monotonic()
             self._pending[id] = None
             if self._db.read_only is not None:
-                if not self._tolerant:
+                if not self._tolerant.depth:
                     self.check_writable()
                 self._warn(self._db.read_only)
                 return
@@ -125,7 +133,7 @@ class StoredTokens(Tokens):
         """See `Tokens.batch`."""
         with self.lock:
             self._batches += 1
-            self._tolerant += not durable
+        self._tolerant.depth += not durable
         try:
             yield
         finally:
@@ -134,8 +142,7 @@ class StoredTokens(Tokens):
             try:
                 self.flush()
             finally:
-                with self.lock:
-                    self._tolerant -= not durable
+                self._tolerant.depth -= not durable
 
     def flush(self) -> None:
         """See `Tokens.flush`."""
@@ -145,7 +152,7 @@ class StoredTokens(Tokens):
             with self.writing():
                 pass
         except StorageError as e:
-            if not self._tolerant:
+            if not self._tolerant.depth:
                 raise
             self._warn(e)
 
