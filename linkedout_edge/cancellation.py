@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
-from contextvars import ContextVar
-from functools import wraps
+from contextvars import ContextVar, copy_context
+from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -22,12 +22,12 @@ def in_thread(call: Callable[P, R], doc: str) -> Callable[P, Coroutine[Any, Any,
     async def awaited(*args: P.args, **kwargs: P.kwargs) -> R:
         import asyncio  # 30 ms that only asyncio apps pay
 
-        stop = threading.Event()
-        before = STOP.set(stop)  # the thread runs in a copy of this context
+        stop, context = threading.Event(), copy_context()
+        context.run(STOP.set, stop)
+        work = partial(context.run, call, *args, **kwargs)
         try:
-            return await asyncio.to_thread(call, *args, **kwargs)
+            return await asyncio.get_running_loop().run_in_executor(None, work)
         finally:
-            STOP.reset(before)
             stop.set()
 
     awaited.__name__, awaited.__doc__ = f"a{call.__name__}", doc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 import time
 from pathlib import Path
@@ -103,6 +104,23 @@ def test_cancelling_stops_soon_and_keeps_whole_videos_only(tiny_bundle: Path, tm
             mine, theirs = (tokens_of(r.store, paths[:4]) for r in (rec, other))
             for a, b in zip(mine, theirs, strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+def test_a_coroutine_that_is_closed_elsewhere_stops_too(tiny_bundle: Path, tmp_path: Path) -> None:
+    paths = files(tmp_path, 60)
+    decoder = Slow(held=True)
+
+    async def app(rec: Recommender) -> None:
+        work = rec.aencode(paths)
+        contextvars.copy_context().run(work.send, None)
+        while decoder.count < 3:
+            await asyncio.sleep(0.005)
+        work.close()  # as the garbage collector does, in the context of whatever runs then
+        decoder.go.set()
+
+    with Recommender.load(tiny_bundle, precision="fp32", decoder=decoder, threads=1) as rec:
+        asyncio.run(app(rec))  # waits for the thread
+        assert 0 < len(rec.store) < 30
 
 
 def test_progress_may_stop_encode(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -197,6 +197,40 @@ def test_forgotten_means_it_does_not_come_back(gated: Recommender, gate: Gate, f
     assert files[1] in gated.store
 
 
+def test_forgetting_does_not_wait_for_what_others_encode(gated: Recommender, gate: Gate, files: list[str]) -> None:
+    gate.open.clear()
+    encoding = threading.Thread(target=gated.encode, args=(files[:3],))
+    encoding.start()
+    assert gate.entered.wait(60)
+    gated.rank([], files[3:], deadline_ms=300)  # long enough to be at the head of the queue
+    forgetting = threading.Thread(target=gated.forget, args=(files[3],))
+    forgetting.start()
+    forgetting.join(10)
+    waited = forgetting.is_alive()
+    gate.open.set()
+    encoding.join()
+    forgetting.join()
+    assert not waited
+    assert gated.wait(60)
+    assert files[3] not in gated.store
+    assert files[4] in gated.store
+
+
+def test_progress_may_forget(gated: Recommender, files: list[str]) -> None:
+    def progress(done: int, total: int) -> None:
+        if done == 1:
+            gated.rank([], files[3:], deadline_ms=300)
+            gated.forget(files[3])
+
+    encoding = threading.Thread(target=gated.encode, args=(files[:3], progress), daemon=True)
+    encoding.start()
+    encoding.join(60)
+    assert not encoding.is_alive()
+    assert gated.wait(60)
+    assert files[3] not in gated.store
+    assert files[4] in gated.store
+
+
 def test_while_incognito_nothing_goes_on_behind(gated: Recommender, gate: Gate, files: list[str]) -> None:
     gate.open.clear()
     gated.rank([], files[:1], deadline_ms=0)
@@ -269,7 +303,7 @@ def test_too_many_waiting_are_dropped_oldest_first(monkeypatch: pytest.MonkeyPat
             done.append(j.id)
             finished(j, None)
 
-    b = Background(encode)
+    b = Background(encode, threading.RLock())
     (first,) = b.submit([job("first")])
     assert begun.wait(60)
     tickets = b.submit([job(f"old{n}") for n in range(3)]) + b.submit([job("new0"), job("new1")])
@@ -294,7 +328,7 @@ def test_what_is_queued_behind_comes_last_and_in_order() -> None:
             done.append(j.id)
             finished(j, None)
 
-    b = Background(encode)
+    b = Background(encode, threading.RLock())
     b.submit([job("first")])
     assert begun.wait(60)
     b.submit([job("c"), job("d")], behind=True)
@@ -314,7 +348,7 @@ def test_an_error_of_the_library_does_not_kill_what_follows(caplog: pytest.LogCa
         for j in jobs:
             finished(j, VideoError("no"))
 
-    b = Background(encode)
+    b = Background(encode, threading.RLock())
     (broken,) = b.submit([job("secret.mp4")])
     assert b.wait(60)
     assert broken.dropped

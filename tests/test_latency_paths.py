@@ -75,6 +75,20 @@ def test_the_rolling_history_is_remembered_too(rec: Recommender, fits: list[int]
     assert len(fits) == 2
 
 
+def test_a_history_that_is_longer_than_what_counts_is_remembered_too(rec: Recommender, fits: list[int]) -> None:
+    ids = fill(rec, taste.MAX_EVENTS + 60)
+    history, candidates = ids[: taste.MAX_EVENTS + 50], [*ids[:5], *ids[-10:]]  # five were watched long ago
+    first = rec.rank(history, candidates, exclude_watched=True)
+    assert sorted(first.ids) == sorted(ids[-10:])
+    for _ in range(2):
+        again = rec.rank(history, candidates, exclude_watched=True)
+        assert (again.ids, again.scores.tolist()) == (first.ids, first.scores.tolist())
+    assert len(rec.rank(history, candidates)) == 15
+    assert fits == [taste.MAX_EVENTS]
+    rec.rank(history[1:], candidates)  # the same events count, but it is another list
+    assert len(fits) == 2
+
+
 def test_ages_count_by_the_hour(rec: Recommender, fits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     ids = fill(rec, 6)
     noon = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)

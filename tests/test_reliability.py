@@ -26,6 +26,7 @@ from stored import Clock, Opened, number, open_stored, put, stored, value
 
 from linkedout_edge import Event, Recommender, errors
 from linkedout_edge.storage import FILE_NAME
+from linkedout_edge.store import Fingerprint
 
 HERE = str(Path(__file__).parent)
 
@@ -272,6 +273,16 @@ def test_a_read_only_folder_still_ranks(
         with pytest.raises(errors.StorageReadOnlyError):
             rec.encode(clips[4:])
     assert list(empty.iterdir()) == []
+
+
+def test_a_file_that_was_only_touched_is_not_unsaved_in_a_read_only_folder(tmp_path: Path) -> None:
+    with stored(tmp_path) as s:
+        put(s.store, "touched")
+    with unwritable(tmp_path), stored(tmp_path) as s:
+        touched = Fingerprint("content 1", None, 3, 4)
+        s.tokens.set_fingerprint("touched", touched)
+        assert s.tokens.fingerprint("touched") == touched
+        assert s.store.stats().unsaved == 0
 
 
 # Damage

@@ -119,6 +119,32 @@ def test_a_process_that_slept_long_reads_everything_again(tmp_path: Path) -> Non
         assert all(value(two.store, i) == value(one.store, i) for i in one.store)
 
 
+@pytest.mark.parametrize("slept_long", [False, True])
+def test_what_could_not_be_read_of_others_is_read_by_the_next_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept_long: bool
+) -> None:
+    with stored(tmp_path) as a, stored(tmp_path) as b:
+        put(a.store, "x")
+        put(a.store, "y")
+        assert b.store.select().ids == ["x", "y"]
+        with b.tokens.private():
+            put(b.store, "only here")
+
+            def fail(*_: object) -> None:
+                raise errors.StorageError("it cannot be read")
+
+            with monkeypatch.context() as m:
+                table = b.tokens._table  # type: ignore[attr-defined]
+                m.setattr(table, "load" if slept_long else "fetch", fail)
+                if slept_long:
+                    m.setattr(table, "changes", lambda con, since: None)
+                a.store.remove("x")
+                put(a.store, "z")
+                with pytest.raises(errors.StorageError, match="cannot be read"):
+                    b.store.select()
+            assert sorted(b.store.select().ids) == ["only here", "y", "z"]
+
+
 def test_a_pinned_video_of_another_process_is_not_evicted(tmp_path: Path) -> None:
     with stored(tmp_path, max_videos=3) as one, stored(tmp_path, max_videos=3) as two:
         for i in "abc":
@@ -185,6 +211,32 @@ def test_a_batch_is_written_when_it_ends(tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / FILE_NAME) as con:
             assert con.execute("SELECT count(*) FROM videos").fetchone()[0] == 10
         con.close()
+
+
+def test_a_ranking_that_goes_on_hides_no_error_of_another_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stored(tmp_path) as s:
+        said: list[errors.StorageError] = []
+
+        def fail(*_: object) -> None:
+            raise errors.StorageFullError("there is no room")
+
+        def take_over() -> None:
+            try:
+                with s.tokens.batch():
+                    put(s.store, "of a pack")
+            except errors.StorageError as e:
+                said.append(e)
+
+        with s.tokens.batch(durable=False), monkeypatch.context() as m:
+            m.setattr(s.tokens._table, "write", fail)  # type: ignore[attr-defined]
+            put(s.store, "of the ranking")
+            thread = threading.Thread(target=take_over)
+            thread.start()
+            thread.join()
+        assert said
+        assert s.store.stats().unsaved == 0  # written when there was room again
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from linkedout_edge.cancellation import STOP
@@ -55,7 +55,7 @@ class EncodeService(OneProcess):
         self.encoder = encoder
         self._store = store
         self._encoding = threading.RLock()  # held by who encodes; a progress callback may encode in its turn
-        self._background = Background(self._encode_behind)
+        self._background = Background(self._encode_behind, self._encoding)
         self._closed = False
 
     def encode_all(self, videos: Sequence[Video], progress: Progress | None, effort: Effort) -> EncodeResult:
@@ -220,28 +220,21 @@ class EncodeService(OneProcess):
         return stored is not None and stored.is_quick
 
     def _encode_behind(self, jobs: Sequence[Job], finished: Finished) -> None:
-        """Called by the background thread: encode a few, unless they are known by now."""
-        while not self._encoding.acquire(timeout=0.1):
-            if self._background.stopping.is_set():
-                return
-        try:
-            needed = []
-            for job in jobs:
-                if job.refines:
-                    pointless = not self._is_quick(job.id)
-                else:
-                    plan = RequestPlan(self._store)
-                    plan.add(job.video, "candidate")
-                    pointless = not plan.jobs()
-                if pointless:
-                    finished(job, None)
-                else:
-                    needed.append(job)
+        """Called by the background thread, which holds the lock: encode a few, unless they are known by now."""
+        needed = []
+        for job in jobs:
+            if job.refines:
+                pointless = not self._is_quick(job.id)
+            else:
+                plan = RequestPlan(self._store)
+                plan.add(job.video, "candidate")
+                pointless = not plan.jobs()
+            if pointless:
+                finished(job, None)
+            else:
+                needed.append(job)
+        with suppress(ClosedError):  # what is left is dropped
             self._run(needed, finished, stop=self._background.stopping, durable=False)
-        except ClosedError:  # what is left is dropped
-            pass
-        finally:
-            self._encoding.release()
 
 
 class Ticket:
@@ -265,14 +258,16 @@ class Background(OneProcess):
 
     Args:
         encode: Does the work; it is to return soon after `stopping` is set.
+        turn: Held while it does. What waits for its turn can still be cancelled, and overtaken.
 
     Attributes:
         stopping: Set once nothing more is to be encoded.
     """
 
-    def __init__(self, encode: Encode) -> None:
+    def __init__(self, encode: Encode, turn: threading.RLock) -> None:
         super().__init__()
         self._encode = encode
+        self._turn = turn
         self._changed = threading.Condition()
         self._waiting: OrderedDict[str, Ticket] = OrderedDict()  # first is next
         self._running: dict[str, Ticket] = {}
@@ -358,25 +353,33 @@ class Background(OneProcess):
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._running = {}
                 if self.stopping.is_set() or not self._waiting:
                     self._thread = None
                     self._changed.notify_all()
                     return
-                for _ in range(min(AT_A_TIME, len(self._waiting))):
-                    i, ticket = self._waiting.popitem(last=False)
-                    self._running[i] = ticket
-                batch = list(self._running.values())
-            try:
-                self._encode([t.job for t in batch], self._finish)
-            except Exception as e:  # no caller to tell; the next call that needs the video meets the same error
-                logger.warning("encoding in the background stopped with %s", type(e).__name__)
-                logger.debug("encoding in the background", exc_info=True)
-            with self._changed:
-                for t in batch:
-                    if not t.done:
-                        t.done = t.dropped = True
-                self._changed.notify_all()
+            if self._turn.acquire(timeout=0.1):
+                try:
+                    self._encode_next()
+                finally:
+                    self._turn.release()
+
+    def _encode_next(self) -> None:
+        with self._changed:
+            while self._waiting and len(self._running) < AT_A_TIME:
+                i, ticket = self._waiting.popitem(last=False)
+                self._running[i] = ticket
+            batch = list(self._running.values())
+        try:
+            self._encode([t.job for t in batch], self._finish)
+        except Exception as e:  # no caller to tell; the next call that needs the video meets the same error
+            logger.warning("encoding in the background stopped with %s", type(e).__name__)
+            logger.debug("encoding in the background", exc_info=True)
+        with self._changed:
+            self._running = {}
+            for t in batch:
+                if not t.done:
+                    t.done = t.dropped = True
+            self._changed.notify_all()
 
     def _finish(self, job: Job, error: VideoError | None) -> None:
         with self._changed:

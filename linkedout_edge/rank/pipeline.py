@@ -64,7 +64,7 @@ class Pipeline:
             encoded_at = time.perf_counter()
             encoded = request.known
             if encoded is None or jobs:
-                whole = not jobs and len(request.events) == len(request.given)
+                whole = not jobs and len(request.events) == min(len(request.given), MAX_EVENTS)
                 given = request.given if whole else None
                 encoded = self._ranker.encode_history(request.events, request.plan, derived, given)
             user_seconds = time.perf_counter() - encoded_at

@@ -141,11 +141,13 @@ def resolve(
     # Named by nothing but str, no candidate can contradict a watched video.
     only_ids = listed is not None or named is None or {str}.issuperset(map(type, named))
     known = find_history(derived, given, store.revision) if only_ids else None
-    every = known.events if known is not None else as_events(given)
-    events = every if known is not None else every[-MAX_EVENTS:]
+    every = as_events(given) if known is None else known.events
+    events = every[-MAX_EVENTS:]
     if known is None and not (only_ids and plan.needs_none([e.video for e in events])):
         events = [e for e in events if plan.add(e.video, "history")]
-    watched = {e.id for e in every} if options.exclude_watched or candidates is None else set()
+    watched: set[str] = set()
+    if options.exclude_watched or candidates is None:  # what was watched too long ago to count, too
+        watched = {e.id for e in (every if len(every) == len(given) else as_events(given))}
     chosen: list[str] | Selection
     if isinstance(candidates, Selection):
         chosen = _of_handle(store, candidates, watched, plan, priors)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,12 @@ _KNOWN = 4096  # fingerprints that stay in memory
 _NOTED_USES = 4096  # rows whose last use is written down when closing
 
 
+class _Tolerant(threading.local):
+    """Batches of this thread that go on where nothing can be written: what another thread does must say so."""
+
+    depth = 0
+
+
 class StoredTokens(Tokens):
     """Tokens whose truth is a database: memory mirrors its rows of one token space.
 
@@ -52,7 +59,8 @@ class StoredTokens(Tokens):
         self._pending: dict[str, None] = {}
         self._leaving: list[int] = []  # numbers of evicted rows, not yet removed from the database
         self._pending_since = 0.0
-        self._batches = self._tolerant = 0
+        self._batches = 0
+        self._tolerant = _Tolerant()
         self._warned = False
         self._load()
 
@@ -66,7 +74,7 @@ class StoredTokens(Tokens):
                 self._pending_since = time.monotonic()
             self._pending[id] = None
             if self._db.read_only is not None:
-                if not self._tolerant:
+                if not self._tolerant.depth:
                     self.check_writable()
                 self._warn(self._db.read_only)
                 return
@@ -96,7 +104,8 @@ class StoredTokens(Tokens):
         """See `Tokens.set_fingerprint`. It goes with the next transaction: losing it costs a look at the file."""
         with self.lock:
             super().set_fingerprint(id, known_as)
-            if id in self and id not in self._private and not self._private_depth:
+            hidden = self._private_depth or id in self._private or self._db.read_only is not None
+            if id in self and not hidden:
                 self._pending[id] = None
 
     def _know(self, id: str, known_as: Fingerprint) -> None:
@@ -124,7 +133,7 @@ class StoredTokens(Tokens):
         """See `Tokens.batch`."""
         with self.lock:
             self._batches += 1
-            self._tolerant += not durable
+        self._tolerant.depth += not durable
         try:
             yield
         finally:
@@ -133,8 +142,7 @@ class StoredTokens(Tokens):
             try:
                 self.flush()
             finally:
-                with self.lock:
-                    self._tolerant -= not durable
+                self._tolerant.depth -= not durable
 
     def flush(self) -> None:
         """See `Tokens.flush`."""
@@ -144,7 +152,7 @@ class StoredTokens(Tokens):
             with self.writing():
                 pass
         except StorageError as e:
-            if not self._tolerant:
+            if not self._tolerant.depth:
                 raise
             self._warn(e)
 
@@ -252,9 +260,10 @@ class StoredTokens(Tokens):
 
     def _load(self) -> None:
         """Read all rows. The position is read first, so that what is written meanwhile is followed."""
-        self._position = self._table.position()
+        self._position = self._data_version = -1  # if this fails, all is read again by the next call
+        position = self._table.position()
         with self._db.reading():
-            self._data_version, self._generation = self._db.data_version(), self._db.generation
+            data_version, generation = self._db.data_version(), self._db.generation
         with self.lock:
             self.rows.reserve(self._table.count())  # at once: growing by doubling would hold everything twice
         videos = self._table.load()
@@ -262,6 +271,7 @@ class StoredTokens(Tokens):
             with self.lock:
                 self._merge_many(chunk)
         self._noted_clock = self._clock
+        self._position, self._data_version, self._generation = position, data_version, generation
 
     def _merge_many(self, videos: list[StoredVideo]) -> None:
         """Append rows, without a step per video where that can be avoided."""
@@ -297,16 +307,20 @@ class StoredTokens(Tokens):
 
     def _follow(self, con: sqlite3.Connection) -> None:
         """Bring memory up to what is committed. The database's lock is held."""
-        self._data_version = self._db.data_version()
+        data_version = self._db.data_version()
         rebuilt = self._generation != self._db.generation
         found = None if rebuilt else self._table.changes(con, self._position)
         if found is None:
             self._reload(rebuilt=rebuilt)
             self.forget_derived()
             return
-        self._position, changed = found
-        if not changed:
-            return
+        position, changed = found
+        if changed:
+            self._follow_rows(con, changed)
+        self._position, self._data_version = position, data_version  # last: a failure leaves it to the next call
+
+    def _follow_rows(self, con: sqlite3.Connection, changed: list[int]) -> None:
+        """Take over rows that others wrote or removed, by their numbers."""
         with self.lock:
             rows = np.fromiter(self.rows.index.values(), np.int64, len(self))
             numbers = self.rows.number[rows]
@@ -337,11 +351,13 @@ class StoredTokens(Tokens):
             self.rows.clear()
             self._fingerprints.clear()
             self._quick.clear()
-            self._load()
-            for i, tokens, scales in kept:
-                self._append(i, tokens, scales)
-            for i, known_as in known.items():
-                self._know(i, known_as)
+            try:
+                self._load()
+            finally:  # what is nowhere else stays, even if the rest cannot be read
+                for i, tokens, scales in kept:
+                    self._append(i, tokens, scales)
+                for i, known_as in known.items():
+                    self._know(i, known_as)
 
     def _note_uses(self) -> None:
         """Write pending rows, and when rows were used last: of the latest only, the order among old ones stays."""
