@@ -267,7 +267,7 @@ class Recommender(OneProcess):
     def close(self) -> None:
         """Release models, history and store; twice is fine. Any later call raises `ClosedError`.
 
-        In a forked child, whose parent goes on using them, it does nothing.
+        In a forked child, whose parent still uses them, it does nothing.
         """
         if self._closed or self._forked:
             return

@@ -51,7 +51,7 @@ class Pipeline:
         until = None if options.deadline_ms is None else time.monotonic() + options.deadline_ms / 1000
         derived = self._store.derived  # first: what is forgotten from here on is not remembered
         self._store.refresh()
-        looks_on = until is not None and not self._history.is_incognito  # there, nothing goes on in the background
+        looks_on = until is not None and not self._history.is_incognito  # there, nothing runs in the background
         effort: Effort = "full" if until is None else "auto" if looks_on else "quick"
         watched = self._history if history is None else history
         request = resolve(self._store, derived, watched, candidates, options, effort)

@@ -34,8 +34,8 @@ class Latest(Generic[T]):
 class Derived:
     """Histories that were fitted, and lists that were looked up.
 
-    A store replaces it by an empty one when something is forgotten. A ranking that began before goes on with the old
-    one, so what it adds is lost with it.
+    A store replaces it by an empty one when something is forgotten. A ranking that began before keeps the old one,
+    so what it adds is lost with it.
 
     Attributes:
         histories: `EncodedHistory` objects.

@@ -173,7 +173,7 @@ class StoredTokens(Tokens):
                         self._fingerprints.setdefault(i, known_as)
                         self._pending[i] = None
             with self._db.transaction() as con:
-                self._follow(con)
+                self._sync(con)
                 with self.lock:
                     written = [i for i in self._pending if i in self.rows.index]
                     known = [self._fingerprints.get(i, Fingerprint("")) for i in written]
@@ -225,7 +225,7 @@ class StoredTokens(Tokens):
         if self._closed or self._db.changed_since(self._data_version) is None:
             return
         with self._db.reading() as con:
-            self._follow(con)
+            self._sync(con)
 
     def check_writable(self) -> None:
         """See `Tokens.check_writable`."""
@@ -305,7 +305,7 @@ class StoredTokens(Tokens):
         self._private.discard(identity)
         self._know(identity, _fingerprint(video.record))
 
-    def _follow(self, con: sqlite3.Connection) -> None:
+    def _sync(self, con: sqlite3.Connection) -> None:
         """Bring memory up to what is committed. The database's lock is held."""
         data_version = self._db.data_version()
         rebuilt = self._generation != self._db.generation
