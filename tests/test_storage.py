@@ -119,6 +119,16 @@ def test_a_process_that_slept_long_reads_everything_again(tmp_path: Path) -> Non
         assert all(value(two.store, i) == value(one.store, i) for i in one.store)
 
 
+def test_what_was_replaced_in_private_is_followed_too(tmp_path: Path) -> None:
+    with stored(tmp_path) as a, stored(tmp_path) as b:
+        put(a.store, "x")
+        assert b.store.select().ids == ["x"]
+        with b.tokens.private():
+            put(b.store, "x", 5)
+            a.store.remove("x")
+            assert b.store.select().ids == []
+
+
 @pytest.mark.parametrize("slept_long", [False, True])
 def test_what_could_not_be_read_of_others_is_read_by_the_next_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept_long: bool
