@@ -129,6 +129,18 @@ def test_what_was_replaced_in_private_is_followed_too(tmp_path: Path) -> None:
             assert b.store.select().ids == []
 
 
+def test_what_was_stored_before_stays_though_it_was_replaced_in_private(tmp_path: Path) -> None:
+    with stored(tmp_path) as s:
+        put(s.store, "x", 1)
+        with s.tokens.private():
+            put(s.store, "x", 5)
+            put(s.store, "only here")
+        assert s.store.select().ids == ["x"]
+        assert s.store.stats().unsaved == 0
+    with stored(tmp_path) as s:
+        assert value(s.store, "x") == 1
+
+
 @pytest.mark.parametrize("slept_long", [False, True])
 def test_what_could_not_be_read_of_others_is_read_by_the_next_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept_long: bool
