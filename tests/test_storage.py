@@ -235,6 +235,17 @@ def test_a_batch_is_written_when_it_ends(tmp_path: Path) -> None:
         con.close()
 
 
+def test_what_is_replaced_while_it_is_being_written_is_written_again(tmp_path: Path) -> None:
+    with stored(tmp_path) as s:
+        with s.tokens.batch():
+            put(s.store, "x", 1)
+            with s.tokens.writing():  # 1 is in the transaction by now
+                put(s.store, "x", 2)
+        assert s.store.stats().unsaved == 0
+        with stored(tmp_path) as other:
+            assert value(other.store, "x") == 2
+
+
 def test_a_ranking_that_goes_on_hides_no_error_of_another_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
