@@ -119,6 +119,28 @@ def test_a_process_that_slept_long_reads_everything_again(tmp_path: Path) -> Non
         assert all(value(two.store, i) == value(one.store, i) for i in one.store)
 
 
+def test_what_was_replaced_in_private_is_followed_too(tmp_path: Path) -> None:
+    with stored(tmp_path) as a, stored(tmp_path) as b:
+        put(a.store, "x")
+        assert b.store.select().ids == ["x"]
+        with b.tokens.private():
+            put(b.store, "x", 5)
+            a.store.remove("x")
+            assert b.store.select().ids == []
+
+
+def test_what_was_stored_before_stays_though_it_was_replaced_in_private(tmp_path: Path) -> None:
+    with stored(tmp_path) as s:
+        put(s.store, "x", 1)
+        with s.tokens.private():
+            put(s.store, "x", 5)
+            put(s.store, "only here")
+        assert s.store.select().ids == ["x"]
+        assert s.store.stats().unsaved == 0
+    with stored(tmp_path) as s:
+        assert value(s.store, "x") == 1
+
+
 @pytest.mark.parametrize("slept_long", [False, True])
 def test_what_could_not_be_read_of_others_is_read_by_the_next_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slept_long: bool
@@ -211,6 +233,17 @@ def test_a_batch_is_written_when_it_ends(tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / FILE_NAME) as con:
             assert con.execute("SELECT count(*) FROM videos").fetchone()[0] == 10
         con.close()
+
+
+def test_what_is_replaced_while_it_is_being_written_is_written_again(tmp_path: Path) -> None:
+    with stored(tmp_path) as s:
+        with s.tokens.batch():
+            put(s.store, "x", 1)
+            with s.tokens.writing():  # 1 is in the transaction by now
+                put(s.store, "x", 2)
+        assert s.store.stats().unsaved == 0
+        with stored(tmp_path) as other:
+            assert value(other.store, "x") == 2
 
 
 def test_a_ranking_that_goes_on_hides_no_error_of_another_thread(

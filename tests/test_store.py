@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stored import CONFIG, inner, new_store, put, value
+from stored import CONFIG, inner, new_store, number, put, value
 
 from linkedout_edge import Event, Video
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, VideoNotFoundError, VideoUnreadableError
 from linkedout_edge.history import History
-from linkedout_edge.store import TokenStore, file_is_unchanged, fingerprint
+from linkedout_edge.store import Snapshot, TokenStore, file_is_unchanged, fingerprint
 
 
 def test_rows_survive_growth_replacement_and_removal() -> None:
@@ -94,6 +94,34 @@ def test_a_snapshot_says_whether_what_was_read_still_holds() -> None:
     assert some.is_current()  # other rows come and go
     put(store, "b", 9)
     assert not some.is_current()
+
+
+class Watched(np.ndarray):
+    """Tokens of rows, which nobody may write to while a snapshot calls them alive."""
+
+    snapshots: list[Snapshot]
+
+    def __setitem__(self, at: object, values: object) -> None:
+        assert not any(s.alive[at].any() for s in self.snapshots)
+        super().__setitem__(at, values)
+
+
+def test_rows_are_dead_before_they_are_overwritten() -> None:
+    store = new_store()
+    ids = [f"v{n}" for n in range(150)]
+    for i in ids:
+        put(store, i)
+    rows = inner(store).rows
+    watched = rows.tokens.view(Watched)
+    watched.snapshots = [rows.snapshot(rows.find(ids))]
+    rows.tokens = watched
+    put(store, "v7", 3)
+    assert store.remove(ids[:60]) == 60
+    watched.snapshots.append(rows.snapshot(rows.find(ids[60:])))
+    assert store.remove(ids[60:80]) == 20  # the rest moves together
+    assert [value(store, i) for i in store] == [number(i) for i in ids[80:]]
+    assert rows.find(ids[80:]).tolist() == list(range(70))
+    assert not any(s.is_current() for s in watched.snapshots)
 
 
 def test_rows_that_moved_together_are_found_again() -> None:

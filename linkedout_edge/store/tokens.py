@@ -52,7 +52,7 @@ class Tokens(OneProcess):
         token_space: Tokens of another one are never read.
 
     Attributes:
-        lock: Guards `rows` and all that is known of them. Held for microseconds.
+        lock: Guards `rows` and all that is known of them. Held briefly (docs/architecture.md says when not).
         rows: Where they lie.
         derived: What was computed from them.
     """
