@@ -58,6 +58,10 @@ def test_in_node(built: Path, name: str) -> None:
     assert "# skipped 0" in said, said
 
 
+@pytest.mark.skipif(
+    os.environ.get("LINKEDOUT_BINDINGS") != "all",
+    reason="Chromium needs the CPUs for itself, not beside other tests: make test-bindings-js",
+)
 @pytest.mark.parametrize("name", ["browser", "demo"])
 def test_in_chromium(built: Path, name: str) -> None:
     for package in ("playwright-core", "onnxruntime-web"):
