@@ -18,7 +18,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 @click.group()
 def history() -> None:
-    """Watched videos: list, add, forget, clear, export, save, load.
+    """Watched videos: list, add, forget, clear, export, save, load, taste.
 
     The history is stored in your data folder and nowhere else.
     """
@@ -143,8 +143,8 @@ def forget(
                 count += found
                 if not found:
                     unknown.append(video)
-    told = f"{count} forgotten" + "".join(f"\nnot in the history: {v}" for v in unknown)
-    _say({"forgotten": count, "unknown": unknown}, told, as_json)
+    told = [f"{count} forgotten", *(f"not in the history: {v}" for v in unknown)]
+    _say({"forgotten": count, "unknown": unknown}, *told, as_json=as_json)
     if unknown:
         ctx.exit(1)
 
@@ -159,7 +159,7 @@ def clear(yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool
         click.confirm("Forget everything that was watched?", abort=True, err=True)
     with kept(data_dir, key_file) as (events, _):
         count = events.clear()
-    _say({"forgotten": count}, f"{count} forgotten", as_json)
+    _say({"forgotten": count}, f"{count} forgotten", as_json=as_json)
 
 
 @history.command()
@@ -172,7 +172,7 @@ def taste(data_dir: Path | None, key_file: Path | None, model: dict[str, Any], a
 
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
         found = rec.taste()
-    _say(found.to_dict(), f"{found.sentence} ({found.events} watched)", as_json)
+    _say(found.to_dict(), f"{found.sentence} ({found.events} watched)", as_json=as_json)
 
 
 @history.command()
@@ -200,7 +200,7 @@ def save(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[s
 
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
         count = rec.history.save(file)
-    _say({"saved": count}, f"{count} saved", as_json)
+    _say({"saved": count}, f"{count} saved", as_json=as_json)
 
 
 @history.command()
@@ -214,7 +214,7 @@ def load(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[s
 
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
         added, count = rec.history.load(file), len(rec.history)
-    _say({"added": added, "events": count}, f"{added} added, {count} in the history", as_json)
+    _say({"added": added, "events": count}, f"{added} added, {count} in the history", as_json=as_json)
 
 
 def parse_since(value: str) -> datetime | timedelta:
@@ -234,10 +234,11 @@ def parse_since(value: str) -> datetime | timedelta:
         ) from None
 
 
-def _say(value: dict[str, Any], line: str, as_json: bool) -> None:
+def _say(value: dict[str, Any], *lines: str, as_json: bool) -> None:
     from linkedout_edge.cli.output import console, plain, print_json
 
     if as_json:
         print_json(value)
     else:
-        console().print(plain(line))
+        for line in lines:
+            console().print(plain(line))

@@ -24,7 +24,7 @@ COMMANDS = {
     "rank": "Rank videos by what was watched.",
     "encode": "Encode videos once, so that ranking them is fast.",
     "store": "Import feature packs that were made elsewhere.",
-    "history": "Watched videos: list, add, forget, clear, export.",
+    "history": "Watched videos: list, add, forget, clear, export, save, load, taste.",
     "bench": "Measure precision × backend × device: size, time, memory, agreement.",
     "inspect": "Show the contents of a bundle, or what the model sees of a video.",
     "doctor": "Check this machine and installation, and explain how to fix problems.",
