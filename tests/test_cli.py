@@ -162,6 +162,7 @@ def test_a_history_of_which_nothing_is_usable_is_an_error(tiny_bundle: Path, cli
     assert "None of the 2 watched videos can be used" in done.stderr
     assert "a.mp4" in done.stdout
     assert clips[0].name not in done.stdout
+    assert "ranked by" not in done.stdout
     assert [f["role"] for f in result(*given, clips[0], code=1)["failed"]] == ["history", "history"]
 
 

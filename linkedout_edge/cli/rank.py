@@ -144,7 +144,7 @@ def rank(
                 note("Nothing was watched, so the list begins with videos that differ: see --history, and history add.")
             show_ranking(outcome, rec, len(events), explain=explain, table=not nothing_watched)
             if nothing_watched:
-                note(f"None of the {len(events)} watched videos can be used, so nothing can be ranked.")
+                note(f"None of the {len(events)} watched videos can be used, so no ranking is shown.")
     if nothing_watched or not len(outcome.ranking):
         ctx.exit(1)
 
@@ -233,4 +233,5 @@ def show_ranking(
         out.print(plain(f"{quick} encoded by a quick look: use --effort full, or encode, for a full one.", "dim"))
     took = f"encoded in {duration(outcome.prepare)}, ranked in {duration(ranking.timing.total)}"
     where = f"{info.bundle} {info.precision} on {info.backend} ({', '.join(dict.fromkeys(info.devices.values()))})"
-    out.print(plain(f"{len(ranking)} ranked by {events} watched · {took} · {where}", "dim"))
+    if table:
+        out.print(plain(f"{len(ranking)} ranked by {events} watched · {took} · {where}", "dim"))
