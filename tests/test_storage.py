@@ -230,6 +230,9 @@ def test_a_batch_is_written_when_it_ends(tmp_path: Path) -> None:
                 put(s.store, f"v{i}")
             assert s.store.stats().unsaved == 10
         assert s.store.stats().unsaved == 0
+        log = tmp_path / f"{FILE_NAME}-wal"
+        assert log.stat().st_size > 0
+        assert s.store.stats().disk_bytes == (tmp_path / FILE_NAME).stat().st_size + log.stat().st_size
         with sqlite3.connect(tmp_path / FILE_NAME) as con:
             assert con.execute("SELECT count(*) FROM videos").fetchone()[0] == 10
         con.close()

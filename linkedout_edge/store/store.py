@@ -58,7 +58,7 @@ class StoreStats:
         capacity_bytes: Bytes of address space that are reserved for them; memory is taken only for what is stored.
         evicted: Videos that had to leave so far.
         unsaved: Videos that are only in memory, though there is a `data_dir`: it could not be written to.
-        disk_bytes: Size of the database; 0 without one.
+        disk_bytes: Size of the database and its write-ahead log; 0 without one.
         quick: Videos of which only a quick look was taken so far.
     """
 

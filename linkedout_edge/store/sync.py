@@ -126,7 +126,9 @@ class StoredTokens(Tokens):
     @property
     def disk_bytes(self) -> int:
         """See `Tokens.disk_bytes`."""
-        return self._db.path.stat().st_size if self._db.path.exists() else 0
+        path = self._db.path
+        files = (path, path.with_name(f"{path.name}-wal"))  # what was written last is only in the log
+        return sum(f.stat().st_size for f in files if f.exists())
 
     @contextmanager
     def batch(self, *, durable: bool = True) -> Iterator[None]:

@@ -220,7 +220,7 @@ class Tokens(OneProcess):
 
     @property
     def disk_bytes(self) -> int:
-        """Size of the database."""
+        """Size of the database and its write-ahead log."""
         return 0
 
     @contextmanager
