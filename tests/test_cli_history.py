@@ -62,6 +62,8 @@ def test_a_life_of_a_history(tiny_bundle: Path, clips: list[Path], tmp_path: Pat
     assert "tokens of 6 videos" in kept["files"][0]["holds"]
     assert "not encrypted" in run(privacy, *where).output
 
+    told = run(history, "forget", tmp_path / "x.mp4", tmp_path / "y.mp4", *where, code=1).output.splitlines()
+    assert [line.split(":")[0] for line in told if line[0] != "/"] == ["0 forgotten", *["not in the history"] * 2]
     assert result(history, "forget", clips[2], *where)["forgotten"] == 1
     assert clips[2].name.encode() not in (tmp_path / "d" / FILE_NAME).read_bytes()
     assert result(history, "forget", "--since", "1h", *where)["forgotten"] == 2
@@ -100,6 +102,13 @@ def test_mistakes(tmp_path: Path) -> None:
     local = parse_since("2026-05-01T18:00")
     assert isinstance(local, datetime)
     assert local.utcoffset() is not None
+
+
+def test_a_database_without_tables_holds_nothing_yet(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).touch()
+    assert [f["holds"] for f in result(privacy, "--data-dir", tmp_path)["files"]] == ["nothing yet"]
+    (tmp_path / FILE_NAME).write_bytes(b"no database" * 500)
+    assert "cannot be read" in result(privacy, "--data-dir", tmp_path)["files"][0]["holds"]
 
 
 def test_privacy_names_every_file(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ def describe(path: Path) -> str:
     with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
         con = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)
         with contextlib.closing(con):
+            if not con.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                return "nothing yet"
             videos, events, locked = (
                 con.execute(f"SELECT count(*) FROM {what}").fetchone()[0]
                 for what in ("videos", "events", "meta WHERE name = 'check'")
