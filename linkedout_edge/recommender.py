@@ -68,7 +68,7 @@ class Recommender(OneProcess):
         """Load a bundle. Nothing opens a socket.
 
         Args:
-            bundle: A precision of the embedded bundle (``"int8"``), or the path of a folder or .zip.
+            bundle: A precision of the built-in bundle (``"int8"``), or the path of a folder or .zip.
             precision: Which precision of the folder or .zip; the first one by default.
             backend: ``"onnxruntime"`` or ``"openvino"``. The default is ``"onnxruntime"``, unless the bundle's graph is
                 OpenVINO IR, which only ``"openvino"`` reads.
@@ -164,8 +164,14 @@ class Recommender(OneProcess):
             prior=prior,
             explore=explore,
         )
-        if options is not None and not (isinstance(options, RankOptions) and given.is_default()):
-            raise ArgumentError("options must be a RankOptions, and nothing that is in it can be given beside it")
+        if options is not None and not isinstance(options, RankOptions):
+            raise ArgumentError(
+                f"options must be a RankOptions, not {type(options).__name__}: pass RankOptions(top_k=20) or top_k=20"
+            )
+        if options is not None and not given.is_default():
+            raise ArgumentError(
+                "options are given twice: pass either a RankOptions or keywords such as top_k, not both"
+            )
         return self._pipeline.rank(history, candidates, options or given)
 
     arank = in_thread(rank, "`rank` for asyncio. Cancelled, it ends after the video that is being encoded.")

@@ -273,7 +273,7 @@ def test_unknown_names_list_what_would_be_right(folder: Path, monkeypatch: pytes
         open_bundle(folder / "nope")
     with pytest.raises(BundleNotFoundError):
         open_bundle("")
-    with pytest.raises(ArgumentError, match="embedded bundle 'int4': expected one of 'int8', 'fp32'"):
+    with pytest.raises(ArgumentError, match="built-in bundle 'int4': expected one of 'int8', 'fp32'"):
         open_bundle("int4")
     with pytest.raises(ArgumentError, match=r"contradicts itself.*load\('fp32'\)"):
         open_bundle("int8", "fp32")
@@ -285,7 +285,7 @@ def test_unknown_names_list_what_would_be_right(folder: Path, monkeypatch: pytes
 
 def test_an_installation_without_a_bundle_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "embedded_folder", lambda: tmp_path / "none")
-    with pytest.raises(BundleNotFoundError, match="no embedded bundle"):
+    with pytest.raises(BundleNotFoundError, match="no built-in bundle"):
         open_bundle()
     with pytest.raises(BundleNotFoundError, match="existing folder or"):
         open_bundle("x")

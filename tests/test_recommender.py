@@ -607,6 +607,13 @@ def test_many_videos_encoded_side_by_side_give_the_same_in_order(tiny_bundle: Pa
         np.testing.assert_allclose(a[1], b[1], rtol=1e-4)
 
 
+def test_a_url_or_a_folder_is_no_video_and_the_reason_says_what_to_do(rec: Recommender, tmp_path: Path) -> None:
+    url, folder = rec.encode(["https://example.org/a.mp4", tmp_path]).failed
+    assert (url.code, folder.code) == ("not_found", "unreadable")
+    assert "download it first" in url.reason
+    assert "list its files" in folder.reason
+
+
 def test_options_are_one_object_or_keywords(rec: Recommender, clips: list[Path]) -> None:
     from linkedout_edge import RankOptions
 
@@ -616,7 +623,7 @@ def test_options_are_one_object_or_keywords(rec: Recommender, clips: list[Path])
     assert by_object.ids == by_keywords.ids
     assert len(by_object) == 2
     assert rec.rank(clips[:2], clips, RankOptions()).ids == rec.rank(clips[:2], clips).ids
-    with pytest.raises(ArgumentError, match="beside it"):
+    with pytest.raises(ArgumentError, match="not both"):
         rec.rank(clips[:2], clips, options, top_k=3)
     with pytest.raises(ArgumentError, match="must be a RankOptions"):
         rec.rank(clips[:2], clips, {"top_k": 3})  # type: ignore[arg-type]

@@ -266,18 +266,18 @@ def _open_embedded(name: str, precision: str | None) -> Bundle:
     if precision not in (None, name):
         raise ArgumentError(
             f"load({name!r}, precision={precision!r}) contradicts itself: {name!r} is already a precision of the "
-            f"embedded bundle. Use load({precision!r}), or load(folder, precision={precision!r})"
+            f"built-in bundle. Use load({precision!r}), or load(folder, precision={precision!r})"
         )
     folder = embedded_folder()
     if not (folder / MANIFEST).is_file():
         raise BundleNotFoundError(
             _incomplete()
-            or f"this installation has no embedded bundle: pass a bundle's folder or .zip, or {install.again()}"
+            or f"this installation has no built-in bundle: pass a bundle's folder or .zip, or {install.again()}"
         )
     source = _embedded_source()
     manifest = _manifest(source)
     if name not in manifest.precisions:
-        raise ArgumentError(unknown("precision of the embedded bundle", name, manifest.precisions))
+        raise ArgumentError(unknown("precision of the built-in bundle", name, manifest.precisions))
     return Bundle(source, manifest, name, Path(str(folder)), embedded=True)
 
 
