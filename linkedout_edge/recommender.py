@@ -169,9 +169,7 @@ class Recommender(OneProcess):
                 f"options must be a RankOptions, not {type(options).__name__}: pass RankOptions(top_k=20) or top_k=20"
             )
         if options is not None and not given.is_default():
-            raise ArgumentError(
-                "options are given twice: pass either a RankOptions or keywords such as top_k, not both"
-            )
+            raise ArgumentError("options are given twice: pass a RankOptions, or keywords such as top_k, not both")
         return self._pipeline.rank(history, candidates, options or given)
 
     arank = in_thread(rank, "`rank` for asyncio. Cancelled, it ends after the video that is being encoded.")

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,9 +126,11 @@ class StoredTokens(Tokens):
     @property
     def disk_bytes(self) -> int:
         """See `Tokens.disk_bytes`."""
-        path = self._db.path
-        files = (path, path.with_name(f"{path.name}-wal"))  # what was written last is only in the log
-        return sum(f.stat().st_size for f in files if f.exists())
+        total = 0
+        for name in (self._db.path.name, f"{self._db.path.name}-wal"):  # what was written last is only in the log
+            with suppress(FileNotFoundError):  # another process that closes last removes the log
+                total += self._db.path.with_name(name).stat().st_size
+        return total
 
     @contextmanager
     def batch(self, *, durable: bool = True) -> Iterator[None]:
