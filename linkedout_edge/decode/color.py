@@ -1,8 +1,8 @@
 """HDR and wide-gamut video → the ordinary RGB that the model was trained on.
 
-Phones record in HLG, films come in PQ; both with BT.2020 colours. Shown as they are, such frames look grey. They are
+Phones record in HLG, films come in PQ; both with BT.2020 colors. Shown as they are, such frames look gray. They are
 mapped after they are squashed: the same few thousand pixels for every decoder, so that all give the same picture.
-Formulas: ITU-R BT.2100 (PQ, HLG), BT.2087 (colours), BT.2408 (203 cd/m² is what SDR calls white).
+Formulas: ITU-R BT.2100 (PQ, HLG), BT.2087 (colors), BT.2408 (203 cd/m² is what SDR calls white).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KNEE = 0.9
 
 
 def needs_mapping(colors: Colors) -> bool:
-    """Whether frames of these colours have to go through `to_sdr`."""
+    """Whether frames of these colors have to go through `to_sdr`."""
     return colors.transfer in (PQ, HLG) or BT2020 in (colors.primaries, colors.matrix) or colors.matrix == 10
 
 

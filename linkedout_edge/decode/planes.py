@@ -1,6 +1,6 @@
 """YCbCr planes, as decoders have them → a small RGB square.
 
-Each plane is made small before colours are converted. That gives what converting the whole picture first does, but for
+Each plane is made small before colors are converted. That gives what converting the whole picture first does, but for
 rounding, at a fifth of the time: most of a 1080p picture's pixels are never made RGB.
 """
 

@@ -48,7 +48,7 @@ export function arrangeUnknown(user: Taste, values: Float32Array, scores: Float6
   return [...chosen, ...rest.sort((a, b) => scores[b]! - scores[a]! || a - b)];
 }
 
-/** Unit vectors of centred tokens. */
+/** Unit vectors of centered tokens. */
 function directions(user: Taste, centred: Float32Array, size: number): Float32Array {
   const rows = user.rows(centred);
   for (let start = 0; start < rows.length; start += size) {

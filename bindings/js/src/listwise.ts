@@ -58,7 +58,7 @@ export function deduplicate(order: readonly number[], vectors: Vectors, count: n
 }
 
 /**
- * Reorder the best 200 so that neighbours differ: greedy MAP inference of a determinantal point process, as
+ * Reorder the best 200 so that neighbors differ: greedy MAP inference of a determinantal point process, as
  * `linkedout_edge/rank/rerank.py` explains.
  */
 export function diversify(

@@ -1,7 +1,7 @@
 /**
  * What a user likes, in closed form: events → a query per layer. No training, no graph.
  *
- * Gaussian-process regression on centred layer tokens; `linkedout_edge/rank/taste.py` and docs/ranking.md say why. Constants
+ * Gaussian-process regression on centered layer tokens; `linkedout_edge/rank/taste.py` and docs/ranking.md say why. Constants
  * are those of Python. Dimensions: N events, L layers, W = M·D numbers of a layer.
  */
 
@@ -26,7 +26,7 @@ export class Space {
    * @param layers L.
    * @param width W.
    * @param mean [L, W], the average video's tokens.
-   * @param size [L], mean squared length of a centred token; > 0.
+   * @param size [L], mean squared length of a centered token; > 0.
    * @param prior [L], how far each layer is trusted at first; sums to 1.
    * @param scale Scores are multiplied by it.
    */
@@ -89,7 +89,7 @@ export class Taste {
    * @param offset [L].
    * @param gates [L], sums to 1: at which depth the taste lives.
    * @param weights [N, L], > 0 attracts, < 0 repels.
-   * @param seen [N, L, W], the events' centred tokens.
+   * @param seen [N, L, W], the events' centered tokens.
    * @param kernel [N, N], how alike the events' videos are.
    * @param noise [N].
    */
@@ -115,7 +115,7 @@ export class Taste {
     return centre(values, this.space);
   }
 
-  /** Centred tokens as rows [K, L·W]: their inner products are the kernel's, gates and all. */
+  /** Centered tokens as rows [K, L·W]: their inner products are the kernel's, gates and all. */
   rows(centred: Float32Array): Float32Array {
     return rowsOf(centred, this.gates, this.space);
   }

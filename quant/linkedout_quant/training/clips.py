@@ -74,11 +74,11 @@ class ClipBatch:
     text_ids: Tensor  # int64 [S, T], sentences that belong to no clip
     text_mask: Tensor  # bool [S, T]
     facets: Tensor  # int64 [A, number of facets]
-    latents: Tensor  # float32 [A, K], centred and weighted for the prompt
+    latents: Tensor  # float32 [A, K], centered and weighted for the prompt
     layers: tuple[Tensor, ...]  # float32 [P, W] each: the teacher's layers, mean over their tokens
-    pooled: Tensor  # float32 [P, ·], standardised
-    language: Tensor  # float32 [P, ·], standardised
-    colors: Tensor  # float32 [P, 48], a view's colours by place
+    pooled: Tensor  # float32 [P, ·], standardized
+    language: Tensor  # float32 [P, ·], standardized
+    colors: Tensor  # float32 [P, 48], a view's colors by place
     sentences: Tensor  # float32 [P, 384], of captions
     captioned: Tensor  # bool [P], a caption is known and was not shown as a title
     prompt: str
@@ -137,7 +137,7 @@ def facet_indices(vector: np.ndarray) -> np.ndarray:
 
 
 def color_layout(frames: np.ndarray) -> np.ndarray:
-    """Mean colours of a 4 × 4 grid of cells: uint8 [F, H, W, 3] → float32 [48], about unit size."""
+    """Mean colors of a 4 × 4 grid of cells: uint8 [F, H, W, 3] → float32 [48], about unit size."""
     cells = [cv2.resize(f, (4, 4), interpolation=cv2.INTER_AREA).astype(np.float32) for f in frames]
     return (np.mean(cells, 0).ravel() - 118.0) / 64.0
 
