@@ -131,7 +131,7 @@ PROCESSES ?= $(shell nproc)
 LAUNCH = OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/torchrun --nproc_per_node $(PROCESSES) \
 	-m -- linkedout_edge.cli.main
 PHOTOS = runs/photos/photos.csv
-DISTIL = distill --teacher composite --data $(DATA) --also $(PHOTOS) --cache runs/cache
+DISTILL = distill --teacher composite --data $(DATA) --also $(PHOTOS) --cache runs/cache
 OPEN = photos of Debian packages (Tux Paint stamps, GCompris, wallpapers; GPL and Creative Commons)
 SOURCES = --sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample images, split train (research use); $(OPEN)"
 ALL_SOURCES = --sources "1,000 captioned photos of Flickr8k and 500 ImageNet sample images (research use); $(OPEN)"
@@ -147,9 +147,9 @@ $(PHOTOS): | .venv/installed
 photos: $(PHOTOS)  ## fetch openly licensed photos for training out of Debian packages (needs APT)
 
 # Each resumes where it stopped. The teacher looks in one process, which starts its own workers.
-train: WHAT = $(DISTIL) $(SOURCES) --out runs/base --recipe base
-refine: WHAT = $(DISTIL) $(SOURCES) --out runs/refine --recipe refine --start $(or $(START),models/base) --from clips
-finish: WHAT = $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
+train: WHAT = $(DISTILL) $(SOURCES) --out runs/base --recipe base
+refine: WHAT = $(DISTILL) $(SOURCES) --out runs/refine --recipe refine --start $(or $(START),models/base) --from clips
+finish: WHAT = $(DISTILL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
 	--recipe finish --start $(or $(START),runs/refine) --from crops
 
 train: needs-data .venv/installed $(PHOTOS)  ## distill a default student from nothing (hours; needs DATA=FOLDER) → runs/base

@@ -456,5 +456,5 @@ def test_help_and_documentation_follow_the_table():
 def test_the_table_names_only_what_exists():
     for target in formats.TARGETS.values():
         for precision, name in target.precisions.items():
-            assert precision in formats.QUANTISED
+            assert precision in formats.QUANTIZED
             assert name is None or precision in formats.FORMATS[name].precisions

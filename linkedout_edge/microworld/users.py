@@ -103,8 +103,8 @@ def draw_taste(rng: np.random.Generator, kind: str | None = None) -> Taste:
         for facet in facets:
             place = list(FACETS).index(facet)
             order = _STARTS[place] + rng.permutation(_SIZES[place])
-            favourites = int(rng.integers(1, 3))
-            taste[order[:favourites]] += 1.0
+            favorites = int(rng.integers(1, 3))
+            taste[order[:favorites]] += 1.0
             taste[order[-1]] -= 0.5
         return _standardized(taste)
 

@@ -60,7 +60,7 @@ VIEW_SHARE = 0.6  # of a batch that are photos and videos, where there are some;
 SENTENCES = 2  # without a clip, for each clip of a batch
 MICRO_SHARE = 0.6  # what micro-videos count where the tokens' axes are chosen
 WORDS = 0.3  # weight of the next-token losses
-CENTRED = 1.0  # weight of what all clips have in common
+CENTERED = 1.0  # weight of what all clips have in common
 
 
 @dataclass
@@ -414,7 +414,7 @@ def clip_losses(
         by_layer = torch.from_numpy(layer_weights(tokens.shape[1])).to(tokens.device)
         terms["micro_relations"] = 5 * relational_loss(flat[:a], batch.latents)
         terms["micro_layers"] = 3 * relational_loss(tokens[:a].transpose(0, 1), by_layer[:, None] * batch.latents)
-        terms["micro_centre"] = CENTRED * center_loss(tokens[:a].transpose(0, 1))
+        terms["micro_centre"] = CENTERED * center_loss(tokens[:a].transpose(0, 1))
     if batch.title_mask.any():
         words = batch.title_mask
         terms["captions"] = WORDS * nn.functional.cross_entropy(
@@ -438,7 +438,7 @@ def view_losses(heads: ClipHeads, batch: ClipBatch, tokens: Tensor) -> dict[str,
         "last": 0.5 * feature_loss(heads.last(tokens[:, -1]), batch.language),
         "relations": 8 * relational_loss(flat, *alike),
         "layer_relations": 5 * relational_loss(by_layer, *alike),
-        "centre": CENTRED * center_loss(by_layer),
+        "centre": CENTERED * center_loss(by_layer),
     }
     for i, (head, tap, want) in enumerate(zip(heads.layers, heads.taps, batch.layers, strict=True)):
         terms[f"layer{i}"] = 0.2 * feature_loss(head(tokens[:, tap]), want)
