@@ -1,0 +1,86 @@
+"""The row of each stored id, in the order in which ids came: `RowIndex`.
+
+The extension's takes 17 bytes a video where there are 100,000, a dictionary 58: 5 % of what the tokens take. Where no
+compiler was, `DictIndex` does the same. Both have the guarantees of a dictionary towards other threads: each call
+happens at once, and one that does not lock sees the state before or after another's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class DictIndex:
+    """Id → row, on a dictionary. An id is a `str`; one of a subclass counts as the text that it holds."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str | None, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, id: object) -> bool:
+        return _plain(id) in self._rows
+
+    def __getitem__(self, id: str) -> int:
+        """The id's row.
+
+        Raises:
+            KeyError: There is none.
+        """
+        return self._rows[_plain(id)]
+
+    def __setitem__(self, id: str, row: int) -> None:
+        """Note an id's row; an id that was known keeps its place in the order.
+
+        Raises:
+            TypeError: It is no `str`.
+            ValueError: The row does not fit into an int32, or is below 0.
+        """
+        if not 0 <= row < 2**31:
+            raise ValueError("a row is a number from 0 to 2**31 - 1")
+        if not isinstance(id, str):
+            raise TypeError("an id is a str")
+        self._rows[_plain(id)] = row
+
+    def __delitem__(self, id: str) -> None:
+        del self._rows[_plain(id)]
+
+    def get(self, id: object) -> int:
+        """The id's row; -1 where unknown."""
+        return self._rows.get(_plain(id), -1)
+
+    def ids(self) -> list[str]:
+        """All ids, in the order in which they came."""
+        return list(self._rows)  # type: ignore[arg-type]  # None is only looked up
+
+    def find(self, ids: list[str], rows: NDArray[np.int64]) -> None:
+        """Write the row of each id, int64 ``[C]``; -1 where unknown.
+
+        Raises:
+            ValueError: `rows` is no contiguous, writable int64 array of as many rows as there are ids.
+        """
+        rows[:] = np.fromiter(map(self.get, ids), np.int64, len(ids))
+
+    def update(self, ids: list[str], rows: NDArray[np.int64]) -> None:
+        """Note the row of each id. Raises as `find` and ``index[id] = row`` do."""
+        for id, row in zip(ids, rows.tolist(), strict=True):
+            self[id] = row
+
+
+def _plain(id: object) -> str | None:
+    if type(id) is str:
+        return id
+    return str.__str__(id) if isinstance(id, str) else None  # equal texts, whatever a subclass makes of equality
+
+
+if TYPE_CHECKING:
+    RowIndex = DictIndex
+else:
+    try:
+        from linkedout_edge._kernel import RowIndex
+    except ImportError:  # installed where there was no compiler
+        RowIndex = DictIndex
