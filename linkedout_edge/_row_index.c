@@ -1,4 +1,4 @@
-/* The row of each stored id, in a sixth of the memory that a dictionary takes; `store/index.py` has the same on one.
+/* The row of each stored id, in a third of the memory that a dictionary takes; `store/index.py` has the same on one.
  *
  * An open-addressing hash table of positions, beside two arrays in the order in which ids came. A slot holds a position
  * in its low bits and the id's hash in the others, so strings that differ are hardly ever looked at. A removed id leaves
@@ -120,7 +120,8 @@ static int put(RowIndex *index, PyObject *id, int64_t row) {
 static int set_item(PyObject *self, PyObject *id, PyObject *value) {
     RowIndex *const index = (RowIndex *)self;
     if (value != NULL) {
-        const long long row = PyLong_AsLongLong(value);
+        int overflow;
+        const long long row = PyLong_AsLongLongAndOverflow(value, &overflow);
         return row == -1 && PyErr_Occurred() ? -1 : put(index, id, row);
     }
     const int64_t at = find_one(index, id);

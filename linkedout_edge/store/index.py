@@ -1,8 +1,10 @@
 """The row of each stored id, in the order in which ids came: `RowIndex`.
 
-The extension's takes 17 bytes a video where there are 100,000, a dictionary 58: 5 % of what the tokens take. Where no
-compiler was, `DictIndex` does the same. Both have the guarantees of a dictionary towards other threads: each call
-happens at once, and one that does not lock sees the state before or after another's.
+The extension's (`_row_index.c`) takes 17 bytes a video where there are 100,000; a dictionary and its numbers take 58,
+and the tokens 816. Where no compiler was, `DictIndex` does the same.
+
+Writers hold the store's lock. Who looks up without it sees an id as it is before or after a writer's change, never in
+between, as with a dictionary; the extension answers a whole list at once, too.
 """
 
 from __future__ import annotations
@@ -58,15 +60,11 @@ class DictIndex:
         return list(self._rows)  # type: ignore[arg-type]  # None is only looked up
 
     def find(self, ids: list[str], rows: NDArray[np.int64]) -> None:
-        """Write the row of each id, int64 ``[C]``; -1 where unknown.
-
-        Raises:
-            ValueError: `rows` is no contiguous, writable int64 array of as many rows as there are ids.
-        """
+        """Write the row of each id into an array, contiguous, int64 ``[C]``; -1 where unknown."""
         rows[:] = np.fromiter(map(self.get, ids), np.int64, len(ids))
 
     def update(self, ids: list[str], rows: NDArray[np.int64]) -> None:
-        """Note the row of each id. Raises as `find` and ``index[id] = row`` do."""
+        """Note the row of each id, contiguous, int64 ``[C]``. Raises as ``index[id] = row`` does, part of it done."""
         for id, row in zip(ids, rows.tolist(), strict=True):
             self[id] = row
 

@@ -27,7 +27,7 @@ logger = logging.getLogger("linkedout_edge")
 
 _BATCH = 64  # videos a transaction, and
 _BATCH_SECONDS = 2.0  # the most that a killed process has encoded in vain
-_LOADED = 4096  # rows at a time
+_LOADED = 1024  # rows at a time; 4096 leave 18 MB of freed memory behind
 _KNOWN = 4096  # fingerprints that stay in memory
 _NOTED_USES = 4096  # rows whose last use is written down when closing
 
@@ -280,7 +280,7 @@ class StoredTokens(Tokens):
     def _merge_many(self, videos: list[StoredVideo]) -> None:
         """Append rows, without a step per video where that can be avoided."""
         names = [_id(v) for v in videos]
-        if len(set(names)) < len(names) or self.rows.find(names).max() >= 0:
+        if len(set(names)) < len(names) or (self.rows.find(names) >= 0).any():
             for video in videos:  # another process removed one and put it again while all were read
                 self._merge(video)
             return
