@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import threading
@@ -259,3 +260,15 @@ def test_readers_without_the_lock(kind):
         sys.setswitchinterval(before)
     assert not wrong
     assert len(index) == 350
+
+
+@every_kind
+def test_arrays_are_let_go(kind):
+    index, rows, thing = kind(), np.zeros(2, np.int64), object()
+    before = sys.getrefcount(rows)
+    for ids in (["a", "b"], ["a", thing], ["a"]):
+        with contextlib.suppress(TypeError, ValueError):
+            index.update(ids, rows)
+        with contextlib.suppress(ValueError):
+            index.find(ids, rows)
+    assert sys.getrefcount(rows) == before
