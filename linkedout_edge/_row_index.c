@@ -10,7 +10,6 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct {
@@ -58,12 +57,12 @@ static void place(uint32_t *slots, int bits, uint32_t position, uint32_t hash) {
 static int make_room(RowIndex *index) {
     int bits = index->slots == NULL ? LEAST_BITS : index->bits;
     while (bits <= MOST_BITS && ROOM(bits) < (size_t)index->count + index->count / 8 + 1) bits++;
-    uint32_t *const slots = bits <= MOST_BITS ? malloc(sizeof(*slots) << bits) : NULL;
-    PyObject **const ids = slots == NULL ? NULL : realloc(index->ids, ROOM(bits) * sizeof(*ids));
+    uint32_t *const slots = bits <= MOST_BITS ? PyMem_Malloc(sizeof(*slots) << bits) : NULL;
+    PyObject **const ids = slots == NULL ? NULL : PyMem_Realloc(index->ids, ROOM(bits) * sizeof(*ids));
     if (ids != NULL) index->ids = ids;
-    int32_t *const rows = ids == NULL ? NULL : realloc(index->rows, ROOM(bits) * sizeof(*rows));
+    int32_t *const rows = ids == NULL ? NULL : PyMem_Realloc(index->rows, ROOM(bits) * sizeof(*rows));
     if (rows == NULL) {
-        free(slots);
+        PyMem_Free(slots);
         PyErr_NoMemory();
         return -1;
     }
@@ -76,7 +75,7 @@ static int make_room(RowIndex *index) {
         rows[count] = rows[n];
         place(slots, bits, count++, (uint32_t)PyObject_Hash(ids[n]));
     }
-    free(index->slots);
+    PyMem_Free(index->slots);
     index->slots = slots;
     index->bits = bits;
     index->end = count;
@@ -221,9 +220,9 @@ static void dealloc(PyObject *self) {
     RowIndex *const index = (RowIndex *)self;
     PyTypeObject *const type = Py_TYPE(self);
     for (uint32_t n = 0; n < index->end; n++) Py_XDECREF(index->ids[n]);
-    free(index->ids);
-    free(index->rows);
-    free(index->slots);
+    PyMem_Free(index->ids);
+    PyMem_Free(index->rows);
+    PyMem_Free(index->slots);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
     Py_DECREF(type);
 }

@@ -6,6 +6,7 @@ import contextlib
 import random
 import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -272,3 +273,21 @@ def test_arrays_are_let_go(kind):
         with contextlib.suppress(ValueError):
             index.find(ids, rows)
     assert sys.getrefcount(rows) == before
+
+
+@extension
+def test_memory(kind):
+    ids = [f"video-{n}" for n in range(100_000)]
+    rows = np.arange(100_000)
+    tracemalloc.start()
+    try:
+        index = kind()
+        index.update(ids, rows)
+        for n in range(20_000):  # a full store, whose oldest leave
+            del index[ids[n]]
+            index[ids[n]] = n
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(index) == 100_000
+    assert taken < 20 * len(index)
