@@ -9,6 +9,8 @@ between, as with a dictionary; the extension answers a whole list at once, too.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,7 +63,8 @@ class DictIndex:
 
     def find(self, ids: list[str], rows: NDArray[np.int64]) -> None:
         """Write the row of each id into an array, contiguous, int64 ``[C]``; -1 where unknown."""
-        rows[:] = np.fromiter(map(self.get, ids), np.int64, len(ids))
+        known: Iterable[str | None] = ids if {*map(type, ids)} <= {str} else map(_plain, ids)
+        rows[:] = np.fromiter(map(self._rows.get, known, repeat(-1)), np.int64, len(ids))
 
     def update(self, ids: list[str], rows: NDArray[np.int64]) -> None:
         """Note the row of each id, contiguous, int64 ``[C]``. Raises as ``index[id] = row`` does, part of it done."""
