@@ -33,11 +33,11 @@ endef
 	$(call install,.venv-demo,half a minute,.)
 
 # Everything: workstation half, OpenVINO, tests, lint.
-.venv/installed: pyproject.toml constraints.txt setup.py linkedout_edge/_kernel.c
+.venv/installed: pyproject.toml constraints.txt setup.py linkedout_edge/_kernel.c linkedout_edge/_row_index.c
 	$(call install,.venv,about 3 minutes,-e '.[dev]')
 
 # Optimum, which wants another transformers: an environment of its own.
-.venv-optimum/installed: pyproject.toml requirements-optimum.txt setup.py linkedout_edge/_kernel.c
+.venv-optimum/installed: pyproject.toml requirements-optimum.txt setup.py linkedout_edge/_kernel.c linkedout_edge/_row_index.c
 	$(call install,.venv-optimum,about 3 minutes,-e . -r requirements-optimum.txt,requirements-optimum.txt)
 
 demo: .venv-demo/installed  ## rank 24 little videos with the built-in int8 bundle and write a page about it

@@ -458,6 +458,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+int add_row_index(PyObject *module); /* _row_index.c */
+
 static int fill_module(PyObject *module) {
     PyObject *names = PyList_New(0);
     int failed = names == NULL;
@@ -471,7 +473,7 @@ static int fill_module(PyObject *module) {
     failed = tuple == NULL || PyObject_SetAttrString(module, "PATHS", tuple) < 0;
     Py_XDECREF(tuple);
     Py_XDECREF(names);
-    return failed ? -1 : 0;
+    return failed ? -1 : add_row_index(module);
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill_module}, {0, NULL}};
