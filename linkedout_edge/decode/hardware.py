@@ -54,7 +54,7 @@ def check_device(name: str) -> None:
 
 @functools.cache
 def trouble(device: str) -> str | None:
-    """Why a device decodes nothing here, None where it opens. Tried once in a process: opening may take half a second."""
+    """Why a device decodes nothing here, None where it opens. Tried once in a process: it may take half a second."""
     import av
     from av.codec.hwaccel import HWAccel
 

@@ -156,14 +156,12 @@ class PyAVDecoder:
 
         def run(container: Any, index: int, *, quick: bool = False) -> _Run:
             stream = container.streams[index]
-            decoded_there = device is not None and stream.codec_context.is_hwaccel
-            if device is not None and not decoded_there:
-                codec = stream.codec_context.name
+            there = device is not None and stream.codec_context.is_hwaccel
+            if device is not None and not there:
+                codec = stream.codec_context.codec.name
                 say_once(f"{self.hardware} has no decoder for {codec}: such videos are decoded in software")
-            if decoded_there:
+            if quick or there:  # threads pay from the second frame of a row on, and on a device they take its memory
                 stream.codec_context.thread_count = 1
-            elif quick:
-                stream.codec_context.thread_count = 1  # threads pay from the second frame of a row on
             elif self.threads:
                 stream.codec_context.thread_count = self.threads
             stream.thread_type = "AUTO"
