@@ -211,7 +211,7 @@ def test_hardware_is_recommended_where_it_wins_with_the_same_frames(library: Mod
 
 def test_a_precision_is_recommended_by_time_and_agreement(library: ModuleType) -> None:
     def row(cosine: float, *times: float) -> dict[str, float]:
-        return {"cosine": cosine, **{f"batch {b}": t for b, t in zip((1, 8, 32), times, strict=True)}}
+        return {"cosine": cosine, **{f"share {b}": t for b, t in zip((1, 8, 32), times, strict=True)}}
 
     which = library.which_precision
     fast = {
@@ -222,4 +222,4 @@ def test_a_precision_is_recommended_by_time_and_agreement(library: ModuleType) -
     }
     assert which(fast, "cuda") == "On cuda use fp16."
     mixed = {"fp32": row(1, 9, 9, 9), "int8": row(0.99, 8, 8.9, 4)}
-    assert which(mixed, "cpu") == "On cpu use int8 for batch 1, fp32 for batch 8, int8 for batch 32."
+    assert which(mixed, "cpu") == "On cpu use int8 for batches of 1, fp32 for batches of 8, int8 for batches of 32."
