@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
+import os
 import pickle
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -159,6 +163,79 @@ def test_a_pyav_without_devices_or_too_old_says_which_is_needed(monkeypatch: pyt
         with pytest.raises(MissingDependencyError, match=r"needs PyAV 18.*av>=18"):
             PyAVDecoder(hardware="cuda")
         PyAVDecoder()
+
+
+# -- a driver that is not one --------------------------------------------------------------------------------------
+
+SCRIPT = """
+import json, logging, sys
+from pathlib import Path
+from linkedout_edge.decode import DEFAULT_LIMITS, get_decoder
+from linkedout_edge.decode.hardware import said
+from linkedout_edge.decode.pool import DecoderPool
+
+software, device, path, wanted = get_decoder("pyav"), get_decoder("pyav:cuda"), sys.argv[1], (4, 32, DEFAULT_LIMITS)
+full, (quick, _) = device(path, *wanted), device.quick(path, *wanted)
+pool = DecoderPool("pyav", 1, settings={"hardware": "cuda"})
+beside = pool(path, *wanted)
+limits = Path(f"/proc/{pool.process_ids()[0]}/limits").read_text()
+pool.close()
+print(json.dumps({
+    "software": bool((full == software(path, *wanted)).all() and (quick == software.quick(path, *wanted)[0]).all()),
+    "beside": bool((beside == full).all()),
+    "flat": float(full.std((1, 2)).max()),
+    "grey": full.mean((1, 2, 3)).tolist(),
+    "limits": limits,
+    "said": said(),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def fake_nvidia(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with libraries that FFmpeg takes for NVIDIA's."""
+    compiler = shutil.which("cc")
+    libraries = list((Path(av.__file__).parent.parent / "av.libs").glob("libav[cu]*"))
+    if "cuda" not in DEVICES or sys.platform != "linux" or compiler is None or not libraries:
+        pytest.skip("needs Linux, a C compiler, and a wheel of PyAV with cuda")
+    source = (Path(__file__).parent / "fake_nvidia.c").read_text(encoding="utf-8")
+    names = {
+        n.decode() for lib in libraries for n in re.findall(rb"\0(cu(?:[A-Z]|vid[A-Z])\w+)(?=\0)", lib.read_bytes())
+    }
+    names -= {"cuvidGetDecoderCaps"}  # without it FFmpeg continues
+    missing = [f"int {name}(void) {{ return 0; }}\n" for name in sorted(names) if f" {name}(" not in source]
+    folder = tmp_path_factory.mktemp("nvidia")
+    (folder / "all.c").write_text(source + "".join(missing), encoding="utf-8")
+    command = [compiler, "-w", "-shared", "-fPIC", "-o", str(folder / "libcuda.so.1"), str(folder / "all.c")]
+    subprocess.run(command, check=True, timeout=60)
+    shutil.copy(folder / "libcuda.so.1", folder / "libnvcuvid.so.1")
+    return folder
+
+
+@pytest.mark.parametrize("how", ["decodes", "refuse", "fail"])
+def test_a_device_that_ffmpeg_takes_for_a_gpu(how: str, fake_nvidia: Path, tmp_path: Path) -> None:
+    import media
+
+    video = media.write(tmp_path / "a.mp4", media.scenes(50), gop=50)
+    found = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(video)],
+            env={**os.environ, "LD_LIBRARY_PATH": str(fake_nvidia), "FAKE_NVIDIA": how},
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=120,
+        ).stdout
+    )
+    assert found["beside"]
+    assert re.search(r"Max address space +unlimited", found["limits"])
+    if how == "decodes":  # pictures come from the device, in order, at the right times
+        assert found["flat"] < 1
+        assert all(a < b for a, b in zip(found["grey"], found["grey"][1:], strict=False))
+        assert found["said"] == []
+    else:
+        assert found["software"]
+        told = ["a video that cuda could not decode was decoded in software"] if how == "fail" else []
+        assert found["said"] == told
 
 
 # -- the command that decides --------------------------------------------------------------------------------------

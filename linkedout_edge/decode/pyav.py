@@ -264,6 +264,7 @@ class _Run:
         self._spacing = 1 / 25
         self._near: list[float] | None = None
         context = stream.codec_context
+        self._on_device = bool(context.is_hwaccel)
         self._pixels = max(1, context.width * context.height)
         check_pixels(context.width, context.height, limits, file.name)
         if self._pixels >= FINE * size * size:
@@ -399,10 +400,18 @@ class _Run:
                 yield packet
 
     def _decode(self, packet: Any) -> Iterator[Any]:
-        """Frames that come out after `packet`; None flushes. A broken packet gives none."""
+        """Frames that come out after `packet`; None flushes. A broken packet gives none.
+
+        Raises:
+            VideoUnreadableError: A device failed. It gives frames even so, of whatever was in its memory.
+        """
         try:
             frames = self._stream.codec_context.decode(packet)
-        except (self._errors, EOFError):
+        except EOFError:
+            return
+        except self._errors as error:
+            if self._on_device:
+                raise VideoUnreadableError(f"{self._name!r} cannot be decoded on the device: {error}") from error
             return
         for frame in frames:
             check_pixels(frame.width, frame.height, self._limits, self._name)
