@@ -6,6 +6,8 @@
     python benchmarks/library.py memory FOLDER --videos 10000
     python benchmarks/library.py faults FOLDER --videos 400  # a decoder killed or stopped at every 50th file
     python benchmarks/library.py quality PHOTOS.csv      # what quick looks cost in NDCG@10
+    python benchmarks/library.py hardware FOLDER         # each device that PyAV can open, beside software: which to set
+    python benchmarks/library.py precision FOLDER --bundle BUNDLE --device cuda  # which precision a GPU is to run
 
 Clips are H.264, HEVC, AV1 and VP9, 240p to 1080p, 5 to 9 seconds, with key frames every 1, 2 and 8 seconds, of moving
 crops of photos. A library of more videos than clips holds each clip several times, under names of its own. Prints a
@@ -26,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,11 @@ import cv2
 import numpy as np
 
 from linkedout_edge import Recommender, Video
+from linkedout_edge.backends import create_backend
+from linkedout_edge.bundle import open_bundle
+from linkedout_edge.decode import DEFAULT_LIMITS, Frames, get_decoder
+from linkedout_edge.decode.hardware import devices, trouble
+from linkedout_edge.errors import DeviceError, MissingDependencyError
 from linkedout_edge.threads import available_cpus
 
 CODECS = {
@@ -135,8 +142,6 @@ def by_hand(paths: list[str]) -> None:
     """What one would write: seek with cv2, squash, run the graph."""
     import onnxruntime
 
-    from linkedout_edge.bundle import open_bundle
-
     with open_bundle("int8", None) as bundle:
         config, graph = bundle.manifest.config, bundle.encoder()
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -216,7 +221,6 @@ def rss() -> float:
 
 def memory(folder: Path, count: int, decoders: int) -> dict[str, Any]:
     """RSS of the app while it decodes (the graph is left out: it would take ten times as long)."""
-    from linkedout_edge.decode import DEFAULT_LIMITS, get_decoder
     from linkedout_edge.decode.pool import DecoderPool
 
     pool = DecoderPool("pyav", decoders) if decoders else None
@@ -324,18 +328,206 @@ def shot(photo: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarra
     return np.stack(frames)
 
 
+# -- devices -------------------------------------------------------------------------------------------------------
+
+AGREES = 0.995
+"""Cosine of tokens from which frames of a device stand for those of software: what no loop filter costs as well."""
+WINS = 0.95
+"""Share of the other's time from which a difference is one: below that it is noise."""
+BATCHES = (1, 8, 32)
+TOLERATED = 0.95
+"""Cosine of a precision's tokens with those of fp32 below which it is not recommended, however fast."""
+
+
+class Graph:
+    """The encoder of a bundle on a device, strictly."""
+
+    def __init__(self, bundle: str, precision: str | None, device: str) -> None:
+        with open_bundle(bundle, precision) as opened:
+            kind = opened.manifest.precisions[opened.precision]
+            backend = create_backend(opened.backend, device=device, threads=available_cpus(), strict=True)
+            self.config = opened.manifest.config
+            self._session = backend.load(
+                opened.encoder(),
+                self.config,
+                opened.precision,
+                full_range=kind.full_range_weights,
+                weights=opened.weights(),
+            )
+
+    def feeds(self, clips: list[Frames]) -> dict[str, np.ndarray]:
+        """Clips of at least one frame, without titles, as the graph takes them."""
+        c = self.config
+        frames = np.zeros((len(clips), c.frames, c.frame_size, c.frame_size, 3), np.uint8)
+        mask = np.zeros((len(clips), c.frames), bool)
+        for n, clip in enumerate(clips):
+            frames[n, : len(clip)], mask[n, : len(clip)] = clip, True
+        titles = np.zeros((len(clips), c.title_tokens), np.int32)
+        return {"frames": frames, "frame_mask": mask, "title_ids": titles, "title_mask": titles.astype(bool)}
+
+    def run(self, feeds: dict[str, np.ndarray]) -> np.ndarray:
+        """Tokens float32 [B, L·M·D], as they are used."""
+        out = self._session.run(feeds)
+        return (out["tokens"] * out["scales"][..., None]).reshape(len(feeds["frames"]), -1)
+
+    def close(self) -> None:
+        """Release its memory."""
+        self._session.close()
+
+
+def graph_on(bundle: str, precision: str, device: str) -> Graph | None:
+    """The graph; None, with a line that says why, where the device cannot run it."""
+    try:
+        return Graph(bundle, precision, device)
+    except DeviceError as error:
+        print(f"{precision}: not measured: {error}")
+        return None
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Of the rows of two arrays."""
+    return (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+
+
+def timed(do: Callable[..., Any], *arguments: Any) -> float:
+    """Milliseconds of a call."""
+    start = time.perf_counter()
+    do(*arguments)
+    return (time.perf_counter() - start) * 1e3
+
+
+def kind_of(clip: str) -> str:
+    """Codec and height."""
+    import av
+
+    with av.open(clip) as container:
+        context = container.streams.video[0].codec_context
+        return f"{context.codec.canonical_name} {context.height}p"
+
+
+def hardware(folder: Path, runs: int) -> dict[str, Any]:
+    """Full looks on each device that PyAV opens and in software, in turns, and whether the tokens are the same."""
+    try:
+        reasons = {device: trouble(device) for device in devices()}
+    except MissingDependencyError as error:
+        print(error)
+        return {}
+    for device, reason in reasons.items():
+        print(f"{device}: {reason or 'opens'}")
+    usable = [device for device, reason in reasons.items() if reason is None]
+    if not usable:
+        print("No device decodes here. Decode in software: leave hardware out.")
+        return {}
+    graph = Graph("int8", None, "cpu")
+    software = get_decoder("pyav")
+    found: dict[str, Any] = {}
+    print(f"{'device':12} {'codec, size':16} {'clips':>5} {'software':>9} {'device':>9} {'share':>6} {'cosine':>7}")
+    for device in usable:
+        decoder = get_decoder(f"pyav:{device}")
+        kinds: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
+        for clip in clips_in(folder):
+            wanted = clip, graph.config.frames, graph.config.frame_size, DEFAULT_LIMITS
+            a, b = software(*wanted), decoder(*wanted)  # the first look, which also opens the device, is not timed
+            close = float(cosines(graph.run(graph.feeds([a])), graph.run(graph.feeds([b])))[0])
+            turns = [(timed(software, *wanted), timed(decoder, *wanted)) for _ in range(runs)]
+            here, there = (statistics.median(turn[i] for turn in turns) for i in (0, 1))
+            share = statistics.median(there / here for here, there in turns)  # in a turn both have the same load
+            kinds[kind_of(clip)].append((here, there, share, close))
+        found[device] = {}
+        for kind, rows in sorted(kinds.items()):
+            here, there, share = (statistics.median(r[i] for r in rows) for i in (0, 1, 2))
+            worst = min(r[3] for r in rows)
+            found[device][kind] = {"software": here, "device": there, "share": share, "cosine": worst}
+            print(f"{device:12} {kind:16} {len(rows):5} {here:9.1f} {there:9.1f} {share:6.2f} {worst:7.4f}", flush=True)
+    graph.close()
+    print("Medians, ms a video; share of software's time; the worst cosine of the tokens.")
+    print(which_hardware(found))
+    return found
+
+
+def which_hardware(found: dict[str, Any]) -> str:
+    """What to set: the device that wins most, if it wins over all kinds of clips together and its frames agree."""
+    best, saved = None, WINS
+    for device, kinds in found.items():
+        share = statistics.geometric_mean([k["share"] for k in kinds.values()])
+        if min(k["cosine"] for k in kinds.values()) >= AGREES and share < saved:
+            best, saved = device, share
+    if best is None:
+        return (
+            "Decode in software: leave hardware out. No device took less time with the same frames "
+            f"(cosine of at least {AGREES})."
+        )
+    return f'Set decoder="pyav:{best}", or PyAVDecoder(hardware="{best}"): {saved:.2f} of the time of software.'
+
+
+def precision(folder: Path, bundle: str, device: str, runs: int) -> dict[str, Any]:
+    """Ms a clip for each precision of a bundle and several batches, in turns, and how close it is to fp32."""
+    with open_bundle(bundle, None) as opened:
+        names = list(opened.manifest.precisions)
+    if "fp32" not in names:
+        raise SystemExit(
+            f"{bundle} has no fp32 to compare with: linkedout-edge export models/base --out runs/base/bundle"
+        )
+    graphs = {name: graph for name in names if (graph := graph_on(bundle, name, device)) is not None}
+    if "fp32" not in graphs:
+        raise SystemExit(f"nothing to compare with: fp32 does not run on {device}")
+    exact = graphs["fp32"]
+    decode, size = get_decoder("pyav"), (exact.config.frames, exact.config.frame_size)
+    clips = [decode(clip, *size, DEFAULT_LIMITS) for clip in clips_in(folder)[: max(BATCHES)]]
+    wanted = exact.run(exact.feeds(clips))
+    found: dict[str, Any] = {}
+    for name, graph in graphs.items():
+        close = cosines(wanted, graph.run(graph.feeds(clips)))
+        found[name] = {"cosine": float(np.median(close)), "worst": float(close.min())}
+    for batch in BATCHES:
+        feeds = exact.feeds(list(itertools.islice(itertools.cycle(clips), batch)))
+        for graph in graphs.values():
+            graph.run(feeds)
+        turns = [{name: timed(graph.run, feeds) for name, graph in graphs.items()} for _ in range(runs)]
+        for name in graphs:
+            found[name][f"batch {batch}"] = statistics.median(turn[name] for turn in turns) / batch
+            found[name][f"share {batch}"] = statistics.median(turn[name] / turn["fp32"] for turn in turns)
+    for graph in graphs.values():
+        graph.close()
+    print(f"{'precision':10}" + "".join(f" {f'batch {b}':>16}" for b in BATCHES) + f" {'cosine':>8} {'worst':>8}")
+    for name, row in found.items():
+        times = "".join(f" {row[f'batch {b}']:9.2f} ({row[f'share {b}']:.2f})" for b in BATCHES)
+        print(f"{name:10}{times} {row['cosine']:8.4f} {row['worst']:8.4f}")
+    print(f"Ms a clip on {device} (share of fp32's time), medians of {runs}; cosines of {len(clips)} clips' tokens.")
+    print(which_precision(found, device))
+    return found
+
+
+def which_precision(found: dict[str, Any], device: str) -> str:
+    """The fastest one for one clip and for many; of those as fast, the one that is closest to fp32."""
+    close = {name: row for name, row in found.items() if row["cosine"] >= TOLERATED}
+    picked = {}
+    for batch in BATCHES:
+        least = min(row[f"share {batch}"] for row in close.values())
+        as_fast = [name for name, row in close.items() if row[f"share {batch}"] * WINS <= least]
+        picked[batch] = max(as_fast, key=lambda name: close[name]["cosine"])
+    if len(set(picked.values())) == 1:
+        return f"On {device} use {picked[1]}."
+    return f"On {device} use " + ", ".join(f"{name} for batches of {batch}" for batch, name in picked.items()) + "."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     making = actions.add_parser("make")
     making.add_argument("photos", type=Path)
     making.add_argument("folder", type=Path)
-    for name, count in (("new", 0), ("scale", 96), ("memory", 10_000), ("faults", 400)):
+    for name, count in (("new", 0), ("scale", 96), ("memory", 10_000), ("faults", 400), ("hardware", 0)):
         action = actions.add_parser(name)
         action.add_argument("folder", type=Path)
         action.add_argument("--videos", type=int, default=count)
         action.add_argument("--runs", type=int, default=3)
         action.add_argument("--decoders", type=int, default=2, help="of memory; 0 decodes in the app's process")
+    choosing = actions.add_parser("precision")
+    choosing.add_argument("folder", type=Path)
+    choosing.add_argument("--bundle", default="runs/base/bundle", help="one that has fp32 (docs/bench.md)")
+    choosing.add_argument("--device", default="cuda", help="as of Recommender.load; cpu tries the command out")
+    choosing.add_argument("--runs", type=int, default=5)
     judging = actions.add_parser("quality")
     judging.add_argument("index", type=Path)
     judging.add_argument("--users", type=int, default=400)
@@ -355,6 +547,8 @@ def main() -> None:
         "memory": lambda: memory(args.folder, args.videos, args.decoders),
         "faults": lambda: faults(args.folder, args.videos),
         "quality": lambda: quality(args.index, args.users),
+        "hardware": lambda: hardware(args.folder, args.runs),
+        "precision": lambda: precision(args.folder, args.bundle, args.device, args.runs),
     }[args.action]()
     print(json.dumps({args.action: found}))
 

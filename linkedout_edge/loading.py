@@ -15,7 +15,7 @@ from linkedout_edge.backends.base import Backend, Providers, Session, create_bac
 from linkedout_edge.bundle import Bundle, open_bundle
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode import get_decoder
-from linkedout_edge.decode.pool import ISOLATED, DecoderPool, why_not
+from linkedout_edge.decode.pool import DecoderPool, isolated, why_not
 from linkedout_edge.encode.encoder import BATCH, MANY, MAX_WORKERS, DecoderLike, Encoder
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError
 from linkedout_edge.options import positive
@@ -87,7 +87,7 @@ def load_parts(
         raise ArgumentTypeError(f"strict_device must be True or False, not {type(strict_device).__name__}")
     count = _threads(threads)
     decode = decoder if callable(decoder) else get_decoder(decoder)
-    pool = _decoder_pool(decoder, decode, decoders, count)
+    pool = _decoder_pool(decode, decoders, count)
 
     def on_one_thread() -> Session:
         with open_bundle(bundle, precision) as opened:
@@ -166,13 +166,13 @@ def _threads(asked: int | None) -> int:
     return count
 
 
-def _decoder_pool(
-    asked: str | DecoderLike, decoder: DecoderLike, decoders: int | None, threads: int
-) -> DecoderPool | None:
+def _decoder_pool(decoder: DecoderLike, decoders: int | None, threads: int) -> DecoderPool | None:
     """Processes to decode in; None where there are to be none."""
+    known = isolated(decoder)
     if decoders is None:
-        if isinstance(asked, str) and asked in (*ISOLATED, "auto") and why_not() is None:
-            return DecoderPool(str(getattr(decoder, "name", "")), min(threads, MAX_DECODERS), fallback=decoder)
+        if known is not None and why_not() is None:
+            name, settings = known
+            return DecoderPool(name, min(threads, MAX_DECODERS), settings=settings, fallback=decoder)
         return None
     if isinstance(decoders, bool) or not isinstance(decoders, int):
         raise ArgumentTypeError(f"decoders must be a whole number, not {type(decoders).__name__}")
@@ -180,14 +180,15 @@ def _decoder_pool(
         raise ArgumentError(f"decoders must be from 0 to {MOST_DECODERS}, not {decoders}")
     if decoders == 0:
         return None
-    if not (isinstance(asked, str) and asked in (*ISOLATED, "auto")):
+    if known is None:
         raise ArgumentError(
-            f"decoders={decoders} needs a decoder that can run in a process of its own: decoder='auto', 'pyav' or "
-            "'opencv'; leave decoders out to call your own in this process"
+            f"decoders={decoders} needs a decoder that can run in a process of its own: decoder='auto', 'pyav', "
+            "'opencv' or a PyAVDecoder; leave decoders out to call your own in this process"
         )
     if reason := why_not():
         raise ArgumentError(f"{reason}: leave decoders out")
-    return DecoderPool(str(getattr(decoder, "name", "")), decoders)
+    name, settings = known
+    return DecoderPool(name, decoders, settings=settings)
 
 
 def _check_folder(name: str, value: object) -> None:

@@ -82,8 +82,9 @@ class Recommender(OneProcess):
                 entries are ignored and made again.
             key: Encrypts what lies in `data_dir`: a passphrase, or random bytes from the platform's key store.
             strict_device: Whether a device that is not there is an error, not a warning.
-            decoder: ``auto``, ``pyav``, ``opencv``, ``gstreamer``, or a callable ``(path, count, size, limits)`` that
-                gives uint8 ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
+            decoder: ``auto``, ``pyav``, ``opencv``, ``gstreamer``, ``pyav:cuda`` or another device that PyAV was built
+                with (docs/decoding.md), or a callable ``(path, count, size, limits)`` that gives uint8
+                ``[F, size, size, 3]`` RGB, 1 ≤ F ≤ count.
             decoders: How many other processes do all decoding, so that a file that crashes a decoder costs only one
                 video; 0 decodes in the app's own process. By default, calls that encode 8 videos or more use other
                 processes, if the system allows it and the decoder is one of ours.

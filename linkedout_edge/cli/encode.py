@@ -31,7 +31,9 @@ LOOK_EVERY_MS = 5_000
 @click.argument("videos", nargs=-1, required=True)
 @data_options
 @model_options
-@click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
+@click.option(
+    "--decoder", default="auto", show_default=True, help="auto, pyav, opencv, or pyav:cuda (or another device)."
+)
 @click.option(
     "--decoders", type=click.IntRange(min=0), help="Number of decoder processes; 0 for none. [default: as needed]"
 )

@@ -48,7 +48,9 @@ class Outcome:
 @click.option("--candidates", multiple=True, required=True, metavar="VIDEO...", help="Videos to rank.")
 @model_options
 @data_options
-@click.option("--decoder", default="auto", show_default=True, help="auto, pyav or opencv.")
+@click.option(
+    "--decoder", default="auto", show_default=True, help="auto, pyav, opencv, or pyav:cuda (or another device)."
+)
 @click.option(
     "--decoders", type=click.IntRange(min=0), help="Number of decoder processes; 0 for none. [default: as needed]"
 )

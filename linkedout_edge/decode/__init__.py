@@ -37,10 +37,10 @@ def get_decoder(name: str = "auto") -> Decoder:
 
     Args:
         name: ``"pyav"``, ``"opencv"``, or ``"auto"`` for the first of these that is installed; ``"gstreamer"`` decodes
-            in hardware where there is some.
+            in hardware where there is some, and so does ``"pyav:DEVICE"``, such as ``"pyav:cuda"`` (see `PyAVDecoder`).
 
     Raises:
-        ArgumentError: no such name.
+        ArgumentError: no such name, or PyAV was not built with such a device.
         MissingDependencyError: its library is not installed; the message has the line that installs it.
     """
     # Imported late: loading FFmpeg takes time and memory that an app with its own frames never needs.
@@ -49,10 +49,10 @@ def get_decoder(name: str = "auto") -> Decoder:
             return get_decoder("pyav")
         except MissingDependencyError:
             return get_decoder("opencv")
-    if name == "pyav":
+    if name == "pyav" or name.startswith("pyav:"):
         from linkedout_edge.decode.pyav import PyAVDecoder
 
-        return PyAVDecoder()
+        return PyAVDecoder(hardware=name.partition(":")[2] if ":" in name else None)
     if name == "opencv":
         from linkedout_edge.decode.opencv import OpenCVDecoder
 

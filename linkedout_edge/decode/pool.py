@@ -25,6 +25,7 @@ import numpy as np
 
 from linkedout_edge import errors
 from linkedout_edge.decode.base import Frames, Limits
+from linkedout_edge.decode.hardware import say_once
 from linkedout_edge.errors import BackendError, ClosedError, DecoderCrashedError, DecoderTimeoutError, VideoError
 from linkedout_edge.lifetime import OneProcess
 
@@ -39,9 +40,6 @@ MAX_FILES = 1000
 START_SECONDS = 60.0
 GRACE_SECONDS = 3.0
 """How much longer than `Limits.max_decode_seconds`, which decoders look at themselves, a process may take."""
-ISOLATED = ("pyav", "opencv")
-"""Decoders that can run in a process of their own."""
-
 _START = """
 import json, sys
 setup = json.loads(sys.stdin.buffer.readline())
@@ -60,6 +58,16 @@ def why_not() -> str | None:
     return None
 
 
+def isolated(decoder: object) -> tuple[str, dict[str, Any]] | None:
+    """Name and settings of the same decoder in a process of its own; None of an app's own decoder."""
+    from linkedout_edge.decode.opencv import OpenCVDecoder
+    from linkedout_edge.decode.pyav import PyAVDecoder
+
+    if type(decoder) is PyAVDecoder:  # one that is derived from it is another one
+        return "pyav", {"min_key_frames": decoder.min_key_frames, "hardware": decoder.hardware}
+    return ("opencv", {}) if type(decoder) is OpenCVDecoder else None
+
+
 class DecoderPool(OneProcess):
     """A `Decoder` that decodes in processes of its own. Call it from as many threads as there are to be processes.
 
@@ -68,6 +76,7 @@ class DecoderPool(OneProcess):
     Args:
         decoder: ``"pyav"`` or ``"opencv"``.
         processes: At most so many.
+        settings: Arguments of `PyAVDecoder`.
         fallback: Decodes in this process where none can be started (a sandbox may forbid it); None makes that an error.
         memory: Bytes that each may take above its libraries (Linux).
     """
@@ -77,12 +86,14 @@ class DecoderPool(OneProcess):
         decoder: str,
         processes: int,
         *,
+        settings: dict[str, Any] | None = None,
         fallback: Callable[[str, int, int, Limits], Frames] | None = None,
         memory: int = MEMORY,
     ) -> None:
         super().__init__()
         self.name = decoder
         self.processes = processes
+        self._settings = settings or {}
         self._fallback = fallback
         self._memory = memory
         self._changed = threading.Condition()  # guards what follows
@@ -171,7 +182,7 @@ class DecoderPool(OneProcess):
                     return process
                 self._drop(process)  # somebody ended it; no video is to blame
         try:
-            process = _Process(self.name, self._memory, frame_bytes)
+            process = _Process(self.name, self._settings, self._memory, frame_bytes)
         except BaseException:
             with self._changed:
                 self._taken -= 1
@@ -219,7 +230,7 @@ class DecoderPool(OneProcess):
 class _Process:
     """One decoder process, from this side."""
 
-    def __init__(self, decoder: str, memory: int, frame_bytes: int) -> None:
+    def __init__(self, decoder: str, settings: dict[str, Any], memory: int, frame_bytes: int) -> None:
         self.frame_bytes = frame_bytes
         self.files = 0
         self.idle_since = 0.0
@@ -229,6 +240,7 @@ class _Process:
             setup = {
                 "sys_path": sys.path,
                 "decoder": decoder,
+                "settings": settings,
                 "memory": memory,
                 "frames": fd,
                 "parent": os.getpid(),
@@ -315,6 +327,8 @@ class _Process:
         except BrokenPipeError:
             raise self._crashed() from None
         found: dict[str, Any] = json.loads(answer)
+        for text in found.get("said", ()):  # its log goes nowhere
+            say_once(text)
         return found
 
     def _crashed(self) -> DecoderCrashedError:

@@ -27,13 +27,20 @@ from linkedout_edge import install
 from linkedout_edge.decode.color import needs_mapping, to_sdr
 from linkedout_edge.decode.files import BARE, STILLS, MediaFile, check_file
 from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centers, spread
+from linkedout_edge.decode.hardware import accelerator, check_device, say_once
 from linkedout_edge.decode.headers import BT2020, Colors, display_orientation
 from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_request, check_seconds
 from linkedout_edge.decode.orientation import UPRIGHT, Orientation
 from linkedout_edge.decode.planes import prepare_planes
 from linkedout_edge.decode.stills import decode_still
 from linkedout_edge.decode.tracks import video_tracks
-from linkedout_edge.errors import ArgumentError, MissingDependencyError, VideoTooLargeError, VideoUnreadableError
+from linkedout_edge.errors import (
+    ArgumentError,
+    MissingDependencyError,
+    VideoError,
+    VideoTooLargeError,
+    VideoUnreadableError,
+)
 
 FORWARD_PIXELS = 3_000_000_000
 """Pixels that the forward pass decodes at most, give or take a target's share: 1,450 frames of 1080p."""
@@ -87,17 +94,27 @@ class PyAVDecoder:
         min_key_frames: take the key-frame path, with one frame per slot that has a key frame, as soon as this many
             slots have one. None: only where all have one, so that no frame is missing. A small number is many times
             faster on short clips with few key frames and gives fewer frames of them (docs/decoding.md).
-        threads: of FFmpeg; 0 lets it choose.
+        threads: of FFmpeg; 0 lets it choose. Of a codec that the hardware decodes it is always 1: more would only take
+            more of the device's memory, until it refuses.
+        hardware: a device that PyAV was built with, such as ``"cuda"``, ``"vaapi"`` or ``"videotoolbox"``; None decodes
+            in software. What the device cannot decode is decoded in software, and a warning says so once.
+
+    Raises:
+        ArgumentError: a setting is out of range, or PyAV was not built with such hardware.
+        MissingDependencyError: PyAV is not installed, or too old for `hardware`.
     """
 
     min_key_frames: int | None = None
     threads: int = 0
+    hardware: str | None = None
     name: str = field(default="pyav", init=False)
 
     def __post_init__(self) -> None:
         if self.min_key_frames is not None and self.min_key_frames < 1:
             raise ArgumentError(f"min_key_frames is {self.min_key_frames!r}: expected None or at least 1")
         _import_av()
+        if self.hardware is not None:
+            check_device(self.hardware)
 
     def __call__(self, path: str | os.PathLike[str], count: int, size: int, limits: Limits) -> Frames:
         """See `Decoder.__call__`."""
@@ -111,20 +128,48 @@ class PyAVDecoder:
         self, path: str | os.PathLike[str], count: int, size: int, limits: Limits, *, quick: bool
     ) -> tuple[Frames, bool]:
         check_request(count, size)
-        av = _import_av()
         file = check_file(path, limits)
         if file.kind in STILLS:
             return decode_still(file, size, limits), True
         deadline = Deadline(limits, file.name)
+        device = accelerator(self.hardware)
+        if device is not None:
+            try:
+                return self._read(file, count, size, limits, deadline, quick=quick, device=device)
+            except VideoError:  # of the device, or of the file: software tells
+                found = self._read(file, count, size, limits, deadline, quick=quick)
+                say_once(f"a video that {self.hardware} could not decode was decoded in software")
+                return found
+        return self._read(file, count, size, limits, deadline, quick=quick)
+
+    def _read(
+        self,
+        file: MediaFile,
+        count: int,
+        size: int,
+        limits: Limits,
+        deadline: Deadline,
+        *,
+        quick: bool,
+        device: Any = None,
+    ) -> tuple[Frames, bool]:
+        av = _import_av()
         options = {**_OPTIONS, "max_pixels": str(limits.max_pixels)}
+        more = {} if device is None else {"hwaccel": device}
 
         def opened() -> Any:
-            return av.open(f"file:{file.path}", format=_DEMUXERS[file.kind], options=options, metadata_errors="replace")
+            return av.open(
+                f"file:{file.path}", format=_DEMUXERS[file.kind], options=options, metadata_errors="replace", **more
+            )
 
         def run(container: Any, index: int, *, quick: bool = False) -> _Run:
             stream = container.streams[index]
-            if quick:
-                stream.codec_context.thread_count = 1  # threads pay from the second frame of a row on
+            there = device is not None and stream.codec_context.is_hwaccel
+            if device is not None and not there:
+                codec = stream.codec_context.codec.name
+                say_once(f"{self.hardware} has no decoder for {codec}: such videos are decoded in software")
+            if quick or there:  # threads pay from the second frame of a row on, and on a device they take its memory
+                stream.codec_context.thread_count = 1
             elif self.threads:
                 stream.codec_context.thread_count = self.threads
             stream.thread_type = "AUTO"
@@ -224,6 +269,7 @@ class _Run:
         self._spacing = 1 / 25
         self._near: list[float] | None = None
         context = stream.codec_context
+        self._on_device = bool(context.is_hwaccel)
         self._pixels = max(1, context.width * context.height)
         check_pixels(context.width, context.height, limits, file.name)
         if self._pixels >= FINE * size * size:
@@ -358,10 +404,18 @@ class _Run:
                 yield packet
 
     def _decode(self, packet: Any) -> Iterator[Any]:
-        """Frames that come out after `packet`; None flushes. A broken packet gives none."""
+        """Frames that come out after `packet`; None flushes. A broken packet gives none.
+
+        Raises:
+            VideoUnreadableError: A device failed. It gives frames even so, of whatever was in its memory.
+        """
         try:
             frames = self._stream.codec_context.decode(packet)
-        except (self._errors, EOFError):
+        except EOFError:
+            return
+        except self._errors as error:
+            if self._on_device:
+                raise VideoUnreadableError(f"{self._name!r} cannot be decoded on the device: {error}") from error
             return
         for frame in frames:
             check_pixels(frame.width, frame.height, self._limits, self._name)

@@ -18,6 +18,7 @@ import traceback
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from linkedout_edge.decode.hardware import accelerator, said
 from linkedout_edge.errors import VideoError
 
 PARENT_EVERY = 2.0
@@ -28,15 +29,16 @@ def main(setup: dict[str, Any]) -> None:
     """Serve until stdin ends.
 
     Args:
-        setup: ``decoder`` (name), ``memory`` (bytes above what the libraries take), ``frames`` (descriptor of the
-            shared memory), ``parent`` (process id).
+        setup: ``decoder`` (name), ``settings`` (its arguments), ``memory`` (bytes above what the libraries take),
+            ``frames`` (descriptor of the shared memory), ``parent`` (process id).
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the app, which ends us
     answers = _own_stdout()
     threading.Thread(target=_end_with, args=(setup["parent"],), daemon=True).start()
     try:
-        decode = _decoder(setup["decoder"])
-        limit_memory(setup["memory"])
+        decode = _decoder(setup["decoder"], setup["settings"])
+        # A GPU's driver reserves addresses by the hundred gigabytes, and none of that is memory.
+        limit_memory(None if accelerator(setup["settings"].get("hardware")) is not None else setup["memory"])
     except Exception:
         _answer(answers, bug=traceback.format_exc())
         return
@@ -70,9 +72,11 @@ def serve(decode: Any, request: dict[str, Any], shared: mmap.mmap) -> dict[str, 
     return {"shape": list(frames.shape), "whole": whole}
 
 
-def limit_memory(more: int) -> None:
-    """Let this process take `more` bytes of addresses than it has now. Linux alone can, and is asked to."""
+def limit_memory(more: int | None) -> None:
+    """Let this process take `more` bytes of addresses than it has now, None: any. Linux alone can, and is asked to."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if more is None:
+        return
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     except OSError:
@@ -89,7 +93,7 @@ def limit_cpu(more: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def _decoder(name: str) -> Any:
+def _decoder(name: str, settings: dict[str, Any]) -> Any:
     import cv2
 
     cv2.setNumThreads(1)  # there are as many processes as CPUs
@@ -99,7 +103,7 @@ def _decoder(name: str) -> Any:
         from linkedout_edge.decode.pyav import PyAVDecoder
 
         av.logging.set_level(None)
-        return PyAVDecoder(threads=1)
+        return PyAVDecoder(threads=1, **settings)
     from linkedout_edge.decode import get_decoder
 
     return get_decoder(name)
@@ -116,7 +120,7 @@ def _own_stdout() -> BinaryIO:
 
 def _answer(to: BinaryIO, **fields: Any) -> None:
     try:
-        to.write(json.dumps(fields).encode() + b"\n")
+        to.write(json.dumps({**fields, "said": said()}).encode() + b"\n")
     except BrokenPipeError:  # nobody is there any more
         os._exit(0)
 
