@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept
-from linkedout_edge.cli.options import expand_videos, model_options, parse_watched
+from linkedout_edge.cli.options import Fraction, expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -55,6 +55,9 @@ def list_(data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
 
 @history.command()
 @click.argument("videos", nargs=-1, required=True)
+@click.option(
+    "--watched", type=Fraction(), help="How much of each was watched: 0 to 1, or a percentage. [default: all of it]"
+)
 @click.option("--liked/--disliked", default=None, help="Whether you liked them.")
 @data_options
 @model_options
@@ -64,6 +67,7 @@ def list_(data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
 def add(
     ctx: click.Context,
     videos: tuple[str, ...],
+    watched: float | None,
     liked: bool | None,
     data_dir: Path | None,
     key_file: Path | None,
@@ -73,8 +77,8 @@ def add(
 ) -> None:
     """Record that VIDEOS were watched just now, in this order.
 
-    Takes files, folders and patterns. Put @ and a fraction behind a video to say how much of it was watched:
-    seen/dull.mp4@0.1 was skipped.
+    Takes files, folders and patterns. --watched says how much of them was watched: with --watched 0.1 they were
+    skipped. For one among several videos, put @ and the fraction behind it: seen/dull.mp4@0.1.
 
     Exit code: 0 if something was added, 1 if every video failed, 2 for a mistake in the call.
     """
@@ -84,17 +88,20 @@ def add(
 
     wanted: list[tuple[str, float]] = []
     for value in videos:
-        path, watched = parse_watched(value)
-        wanted += [(p, 1.0 if watched is None else watched) for p in absolute(expand_videos([path]))]
+        path, own = parse_watched(value)
+        if None not in (own, watched) and own != watched:
+            raise ArgumentError(f"{value} and --watched {watched:g} contradict each other: give one fraction only")
+        fraction = next((f for f in (own, watched) if f is not None), 1.0)
+        wanted += [(p, fraction) for p in absolute(expand_videos([path]))]
     added, failed = [], []
     with Recommender.load(
         **model,
         **data_arguments(data_dir, key_file),
         decoder=decoder,
     ) as rec:
-        for path, watched in wanted:
+        for path, fraction in wanted:
             try:
-                added.append(rec.history.add(path, watched=watched, liked=liked).id)
+                added.append(rec.history.add(path, watched=fraction, liked=liked).id)
             except VideoError as e:  # noqa: PERF203
                 failed.append({"id": path, "code": e.code, "reason": str(e)})
         count = len(rec.history)

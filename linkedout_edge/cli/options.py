@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import glob
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -105,12 +106,32 @@ def parse_watched(value: str) -> tuple[str, float | None]:
     if not at or not path or Path(value).exists():
         return value, None
     try:
-        watched = float(fraction.removesuffix("%")) / (100 if fraction.endswith("%") else 1)
+        watched = _fraction(fraction)
     except ValueError:  # an @ in a name
         return value, None
     if not 0 <= watched <= 1:
         raise ArgumentError(f"{value!r}: the watched fraction after @ must be from 0 to 1, or a percentage")
     return path, watched
+
+
+class Fraction(click.ParamType):
+    """A number from 0 to 1, or a percentage."""
+
+    name = "fraction"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """``0.2`` and ``20%`` as 0.2."""
+        try:
+            fraction = _fraction(str(value))
+        except ValueError:
+            fraction = math.nan
+        if not 0 <= fraction <= 1:
+            self.fail(f"{value!r} is neither a number from 0 to 1 nor a percentage", param, ctx)
+        return fraction
+
+
+def _fraction(text: str) -> float:
+    return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
 
 
 def default_cache_dir() -> Path:
