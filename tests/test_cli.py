@@ -285,6 +285,30 @@ def test_unknown_commands_are_told_what_there_is():
     assert "Did you mean 'rank'?" in done.stderr
 
 
+@pytest.mark.parametrize("group", ["history", "store"])
+def test_groups_list_their_commands(group: str):
+    command = cli.get_command(click.Context(cli), group)
+    assert isinstance(command, click.Group)
+    for done in (run(group), run(group, "show"), run(group, "show", "--json"), run(group, "--json")):
+        assert done.exit_code == 2
+        assert all(name in done.output for name in command.commands)
+    assert json.loads(run(group, "show", "--json").stdout)["error"]["message"].startswith("unknown command 'show'")
+
+
+def test_options_before_the_command_are_told_their_place():
+    said = run("--top-k", "3", "rank").stderr
+    assert "--top-k is not an option of " in said
+    assert "options follow the command (demo, rank, " in said
+    assert "Did you mean '--version'?" in run("--verison").stderr
+
+
+def test_a_history_is_saved_into_a_file_not_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Recommender, "load", None)  # it is said before anything is loaded
+    done = run("history", "save", tmp_path, "--data-dir", tmp_path / "data")
+    assert done.exit_code == 2
+    assert f"error: {tmp_path} is a folder: name a file inside it, such as " in done.stderr
+
+
 def test_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch):
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt

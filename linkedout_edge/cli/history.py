@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept
-from linkedout_edge.cli.options import Fraction, expand_videos, model_options, parse_watched
+from linkedout_edge.cli.options import Fraction, Group, expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-@click.group()
+@click.group(cls=Group)
 def history() -> None:
     """Watched videos: list, add, forget, clear, export, save, load, taste.
 
@@ -197,14 +197,17 @@ def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
 
 
 @history.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @data_options
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def save(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
     """Write all events and their videos' tokens into FILE, for a backup or another device. It is not encrypted."""
     from linkedout_edge import Recommender
+    from linkedout_edge.history_file import EXAMPLE
+    from linkedout_edge.options import new_file
 
+    new_file(file, EXAMPLE)  # before the model is loaded
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
         count = rec.history.save(file)
     _say({"saved": count}, f"{count} saved", as_json=as_json)

@@ -17,6 +17,7 @@ import click
 from linkedout_edge import install
 from linkedout_edge._version import __version__
 from linkedout_edge.cli import terminal
+from linkedout_edge.cli.options import Group
 from linkedout_edge.errors import LinkedOutError
 
 COMMANDS = {
@@ -35,7 +36,7 @@ ENTRY_POINTS = "linkedout_edge.commands"
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group whose commands are loaded when they are needed, and whose errors are one line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -59,17 +60,6 @@ class Commands(click.Group):
             if entry.name == cmd_name:
                 return _load(entry)
         return None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As in click, but the message lists the commands."""
-        name = args[0] if args else ""
-        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
-            from linkedout_edge.errors import unknown
-
-            raise click.UsageError(unknown("command", name, self.list_commands(ctx)), ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List our commands without importing them."""

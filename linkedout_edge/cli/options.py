@@ -12,13 +12,37 @@ from typing import Any
 
 import click
 
-from linkedout_edge.errors import ArgumentError
+from linkedout_edge.errors import ArgumentError, unknown
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"}
     | {".mpg", ".mpeg", ".3gp", ".3g2", ".flv", ".wmv", ".ogv", ".gif"}
 )
 """Suffixes that count as videos in a folder; a file given by name may have any suffix."""
+
+
+class Group(click.Group):
+    """A group whose messages list its commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As in click, but what to do about an option that belongs behind a command is said."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as e:
+            if e.possibilities:  # a misspelt one of its own
+                raise
+            names = ", ".join(self.list_commands(ctx))
+            message = f"{e.option_name} is not an option of {ctx.command_path}: options follow the command ({names})"
+            raise click.UsageError(message, ctx) from e
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As in click, but the message lists the commands."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            raise click.UsageError(unknown("command", name, self.list_commands(ctx)), ctx)
+        return super().resolve_command(ctx, args)
 
 
 class SeveralValues(click.Command):

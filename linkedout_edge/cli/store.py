@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from linkedout_edge.cli.data import data_arguments, data_options
-from linkedout_edge.cli.options import model_options, refuse_urls
+from linkedout_edge.cli.options import Group, model_options, refuse_urls
 from linkedout_edge.errors import PackError, PackNotFoundError
 
 
-@click.group()
+@click.group(cls=Group)
 def store() -> None:
     """Import feature packs that were made elsewhere."""
 
