@@ -299,7 +299,8 @@ def test_options_before_the_command_are_told_their_place():
     said = run("--top-k", "3", "rank").stderr
     assert "--top-k is not an option of " in said
     assert "options follow the command (demo, rank, " in said
-    assert "Did you mean '--version'?" in run("--verison").stderr
+    assert "(did you mean --version?)" in run("--verison").stderr
+    assert json.loads(run("--json", "rank").stdout)["error"]["message"].startswith("--json is not an option of")
 
 
 def test_a_history_is_saved_into_a_file_not_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

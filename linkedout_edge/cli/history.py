@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept
-from linkedout_edge.cli.options import Fraction, Group, expand_videos, model_options, parse_watched
+from linkedout_edge.cli.options import NO_VIDEO_INSIDE, Fraction, Group, expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -103,7 +103,8 @@ def add(
             try:
                 added.append(rec.history.add(path, watched=fraction, liked=liked).id)
             except VideoError as e:  # noqa: PERF203
-                failed.append({"id": path, "code": e.code, "reason": str(e)})
+                reason = f"{path}: {NO_VIDEO_INSIDE}" if Path(path).is_dir() else str(e)
+                failed.append({"id": path, "code": e.code, "reason": reason})
         count = len(rec.history)
     if as_json:
         print_json({"added": added, "failed": failed, "events": count})
@@ -160,10 +161,15 @@ def forget(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def clear(yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
-    """Forget everything that was watched, and delete copies of damaged databases. Encoded candidates stay."""
-    if not yes:
-        click.confirm("Forget everything that was watched?", abort=True, err=True)
+@click.pass_context
+def clear(ctx: click.Context, yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
+    """Forget everything that was watched, and delete copies of damaged databases. Encoded candidates stay.
+
+    Exit code: 0, or 1 if you did not agree.
+    """
+    if not (yes or _agreed("Forget everything that was watched?")):
+        _say({"forgotten": 0}, "nothing was forgotten: answer y, or use --yes", as_json=as_json)
+        ctx.exit(1)
     with kept(data_dir, key_file) as (events, _):
         count = events.clear()
     _say({"forgotten": count}, f"{count} forgotten", as_json=as_json)
@@ -183,17 +189,24 @@ def taste(data_dir: Path | None, key_file: Path | None, model: dict[str, Any], a
 
 
 @history.command()
-@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("file", default="-")
 @data_options
 @click.option("--json", is_flag=True, expose_value=False, help="The output is always JSON.")
 def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
     """Write all events as JSON, into FILE or to the terminal. The file is not encrypted."""
     import json
 
+    from linkedout_edge.cli.output import note
+    from linkedout_edge.options import new_file
+
+    if file != "-":
+        new_file(file, "history.json")
     with kept(data_dir, key_file) as (events, _):
-        text = json.dumps({"events": events.export()}, indent=2) + "\n"
+        found = events.export()
     with click.open_file(file, "w", encoding="utf-8") as f:
-        f.write(text)
+        f.write(json.dumps({"events": found}, indent=2) + "\n")
+    if file != "-":
+        note(f"{len(found)} written to {file}")
 
 
 @history.command()
@@ -225,6 +238,15 @@ def load(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[s
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
         added, count = rec.history.load(file), len(rec.history)
     _say({"added": added, "events": count}, f"{added} added, {count} in the history", as_json=as_json)
+
+
+def _agreed(question: str) -> bool:
+    """Ask on stderr; no answer (Ctrl-C, or nobody is there) is no agreement."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        return False
 
 
 def parse_since(value: str) -> datetime | timedelta:

@@ -10,7 +10,7 @@ import importlib
 import json
 import sys
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -44,7 +44,12 @@ class Commands(Group):
         ctx.color = False if terminal.no_color() else None  # click itself does not look at NO_COLOR
         ctx.meta["linkedout_edge.debug"] = "--debug" in args
         ctx.meta["linkedout_edge.json"] = "--json" in args
-        return super().parse_args(ctx, [a for a in args if a != "--debug"])
+        try:
+            return super().parse_args(ctx, [a for a in args if a != "--debug"])
+        except click.UsageError as e:
+            if not ctx.meta["linkedout_edge.json"]:
+                raise
+            return _show(ctx, e)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Our own first, then those of other packages by name."""
@@ -89,17 +94,22 @@ class Commands(Group):
             error = e
         except ModuleNotFoundError as e:
             error = e
-        if ctx.meta["linkedout_edge.debug"]:
-            raise error
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        if isinstance(error, ModuleNotFoundError) and not isinstance(error, LinkedOutError):
-            message = missing(error.name or "")
-        if ctx.meta["linkedout_edge.json"]:
-            click.echo(json.dumps({"error": {"type": type(error).__name__, "message": message}}))
-        else:
-            prefix = click.style("error:", fg="red", bold=True)
-            click.echo(f"{prefix} {' '.join(message.split())}", err=True)
-        return ctx.exit(EXIT_ERROR)
+        return _show(ctx, error)
+
+
+def _show(ctx: click.Context, error: Exception) -> NoReturn:
+    """Show an error as one line, or as an object with `--json`, and end the command."""
+    if ctx.meta["linkedout_edge.debug"]:
+        raise error
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if isinstance(error, ModuleNotFoundError) and not isinstance(error, LinkedOutError):
+        message = missing(error.name or "")
+    if ctx.meta["linkedout_edge.json"]:
+        click.echo(json.dumps({"error": {"type": type(error).__name__, "message": message}}))
+    else:
+        prefix = click.style("error:", fg="red", bold=True)
+        click.echo(f"{prefix} {' '.join(message.split())}", err=True)
+    ctx.exit(EXIT_ERROR)
 
 
 def missing(module: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import glob
 import math
@@ -19,6 +20,8 @@ VIDEO_SUFFIXES = frozenset(
     | {".mpg", ".mpeg", ".3gp", ".3g2", ".flv", ".wmv", ".ogv", ".gif"}
 )
 """Suffixes that count as videos in a folder; a file given by name may have any suffix."""
+NO_VIDEO_INSIDE = "there is no video in this folder; folders within it are not searched: name them, or their files"
+"""What is wrong with a folder that `expand_videos` leaves as it is."""
 
 
 class Group(click.Group):
@@ -29,11 +32,13 @@ class Group(click.Group):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as e:
-            if e.possibilities:  # a misspelt one of its own
-                raise
+            close = difflib.get_close_matches(e.option_name, e.possibilities or (), n=1, cutoff=0.8)
+            hint = f" (did you mean {close[0]}?)" if close else ""
             names = ", ".join(self.list_commands(ctx))
-            message = f"{e.option_name} is not an option of {ctx.command_path}: options follow the command ({names})"
-            raise click.UsageError(message, ctx) from e
+            raise click.UsageError(
+                f"{e.option_name} is not an option of {ctx.command_path}{hint}: options follow the command ({names})",
+                ctx,
+            ) from e
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir
-from linkedout_edge.cli.options import SeveralValues, expand_videos, model_options, parse_watched
+from linkedout_edge.cli.options import NO_VIDEO_INSIDE, SeveralValues, expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Outcome:
 
 
 @click.command(cls=SeveralValues)
+@click.argument("others", nargs=-1, metavar="")
 @click.option("--history", multiple=True, metavar="VIDEO...", help="Watched videos, oldest first; see above.")
 @click.option("--candidates", multiple=True, metavar="VIDEO...", help="Videos to rank. [default: all stored ones]")
 @model_options
@@ -78,6 +79,7 @@ class Outcome:
 @click.pass_context
 def rank(
     ctx: click.Context,
+    others: tuple[str, ...],
     history: tuple[str, ...],
     candidates: tuple[str, ...],
     model: dict[str, Any],
@@ -112,6 +114,10 @@ def rank(
     from linkedout_edge import RankOptions, Recommender, Video
     from linkedout_edge.cli.output import note, print_json
 
+    if others:
+        raise click.UsageError(
+            f"{others[0]} stands alone: put videos to rank behind --candidates, and watched ones behind --history"
+        )
     events = read_history(history)
     videos = expand_videos(candidates)
     kept: dict[str, Any] = {}
@@ -147,11 +153,12 @@ def rank(
         if as_json:
             print_json(outcome.to_dict(explain=explain))
         else:
-            if not events:
+            if not events and len(outcome.ranking):
                 note("Nothing was watched, so the list begins with videos that differ: see --history, and history add.")
             show_ranking(outcome, rec, len(events), explain=explain, table=not nothing_watched)
             if nothing_watched:
-                note(f"None of the {len(events)} watched videos can be used, so no ranking is shown.")
+                none = "The watched video cannot" if len(lost) == 1 else f"None of the {len(lost)} watched videos can"
+                note(f"{none} be used, so no ranking is shown.")
             elif not (len(outcome.ranking) or outcome.failed):
                 note("All of these videos were watched: --include-watched ranks them as well.")
     if nothing_watched or not len(outcome.ranking):
@@ -188,7 +195,7 @@ def prepare_and_rank(
     options = options or RankOptions()
     if options.deadline_ms is not None:
         ranking = rec.rank(events, _stored(rec, options) if candidates is None else candidates, options)
-        return Outcome(ranking, ranking.failed, 0.0)
+        return Outcome(ranking, _clearer(ranking.failed), 0.0)
     start = time.perf_counter()
     # A stored event's file may be gone, and need not be there.
     watched = [e.id for e in events if e.id not in rec.store]
@@ -206,7 +213,12 @@ def prepare_and_rank(
         for i in ids
         if i in failed
     ]
-    return Outcome(ranking, (*before, *ranking.failed), prepare)
+    return Outcome(ranking, _clearer((*before, *ranking.failed)), prepare)
+
+
+def _clearer(failed: Iterable[Failed]) -> tuple[Failed, ...]:
+    """The same failures; of a folder it is said what was looked for in it."""
+    return tuple(replace(f, reason=NO_VIDEO_INSIDE) if Path(f.id).is_dir() else f for f in failed)
 
 
 def _stored(rec: Recommender, options: RankOptions) -> Selection | None:
