@@ -74,6 +74,12 @@ def test_what_cannot_be_written_is_said_before_the_work(call: tuple[str, ...], c
     assert list(empty.iterdir()) == []
 
 
+def test_encode_says_what_it_looked_for(tiny_bundle: Path, empty: Path) -> None:
+    (empty / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    done = run("encode", empty, "--bundle", tiny_bundle, "--data-dir", empty.parent / "data", code=1)
+    assert f"No video found in {empty}; photos in folders are left out." in done.stderr
+
+
 def test_packs_go_into_a_folder(tiny_bundle: Path, clips: list[Path], empty: Path) -> None:
     (empty / "file").touch()
     done = run("encode", clips[0], "--packs", empty / "file", "--bundle", tiny_bundle)

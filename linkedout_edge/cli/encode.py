@@ -117,7 +117,7 @@ def encode(
     changes = _changes(watched) if watch else None
     paths = absolute(_found(videos, find_videos))
     if not paths and not watch:
-        note(f"No video found in {', '.join(videos)}.")
+        note(f"No video found in {', '.join(videos)}; photos in folders are left out.")
     start = time.perf_counter()
     with Recommender.load(**model, **data_arguments(data_dir, key_file), decoder=decoder, decoders=decoders) as rec:
         library = Library(rec, effort, forget_after * 60)
