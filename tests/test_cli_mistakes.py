@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from linkedout_edge import Recommender
 from linkedout_edge.cli.main import cli
+from linkedout_edge.storage import FILE_NAME
 
 
 def run(*args: object, code: int = 2, **options: object) -> Result:
@@ -89,6 +90,15 @@ def test_packs_go_into_a_folder(tiny_bundle: Path, clips: list[Path], empty: Pat
 @pytest.mark.usefixtures("nothing_loads")
 def test_bench_updates_a_file_that_is_there(empty: Path) -> None:
     assert "does not exist" in run("bench", "--update", empty / "gone.md").stderr
+
+
+def test_warnings_of_the_library_reach_the_user_once(tiny_bundle: Path, clips: list[Path], empty: Path) -> None:
+    (empty / FILE_NAME).write_bytes(b"garbage" * 1000)
+    done = run("history", "list", "--json", "--data-dir", empty, code=0)
+    assert done.stderr.startswith("warning: the database in data_dir was damaged")
+    assert json.loads(done.stdout) == {"events": []}
+    model = ("--bundle", tiny_bundle, "--device", "npu", "--decoder", "opencv")
+    assert run("rank", "--candidates", *clips[:2], *model, code=0).stderr.count("device 'npu' cannot be used") == 1
 
 
 def test_nothing_is_forgotten_unless_the_user_agrees(empty: Path) -> None:

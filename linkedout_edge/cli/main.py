@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -82,7 +85,8 @@ class Commands(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; show our own errors as one line, or as an object with `--json`."""
         try:
-            return super().invoke(ctx)
+            with _warnings():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
@@ -95,6 +99,26 @@ class Commands(Group):
         except ModuleNotFoundError as e:
             error = e
         return _show(ctx, error)
+
+
+class _Notes(logging.Handler):
+    """Shows what the library warns of, such as a damaged database, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from linkedout_edge.cli.output import note
+
+        note(f"warning: {record.getMessage()}")
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    logger, handler = logging.getLogger("linkedout_edge"), _Notes(logging.WARNING)
+    handler.addFilter(lambda record: not record.name.endswith(".backends"))  # `output.announcements` shows those
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _show(ctx: click.Context, error: Exception) -> NoReturn:
