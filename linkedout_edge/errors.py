@@ -51,7 +51,19 @@ class MissingDependencyError(LinkedOutError, ImportError):
 
 
 class DeviceError(BackendError):
-    """The device or execution provider that was asked for is not available here."""
+    """The device or execution provider that was asked for is not available here.
+
+    Attributes:
+        reason: Why, without advice.
+    """
+
+    def __init__(self, message: str = "", reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = message if reason is None else reason
+
+    def __reduce__(self) -> tuple[type[DeviceError], tuple[str, str]]:
+        # By itself an exception is unpickled from its message alone.
+        return type(self), (str(self), self.reason)
 
 
 class ClosedError(LinkedOutError, RuntimeError):

@@ -185,7 +185,8 @@ class History(OneProcess):
             How many events it holds.
 
         Raises:
-            StorageError: It cannot be written.
+            StorageError: It cannot be written, or is a folder.
+            ArgumentTypeError: `path` is no path.
         """
         return history_file.save(self._store, list(self), path)
 
@@ -205,6 +206,7 @@ class History(OneProcess):
         Raises:
             TokenSpaceError: It was saved with another model.
             PackError: There is no such file, or it is damaged; the history is unchanged.
+            ArgumentTypeError: `path` is no path.
             StorageError: It cannot be written; the history is unchanged.
         """
         self._check_open()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from linkedout_edge.errors import PackError
 from linkedout_edge.inputs import Event, Video
+from linkedout_edge.options import file_path, new_file
 from linkedout_edge.store import Tokens, token_file
 from linkedout_edge.store.packs import read_videos
 from linkedout_edge.store.token_file import Videos
@@ -27,6 +28,8 @@ from linkedout_edge.store.token_file import Videos
 FORMAT = "linkedout-history"
 MAX_BYTES = 2**28
 MAX_EVENTS = 65536
+EXAMPLE = "history.safetensors"
+"""A good name for such a file."""
 _KIND = token_file.Kind(FORMAT, "the saved history", "a file that history.save wrote", {"events": ("F64", 4)})
 
 
@@ -39,6 +42,7 @@ class Saved(NamedTuple):
 
 def save(store: Tokens, events: Sequence[Event], path: str | os.PathLike[str]) -> int:
     """See `History.save`."""
+    file = new_file(path, EXAMPLE)
     videos = read_videos(store, dict.fromkeys(e.id for e in events if e.id in store))
     place = {i: n for n, i in enumerate(videos.ids)}
     table = [
@@ -52,7 +56,7 @@ def save(store: Tokens, events: Sequence[Event], path: str | os.PathLike[str]) -
         if e.id in place
     ]
     more = {"events": np.array(table, np.float64).reshape(-1, 4)}
-    token_file.write(path, FORMAT, store.token_space, videos, "the saved history", more, mode=0o600)
+    token_file.write(file, FORMAT, store.token_space, videos, "the saved history", more, mode=0o600)
     return len(table)
 
 
@@ -71,8 +75,12 @@ def read_history(
         TokenSpaceError: It was saved with another model.
         PackError: Anything else that is wrong with it.
     """
-    videos, more = token_file.read(path, _KIND, token_space=token_space, shape=shape, max_bytes=max_bytes)
-    return Saved(_events(more["events"], videos), videos)
+    file = file_path(path)
+    try:
+        videos, more = token_file.read(file, _KIND, token_space=token_space, shape=shape, max_bytes=max_bytes)
+        return Saved(_events(more["events"], videos), videos)
+    except PackError as e:
+        raise type(e)(f"{file}: {e}") from e
 
 
 def _events(table: NDArray[np.float64], videos: Videos) -> list[Event]:

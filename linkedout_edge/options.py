@@ -1,13 +1,15 @@
-"""Checks of numeric and boolean arguments; every message says what is valid."""
+"""Checks of arguments; every message says what is valid."""
 
 from __future__ import annotations
 
 import math
 import operator
+import os
+from pathlib import Path
 
 import numpy as np
 
-from linkedout_edge.errors import ArgumentError, ArgumentTypeError
+from linkedout_edge.errors import ArgumentError, ArgumentTypeError, StorageError
 
 
 def positive(name: str, value: object) -> int:
@@ -47,6 +49,27 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise ArgumentTypeError(f"{name} must be True or False, not {type(value).__name__}")
     return bool(value)
+
+
+def file_path(path: object) -> Path:
+    """A path of the file system."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise ArgumentTypeError(f"path must be a str or os.PathLike, not {type(path).__name__}")
+    return Path(path)
+
+
+def new_file(path: object, example: str) -> Path:
+    """A file that can be made or replaced; `example` is a good name for it.
+
+    Raises:
+        StorageError: It is a folder, or lies in none.
+    """
+    file = file_path(path)
+    if os.path.isdir(file):  # noqa: PTH112 (False, not an error, for what cannot be looked at)
+        raise StorageError(f"{file} is a folder: name a file inside it, such as {file / example}")
+    if not os.path.isdir(file.parent):  # noqa: PTH112
+        raise StorageError(f"there is no folder {file.parent}: make it first, or name another file")
+    return file
 
 
 def _number(name: str, value: object, expected: str) -> float:

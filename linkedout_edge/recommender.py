@@ -173,7 +173,11 @@ class Recommender(OneProcess):
             raise ArgumentError("options are given twice: pass a RankOptions, or keywords such as top_k, not both")
         return self._pipeline.rank(history, candidates, options or given)
 
-    arank = in_thread(rank, "`rank` for asyncio. Cancelled, it ends after the video that is being encoded.")
+    arank = in_thread(
+        rank,
+        "`rank` for asyncio. Cancelled, it ends after the video that is being encoded; with `deadline_ms` it ends at "
+        "once, and encoding continues in the background.",
+    )
 
     def taste(self, history: Iterable[EventLike] | None = None) -> TasteSummary:
         """What is believed of the user, to be shown to them: what they like, what they avoid.

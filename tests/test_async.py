@@ -106,6 +106,30 @@ def test_cancelling_stops_soon_and_keeps_whole_videos_only(tiny_bundle: Path, tm
                 np.testing.assert_array_equal(a, b)
 
 
+def test_a_cancelled_arank_does_not_wait_for_its_deadline(tiny_bundle: Path, tmp_path: Path) -> None:
+    paths = files(tmp_path, 6)
+    decoder = Slow(held=True)
+
+    async def app(rec: Recommender) -> None:
+        task = asyncio.create_task(rec.arank([], paths, deadline_ms=600_000))
+        while decoder.count < 3:
+            await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    with Recommender.load(tiny_bundle, precision="fp32", decoder=decoder, threads=1) as rec:
+        loop = threading.Thread(target=lambda: asyncio.run(app(rec)), daemon=True)  # ends after the ranking's thread
+        loop.start()
+        loop.join(60)
+        still_waits = loop.is_alive()
+        decoder.go.set()
+        loop.join(60)
+        assert not still_waits
+        assert rec.wait(60)  # what was begun continues in the background
+        assert sorted(rec.store) == paths
+
+
 def test_a_coroutine_that_is_closed_elsewhere_stops_too(tiny_bundle: Path, tmp_path: Path) -> None:
     paths = files(tmp_path, 60)
     decoder = Slow(held=True)

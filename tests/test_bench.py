@@ -179,7 +179,7 @@ def test_a_device_that_is_not_there_is_a_row_that_says_so(tiny_bundle: Path, tmp
     done = run("--bundle", tiny_bundle, "--backend", "onnxruntime", "--precision", "int8", "--device", "cpu", "cuda",
                "--seconds", 0.1, "--rankings", 0, "--markdown")  # fmt: skip
     assert done.exit_code == 1
-    assert "| int8, onnxruntime, cuda | not measured: Unusable: device 'cuda' cannot be used" in done.stdout
+    assert "| int8, onnxruntime, cuda | not measured: DeviceError: device 'cuda' cannot be used" in done.stdout
     assert "| int8, onnxruntime, cpu | 0." in done.stdout
 
 

@@ -204,6 +204,43 @@ def test_rank_top_k(tiny_bundle: Path, clips: list[Path]):
     assert len(result("rank", "--bundle", tiny_bundle, *args)["ranked"]) == 2
 
 
+def test_without_candidates_rank_takes_all_that_is_stored(tiny_bundle: Path, clips: list[Path], tmp_path: Path):
+    here = ("--data-dir", tmp_path / "data", "--bundle", tiny_bundle, "--decoder", "opencv")
+    there = shutil.copytree(clips[0].parent, tmp_path / "clips")
+    watched = there / clips[0].name
+    assert "nothing is stored that could be ranked" in result("rank", *here, code=2)["error"]["message"]
+    assert run("history", "add", watched, *here).exit_code == 0
+    done = run("rank", *here)
+    assert done.exit_code == 1
+    assert "All of these videos were watched: --include-watched" in done.stderr
+    assert run("encode", there, *here).exit_code == 0
+    shutil.rmtree(there)  # what is stored needs no file
+    rest = [str(there / c.name) for c in clips[1:]]
+    with Recommender.load(tiny_bundle, data_dir=tmp_path / "data") as rec:
+        assert result("rank", *here)["ranked"] == rec.rank().to_dict()["ranked"]
+    found = result("rank", *here)
+    assert sorted(r["id"] for r in found["ranked"]) == sorted(rest)
+    assert found["failed"] == []
+    assert result("rank", *here, "--history", watched)["ranked"] == found["ranked"]
+    in_time = result("rank", *here, "--deadline", 60_000)
+    assert [r["id"] for r in in_time["ranked"]] == [r["id"] for r in found["ranked"]]
+    every = result("rank", *here, "--include-watched")
+    assert sorted(r["id"] for r in every["ranked"]) == sorted([str(watched), *rest])
+    assert len(result("rank", *here, "--top-k", 2)["ranked"]) == 2
+
+
+def test_without_candidates_the_users_own_store_is_ranked(
+    tiny_bundle: Path, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    model = ("--bundle", tiny_bundle, "--decoder", "opencv")
+    given = ("rank", *model, "--history", clips[0])
+    assert "nothing is stored" in result(*given, code=2)["error"]["message"]
+    assert list(tmp_path.iterdir()) == []
+    assert run("encode", *clips[1:3], *model).exit_code == 0
+    assert sorted(r["id"] for r in result(*given)["ranked"]) == sorted(map(str, clips[1:3]))
+
+
 def test_without_history_it_is_a_cold_start(tiny_bundle: Path, clips: list[Path]):
     done = run("rank", "--bundle", tiny_bundle, "--candidates", clips[2], clips[1])
     assert done.exit_code == 0
@@ -246,6 +283,31 @@ def test_unknown_commands_are_told_what_there_is():
     done = run("rnak")
     assert done.exit_code == 2
     assert "Did you mean 'rank'?" in done.stderr
+
+
+@pytest.mark.parametrize("group", ["history", "store"])
+def test_groups_list_their_commands(group: str):
+    command = cli.get_command(click.Context(cli), group)
+    assert isinstance(command, click.Group)
+    for done in (run(group), run(group, "show"), run(group, "show", "--json"), run(group, "--json")):
+        assert done.exit_code == 2
+        assert all(name in done.output for name in command.commands)
+    assert json.loads(run(group, "show", "--json").stdout)["error"]["message"].startswith("unknown command 'show'")
+
+
+def test_options_before_the_command_are_told_their_place():
+    said = run("--top-k", "3", "rank").stderr
+    assert "--top-k is not an option of " in said
+    assert "options follow the command (demo, rank, " in said
+    assert "(did you mean --version?)" in run("--verison").stderr
+    assert json.loads(run("--json", "rank").stdout)["error"]["message"].startswith("--json is not an option of")
+
+
+def test_a_history_is_saved_into_a_file_not_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Recommender, "load", None)  # it is said before anything is loaded
+    done = run("history", "save", tmp_path, "--data-dir", tmp_path / "data")
+    assert done.exit_code == 2
+    assert f"error: {tmp_path} is a folder: name a file inside it, such as " in done.stderr
 
 
 def test_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch):

@@ -73,6 +73,23 @@ def test_a_life_of_a_history(tiny_bundle: Path, clips: list[Path], tmp_path: Pat
     assert "Nothing was watched" in run(history, "list", *where).output
 
 
+def test_how_much_was_watched(tiny_bundle: Path, clips: list[Path], tmp_path: Path) -> None:
+    here = ["--data-dir", tmp_path, "--bundle", tiny_bundle, "--decoder", "opencv"]
+    run(history, "add", clips[0], clips[1], "--watched", "25%", *here)
+    run(history, "add", f"{clips[2]}@0.5", clips[3], "--watched", 0.5, "--disliked", *here)
+    run(history, "add", clips[4], "--watched", 0, *here)
+    events = result(history, "list", "--data-dir", tmp_path)["events"]
+    assert [e["watched"] for e in events] == [0.25, 0.25, 0.5, 0.5, 0]
+    assert [e["liked"] for e in events] == [None, None, False, False, None]
+    with pytest.raises(ArgumentError, match=r"clip5.mp4@0.1 and --watched 0.9 contradict each other"):
+        run(history, "add", clips[5], f"{clips[5]}@0.1", "--watched", 0.9, *here)
+    for wrong in ("90", "-1", "nan", "most"):
+        assert (
+            f"'{wrong}' is neither a number" in run(history, "add", clips[5], "--watched", wrong, *here, code=2).stderr
+        )
+    assert len(result(history, "list", "--data-dir", tmp_path)["events"]) == 5
+
+
 def test_keys(tiny_bundle: Path, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = ["--data-dir", tmp_path / "d"]
     (tmp_path / "key").write_bytes(bytes(range(32)))

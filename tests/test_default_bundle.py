@@ -21,6 +21,7 @@ def test_it_is_small_and_licensed():
         assert bundle.manifest.config.payload_bytes <= 1024
         assert "Apache-2.0" in bundle.manifest.license
         assert "Flickr8k" in bundle.manifest.provenance
+        assert "none of the 244 photos on which its quality was measured" in bundle.manifest.provenance
         for precision in PRECISIONS:
             assert bundle.manifest.precisions[precision].agreement["token_cosine"] > 0.97
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import re
 import tempfile
 import types
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -24,7 +26,6 @@ import pytest
 from linkedout_edge import Recommender, Video, loading
 from linkedout_edge.backends import Backend, Session, create_backend, drivers
 from linkedout_edge.backends.auto import AutoBackend
-from linkedout_edge.backends.base import Unusable
 from linkedout_edge.backends.cache import MAX_ENGINES, Choice, EngineCache
 from linkedout_edge.backends.examples import distance, example_feeds
 from linkedout_edge.backends.notices import Notices
@@ -117,6 +118,30 @@ def test_rankings_through_static_graphs_are_the_same(
             scores.append({r.id: r.score for r in rec.rank(videos[:4], videos[4:])})
     assert scores[1] == pytest.approx(scores[0], abs=1e-3)
     assert len(set(scores[0].values())) > 1
+
+
+# What a caller sees of a device that is not there.
+
+
+def test_the_error_is_a_public_one_and_says_why(tiny_bundle: Path) -> None:
+    with pytest.raises(DeviceError, match=r"leave strict_device out, or name the CPU") as caught:
+        Recommender.load(tiny_bundle, device="npu", strict_device=True)
+    assert type(caught.value) is DeviceError
+    assert re.fullmatch(r"device 'npu' cannot be used: this onnxruntime has no \S+( or \S+)*", caught.value.reason)
+    assert DeviceError("no such device").reason == "no such device"
+
+
+def test_the_warning_shows_the_callers_line(tiny_bundle: Path) -> None:
+    def warned(load: Callable[[], Any]) -> str:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            load().close()
+        (warning,) = [w for w in said if "cannot be used" in str(w.message)]
+        return warning.filename
+
+    assert warned(lambda: Recommender.load(tiny_bundle, device="npu")) == __file__  # when it is chosen
+    if AZURE in onnxruntime.get_available_providers():  # when the graph is loaded
+        assert warned(lambda: Recommender.load(tiny_bundle, providers=[AZURE, CPU])) == __file__
 
 
 # Providers.
@@ -303,7 +328,7 @@ def test_auto_does_not_choose_a_device_that_answers_wrongly_or_fails(
 
     def fails(backend: Any) -> None:
         def load(*args: Any, **kwargs: Any) -> Session:
-            raise Unusable("no. Leave strict_device out.", "the driver is too old")
+            raise DeviceError("no. Leave strict_device out.", "the driver is too old")
 
         backend.load = load
 

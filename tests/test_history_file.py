@@ -90,6 +90,20 @@ def test_a_new_history_can_be_saved(tmp_path: Path) -> None:
         assert s.history.load(tmp_path / "none") == 0
 
 
+def test_a_folder_a_missing_file_and_no_path_are_refused_by_name(tmp_path: Path) -> None:
+    with stored(tmp_path / "d") as s:
+        with pytest.raises(errors.StorageError, match=r"is a folder: name a file inside it, such as .*\.safetensors"):
+            s.history.save(tmp_path)
+        with pytest.raises(errors.StorageError, match=r"there is no folder .*none: make it first"):
+            s.history.save(tmp_path / "none" / "file")
+        with pytest.raises(errors.PackNotFoundError, match=r"missing: there is no such file"):
+            s.history.load(tmp_path / "missing")
+        for wrong in (3, None, b"file"):
+            for call in (s.history.save, s.history.load):
+                with pytest.raises(errors.ArgumentTypeError, match="path must be a str"):
+                    call(wrong)
+
+
 SPOILT = {
     "video": (0, 2.0, "names no video"),
     "half a video": (0, 0.5, "names no video"),

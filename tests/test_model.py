@@ -1,5 +1,7 @@
 """The student in torch: the properties that the rest of the product leans on."""
 
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the workstation half is not installed")
@@ -120,6 +122,9 @@ def test_the_default_keeps_its_budget():
     from linkedout_quant.cli import cost
 
     counts = json.loads(CliRunner().invoke(cost, ["--json"], catch_exceptions=False).output)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    stated = f"{counts['parameters'] / 1e6:.1f} M parameters and needs {counts['macs'] / 1e9:.1f} GMAC"
+    assert stated in readme
     assert counts["parameters"] <= 12e6
     assert 0.5e9 < counts["macs"] <= 3.5e9
     assert counts["payload_bytes"] <= 1024

@@ -78,6 +78,14 @@ def test_libraries_are_named_in_the_versions_that_are_declared() -> None:
     assert missing("somebody.elses").endswith("pip install somebody")
 
 
+def test_extras_that_readers_are_told_of_are_declared() -> None:
+    declared = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {match.rpartition(": ")[2] for match in found(r"pip install [^\n`]*?'?\.\[([\w,]+)\]", TEXTS)}
+    assert {name for names in named for name in names.split(",")} <= declared
+    for page in ("README.md", "docs/api.md", "docs/privacy.md"):  # wherever a key is offered
+        assert found(r"pip install '\.\[encryption\]'", [ROOT / page])
+
+
 # Commands of README and docs.
 
 

@@ -21,7 +21,6 @@ from public_calls import all_calls
 from stored import inner
 
 from linkedout_edge import Event, Failed, Recommender, Video, errors
-from linkedout_edge.backends.base import Unusable
 from linkedout_edge.storage.database import FILE_NAME, Database
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -318,7 +317,7 @@ def test_what_a_worker_gives_back_can_be_sent(rec: Recommender, frames: np.ndarr
 
 def test_every_error_can_be_sent() -> None:
     kinds = [k for _, k in inspect.getmembers(errors, inspect.isclass) if issubclass(k, errors.LinkedOutError)]
-    for error in [*(kind("what was wrong") for kind in kinds), Unusable("what was wrong", "why")]:
+    for error in [*(kind("what was wrong") for kind in kinds), errors.DeviceError("what was wrong", "why")]:
         again = pickle.loads(pickle.dumps(error))
         assert type(again) is type(error)
         assert str(again) == str(error)

@@ -227,7 +227,7 @@ def test_arguments_that_make_no_sense(wrong: dict[str, Any], said: str, tmp_path
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="is a file: name a folder"):
         encode_to_packs([], tmp_path / "file")
 
 

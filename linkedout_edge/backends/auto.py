@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from linkedout_edge._version import __version__
 from linkedout_edge.backends import cpu as this_cpu
-from linkedout_edge.backends.base import Backend, Session, Unusable
+from linkedout_edge.backends.base import Backend, Session
 from linkedout_edge.backends.cache import Choice, EngineCache, digest
 from linkedout_edge.backends.examples import distance, example_feeds
 from linkedout_edge.backends.notices import Notices
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.errors import BackendError
+from linkedout_edge.errors import BackendError, DeviceError
 
 CPU = "cpu"
 WORTH = 0.9
@@ -63,7 +63,7 @@ class AutoBackend:
                 continue
             try:
                 self._backends[device] = create()
-            except Unusable as e:
+            except DeviceError as e:
                 notices.say(f"auto leaves {device} out: {e.reason}", logging.WARNING)
 
     def fingerprint(self) -> dict[str, str]:
@@ -92,7 +92,7 @@ class AutoBackend:
         if choice is not None and choice.device in self._backends:
             try:
                 session = self._backends[choice.device].load(model, config, precision, weights=weights)
-            except Unusable as e:
+            except DeviceError as e:
                 self.notices.say(f"auto measures again: {e.reason}", logging.WARNING)
             else:
                 self._say(choice, "remembered")
@@ -115,7 +115,7 @@ class AutoBackend:
                     sessions[device] = self._backends[device].load(model, config, precision, weights=weights)
                     gap = distance(sessions[device].run(feeds), wanted)
                 except BackendError as e:
-                    reason = e.reason if isinstance(e, Unusable) else str(e)
+                    reason = e.reason if isinstance(e, DeviceError) else str(e)
                     self.notices.say(f"auto leaves {device} out: {reason}", logging.WARNING)
                     self._drop(sessions, device)
                     continue

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge.backends.notices import Notices
+from linkedout_edge.backends.notices import Notices, callers_level
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, BundleCorruptError, DeviceError, unknown
 
@@ -133,33 +133,25 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], config: Mode
                 )
 
 
-class Unusable(DeviceError):
-    """A device that was asked for cannot be used; `reason` is why, without advice."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:  # by itself an exception is made again from its message alone
-        return type(self), (str(self), self.reason)
-
-
 def fall_back(
     wanted: str, available: Sequence[str], strict: bool, why: str = "", notices: Notices | None = None
 ) -> None:
     """Warn that `wanted` is unavailable and the CPU is used; with `strict`, raise instead.
 
     Raises:
-        Unusable: In strict mode.
+        DeviceError: In strict mode.
     """
     reason = f"{wanted} cannot be used" + (f": {why}" if why else "")
     have = f"available here: {', '.join(available)}"
     if strict:
-        raise Unusable(f"{reason}; {have}. Leave strict_device out to fall back to the CPU.", reason)
+        advice = "To run on the CPU instead, leave strict_device out, or name the CPU among the providers"
+        raise DeviceError(f"{reason}; {have}. {advice}.", reason)
     if notices is not None:
         notices.say(f"{reason}; running on the CPU", logging.WARNING)
     warnings.warn(
-        f"{reason}; {have}. Running on the CPU; strict_device=True makes this an error.", RuntimeWarning, stacklevel=2
+        f"{reason}; {have}. Running on the CPU; strict_device=True makes this an error.",
+        RuntimeWarning,
+        stacklevel=callers_level(),
     )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+PACKAGE = __name__.partition(".")[0]
 
 logger = logging.getLogger("linkedout_edge.backends")
 
@@ -18,6 +21,14 @@ class Notices(list[str]):
         if message not in self:
             self.append(message)
             logger.log(level, "%s", message)
+
+
+def callers_level() -> int:
+    """The ``stacklevel`` with which a warning shows the line that called this package, not one of ours."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 @contextmanager

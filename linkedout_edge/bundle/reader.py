@@ -75,7 +75,8 @@ class _Folder:
             with real.open("rb") as f:
                 return f.read(limit + 1)
         except (FileNotFoundError, NotADirectoryError) as e:
-            raise BundleCorruptError(f"{path} is missing from the bundle. {_AGAIN}") from e
+            where = f", so {self._root} is no bundle, or only a part of one" if path == MANIFEST else " from the bundle"
+            raise BundleCorruptError(f"{path} is missing{where}. {_AGAIN}") from e
         except (OSError, RuntimeError) as e:  # RuntimeError: a loop of links, before Python 3.13
             raise BundleCorruptError(f"{path} in the bundle cannot be read: {e}") from e
 

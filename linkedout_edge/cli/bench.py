@@ -53,7 +53,11 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the report as Markdown.")
 @click.option("--save", type=_FILE, help="Also write the report as JSON into a file.")
 @click.option("--from", "saved", type=_FILE, help="Show a saved report instead of measuring.")
-@click.option("--update", type=_FILE, help="Write the table between the markers of a Markdown file.")
+@click.option(
+    "--update",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Write the table into a Markdown file, between its markers.",
+)
 @click.option("--plot", type=_FILE, help="Draw accuracy against latency against size: .png, .svg or .pdf.")
 @click.option("--compare", nargs=2, type=_FILE, metavar="A B", help="Two saved reports: ratios and a verdict.")
 @click.pass_context
@@ -92,6 +96,7 @@ def bench(
     from linkedout_edge.bench import report as shown
     from linkedout_edge.bench.plot import check_target
     from linkedout_edge.bench.plot import plot as draw
+    from linkedout_edge.options import new_file
 
     if as_json and as_markdown:
         raise ArgumentError("--json and --markdown contradict each other: leave one out, or use --save for the JSON")
@@ -100,6 +105,9 @@ def bench(
             raise ArgumentError("--compare only reads two reports: leave --from, --update, --plot and --save out")
         _show_comparison(compare, as_json=as_json, as_markdown=as_markdown)
         return
+    for target in (save, plot):
+        if target is not None:
+            new_file(target, "report.json")
     if plot is not None:
         check_target(plot)
     if saved is not None:

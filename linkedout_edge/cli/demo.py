@@ -225,11 +225,17 @@ def real_scene(folder: Path, history: Sequence[str], seed: int) -> Scene:
     videos = expand_videos([str(folder)])
     if videos == [str(folder)]:
         raise ArgumentError(f"{folder} has no videos in it: name a folder that has, or leave it out to render some")
+    if len(videos) == 1 and not history:
+        raise ArgumentError(
+            f"{folder} has only one video: name a folder with more, or what was watched with --history"
+        )
     watched: list[tuple[str, float]] = []
     for value in history:
         path, fraction = parse_watched(value)
         inside = expand_videos([str(folder / path)])  # a name in FOLDER comes before one in the working directory
         found = inside if all(Path(p).exists() for p in inside) else expand_videos([path])
+        if not all(Path(p).exists() for p in found):
+            raise ArgumentError(f"--history {path}: there is no such file, neither in {folder} nor here")
         watched += [(p, 1.0 if fraction is None else fraction) for p in found]
     taste = f"You watched {len(watched)} of the videos."
     if not history:
@@ -289,8 +295,7 @@ def build_report(scene: Scene, outcome: Outcome, rec: Recommender) -> Report:
 
 
 def _picture(path: str, name: str) -> Picture:
-    import cv2
-
+    from linkedout_edge.cli.inspect import container
     from linkedout_edge.cli.report import Picture, film_strip
     from linkedout_edge.decode import Limits, get_decoder
     from linkedout_edge.errors import VideoError
@@ -299,9 +304,8 @@ def _picture(path: str, name: str) -> Picture:
         frames = get_decoder("auto")(path, FILM_FRAMES, _DECODED, Limits())
     except VideoError:  # it went away since it was ranked
         return Picture(name)
-    capture = cv2.VideoCapture(path)
-    width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-    capture.release()
+    seen = container(path)
+    width, height = seen.get("width", 0), seen.get("height", 0)
     return Picture(name, film_strip(frames, width / height if width > 0 and height > 0 else 1.0), len(frames))
 
 

@@ -53,7 +53,12 @@ LOOK_EVERY_MS = 5_000
     metavar="MINUTES",
     help="With --watch: how long after its removal a file is forgotten.",
 )
-@click.option("--export-pack", metavar="FILE", help="Write these videos' tokens into a file for other devices.")
+@click.option(
+    "--export-pack",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write these videos' tokens into a file for other devices.",
+)
 @click.option("--packs", metavar="FOLDER", help="Write packs into a folder instead of the store (docs/scale.md).")
 @click.option("--shards", type=click.IntRange(min=1), help="With --packs: number of packs. [default: 256 videos each]")
 @click.option(
@@ -76,7 +81,7 @@ def encode(
     effort: Any,
     watch: bool,
     forget_after: float,
-    export_pack: str | None,
+    export_pack: Path | None,
     packs: str | None,
     shards: int | None,
     engine: str,
@@ -106,12 +111,15 @@ def encode(
     from linkedout_edge import Recommender
     from linkedout_edge.cli.output import console, duration, note, plain
     from linkedout_edge.encode.library import Library, find_videos
+    from linkedout_edge.options import new_file
 
+    if export_pack:
+        new_file(export_pack, "videos.safetensors")  # before everything is encoded
     watched = [v for v in videos if Path(v).is_dir()]
     changes = _changes(watched) if watch else None
     paths = absolute(_found(videos, find_videos))
     if not paths and not watch:
-        note(f"No video found in {', '.join(videos)}.")
+        note(f"No video found in {', '.join(videos)}; photos in folders are left out.")
     start = time.perf_counter()
     with Recommender.load(**model, **data_arguments(data_dir, key_file), decoder=decoder, decoders=decoders) as rec:
         library = Library(rec, effort, forget_after * 60)

@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept
-from linkedout_edge.cli.options import expand_videos, model_options, parse_watched
+from linkedout_edge.cli.options import NO_VIDEO_INSIDE, Fraction, Group, expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-@click.group()
+@click.group(cls=Group)
 def history() -> None:
     """Watched videos: list, add, forget, clear, export, save, load, taste.
 
@@ -55,6 +55,9 @@ def list_(data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
 
 @history.command()
 @click.argument("videos", nargs=-1, required=True)
+@click.option(
+    "--watched", type=Fraction(), help="How much of each was watched: 0 to 1, or a percentage. [default: all of it]"
+)
 @click.option("--liked/--disliked", default=None, help="Whether you liked them.")
 @data_options
 @model_options
@@ -64,6 +67,7 @@ def list_(data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
 def add(
     ctx: click.Context,
     videos: tuple[str, ...],
+    watched: float | None,
     liked: bool | None,
     data_dir: Path | None,
     key_file: Path | None,
@@ -73,8 +77,8 @@ def add(
 ) -> None:
     """Record that VIDEOS were watched just now, in this order.
 
-    Takes files, folders and patterns. Put @ and a fraction behind a video to say how much of it was watched:
-    seen/dull.mp4@0.1 was skipped.
+    Takes files, folders and patterns. --watched says how much of them was watched: with --watched 0.1 they were
+    skipped. For one among several videos, put @ and the fraction behind it: seen/dull.mp4@0.1.
 
     Exit code: 0 if something was added, 1 if every video failed, 2 for a mistake in the call.
     """
@@ -84,19 +88,23 @@ def add(
 
     wanted: list[tuple[str, float]] = []
     for value in videos:
-        path, watched = parse_watched(value)
-        wanted += [(p, 1.0 if watched is None else watched) for p in absolute(expand_videos([path]))]
+        path, own = parse_watched(value)
+        if None not in (own, watched) and own != watched:
+            raise ArgumentError(f"{value} and --watched {watched:g} contradict each other: give one fraction only")
+        fraction = next((f for f in (own, watched) if f is not None), 1.0)
+        wanted += [(p, fraction) for p in absolute(expand_videos([path]))]
     added, failed = [], []
     with Recommender.load(
         **model,
         **data_arguments(data_dir, key_file),
         decoder=decoder,
     ) as rec:
-        for path, watched in wanted:
+        for path, fraction in wanted:
             try:
-                added.append(rec.history.add(path, watched=watched, liked=liked).id)
+                added.append(rec.history.add(path, watched=fraction, liked=liked).id)
             except VideoError as e:  # noqa: PERF203
-                failed.append({"id": path, "code": e.code, "reason": str(e)})
+                reason = f"{path}: {NO_VIDEO_INSIDE}" if Path(path).is_dir() else str(e)
+                failed.append({"id": path, "code": e.code, "reason": reason})
         count = len(rec.history)
     if as_json:
         print_json({"added": added, "failed": failed, "events": count})
@@ -153,10 +161,15 @@ def forget(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @data_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def clear(yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
-    """Forget everything that was watched, and delete copies of damaged databases. Encoded candidates stay."""
-    if not yes:
-        click.confirm("Forget everything that was watched?", abort=True, err=True)
+@click.pass_context
+def clear(ctx: click.Context, yes: bool, data_dir: Path | None, key_file: Path | None, as_json: bool) -> None:
+    """Forget everything that was watched, and delete copies of damaged databases. Encoded candidates stay.
+
+    Exit code: 0, or 1 if you did not agree.
+    """
+    if not (yes or _agreed("Forget everything that was watched?")):
+        _say({"forgotten": 0}, "nothing was forgotten: answer y, or use --yes", as_json=as_json)
+        ctx.exit(1)
     with kept(data_dir, key_file) as (events, _):
         count = events.clear()
     _say({"forgotten": count}, f"{count} forgotten", as_json=as_json)
@@ -176,28 +189,38 @@ def taste(data_dir: Path | None, key_file: Path | None, model: dict[str, Any], a
 
 
 @history.command()
-@click.argument("file", default="-", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("file", default="-")
 @data_options
 @click.option("--json", is_flag=True, expose_value=False, help="The output is always JSON.")
 def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
     """Write all events as JSON, into FILE or to the terminal. The file is not encrypted."""
     import json
 
+    from linkedout_edge.cli.output import note
+    from linkedout_edge.options import new_file
+
+    if file != "-":
+        new_file(file, "history.json")
     with kept(data_dir, key_file) as (events, _):
-        text = json.dumps({"events": events.export()}, indent=2) + "\n"
+        found = events.export()
     with click.open_file(file, "w", encoding="utf-8") as f:
-        f.write(text)
+        f.write(json.dumps({"events": found}, indent=2) + "\n")
+    if file != "-":
+        note(f"{len(found)} written to {file}")
 
 
 @history.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @data_options
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def save(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
     """Write all events and their videos' tokens into FILE, for a backup or another device. It is not encrypted."""
     from linkedout_edge import Recommender
+    from linkedout_edge.history_file import EXAMPLE
+    from linkedout_edge.options import new_file
 
+    new_file(file, EXAMPLE)  # before the model is loaded
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
         count = rec.history.save(file)
     _say({"saved": count}, f"{count} saved", as_json=as_json)
@@ -215,6 +238,15 @@ def load(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[s
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
         added, count = rec.history.load(file), len(rec.history)
     _say({"added": added, "events": count}, f"{added} added, {count} in the history", as_json=as_json)
+
+
+def _agreed(question: str) -> bool:
+    """Ask on stderr; no answer (Ctrl-C, or nobody is there) is no agreement."""
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        return False
 
 
 def parse_since(value: str) -> datetime | timedelta:

@@ -48,6 +48,8 @@ def inspect(ctx: click.Context, what: str, decoder: str, frames_out: Path | None
         return
     from linkedout_edge.bundle import open_bundle
 
+    if frames_out is not None:
+        raise click.UsageError(f"--frames shows what the model sees of a video, and {what} is none")
     with open_bundle(what) as bundle:
         found = inspect_bundle(bundle)
     if as_json:
@@ -146,6 +148,8 @@ def inspect_video(path: str, decoder: str, frames_out: Path | None) -> dict[str,
     from linkedout_edge.config import ModelConfig
     from linkedout_edge.decode import Limits, get_decoder
 
+    if frames_out is not None:
+        _check_strip(frames_out)
     config = ModelConfig()
     decode = get_decoder(decoder)
     start = time.perf_counter()
@@ -161,16 +165,20 @@ def inspect_video(path: str, decoder: str, frames_out: Path | None) -> dict[str,
         "frames": list(frames.shape),
         "wanted_frames": config.frames,
         "mean_brightness": [round(float(f.mean()), 1) for f in frames],
-        "container": _container(path),
+        "container": container(path),
         "written": None if frames_out is None else str(frames_out),
     }
 
 
-def _container(path: str) -> dict[str, Any]:
+def container(path: str) -> dict[str, Any]:
     """What OpenCV reads from the container; empty where it cannot."""
     import cv2
 
-    capture = cv2.VideoCapture(path)
+    try:
+        path.encode()
+    except UnicodeEncodeError:  # OpenCV crashes on a name that is no UTF-8
+        return {}
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG)
     try:
         if not capture.isOpened():
             return {}
@@ -187,6 +195,16 @@ def _container(path: str) -> dict[str, Any]:
         capture.release()
 
 
+def _check_strip(target: Path) -> None:
+    """Refuse a picture that cannot be written."""
+    from linkedout_edge.errors import ArgumentError
+    from linkedout_edge.options import new_file
+
+    new_file(target, "frames.png")
+    if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise ArgumentError(f"--frames writes .jpg or .png, not {target.name!r}")
+
+
 def _write_strip(frames: Any, target: Path) -> None:
     import cv2
     import numpy as np
@@ -195,12 +213,13 @@ def _write_strip(frames: Any, target: Path) -> None:
 
     strip = cv2.cvtColor(np.concatenate(list(frames), axis=1), cv2.COLOR_RGB2BGR)
     suffix = target.suffix.lower()
-    if suffix not in (".jpg", ".jpeg", ".png"):
-        raise ArgumentError(f"--frames writes .jpg or .png, not {target.name!r}")
     ok, data = cv2.imencode(suffix, strip)
     if not ok:
         raise ArgumentError(f"OpenCV cannot write {suffix}: use .png")
-    target.write_bytes(data.tobytes())
+    try:
+        target.write_bytes(data.tobytes())
+    except OSError as e:
+        raise ArgumentError(f"{target} cannot be written: {e.strerror}") from e
 
 
 def _show_video(seen: dict[str, Any]) -> None:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from linkedout_edge import install
 from linkedout_edge._version import __version__
 from linkedout_edge.cli import terminal
+from linkedout_edge.cli.options import Group
 from linkedout_edge.errors import LinkedOutError
 
 COMMANDS = {
@@ -35,7 +39,7 @@ ENTRY_POINTS = "linkedout_edge.commands"
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 
 
-class Commands(click.Group):
+class Commands(Group):
     """A group whose commands are loaded when they are needed, and whose errors are one line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -43,7 +47,12 @@ class Commands(click.Group):
         ctx.color = False if terminal.no_color() else None  # click itself does not look at NO_COLOR
         ctx.meta["linkedout_edge.debug"] = "--debug" in args
         ctx.meta["linkedout_edge.json"] = "--json" in args
-        return super().parse_args(ctx, [a for a in args if a != "--debug"])
+        try:
+            return super().parse_args(ctx, [a for a in args if a != "--debug"])
+        except click.UsageError as e:
+            if not ctx.meta["linkedout_edge.json"]:
+                raise
+            return _show(ctx, e)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Our own first, then those of other packages by name."""
@@ -59,17 +68,6 @@ class Commands(click.Group):
             if entry.name == cmd_name:
                 return _load(entry)
         return None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As in click, but the message lists the commands."""
-        name = args[0] if args else ""
-        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
-            from linkedout_edge.errors import unknown
-
-            raise click.UsageError(unknown("command", name, self.list_commands(ctx)), ctx)
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List our commands without importing them."""
@@ -87,7 +85,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; show our own errors as one line, or as an object with `--json`."""
         try:
-            return super().invoke(ctx)
+            with _warnings():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             ctx.exit(EXIT_INTERRUPTED)
@@ -99,17 +98,42 @@ class Commands(click.Group):
             error = e
         except ModuleNotFoundError as e:
             error = e
-        if ctx.meta["linkedout_edge.debug"]:
-            raise error
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        if isinstance(error, ModuleNotFoundError) and not isinstance(error, LinkedOutError):
-            message = missing(error.name or "")
-        if ctx.meta["linkedout_edge.json"]:
-            click.echo(json.dumps({"error": {"type": type(error).__name__, "message": message}}))
-        else:
-            prefix = click.style("error:", fg="red", bold=True)
-            click.echo(f"{prefix} {' '.join(message.split())}", err=True)
-        return ctx.exit(EXIT_ERROR)
+        return _show(ctx, error)
+
+
+class _Notes(logging.Handler):
+    """Shows what the library warns of, such as a damaged database, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from linkedout_edge.cli.output import note
+
+        note(f"warning: {record.getMessage()}")
+
+
+@contextmanager
+def _warnings() -> Iterator[None]:
+    logger, handler = logging.getLogger("linkedout_edge"), _Notes(logging.WARNING)
+    handler.addFilter(lambda record: not record.name.endswith(".backends"))  # `output.announcements` shows those
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _show(ctx: click.Context, error: Exception) -> NoReturn:
+    """Show an error as one line, or as an object with `--json`, and end the command."""
+    if ctx.meta["linkedout_edge.debug"]:
+        raise error
+    message = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if isinstance(error, ModuleNotFoundError) and not isinstance(error, LinkedOutError):
+        message = missing(error.name or "")
+    if ctx.meta["linkedout_edge.json"]:
+        click.echo(json.dumps({"error": {"type": type(error).__name__, "message": message}}))
+    else:
+        prefix = click.style("error:", fg="red", bold=True)
+        click.echo(f"{prefix} {' '.join(message.split())}", err=True)
+    ctx.exit(EXIT_ERROR)
 
 
 def missing(module: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import glob
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,13 +13,41 @@ from typing import Any
 
 import click
 
-from linkedout_edge.errors import ArgumentError
+from linkedout_edge.errors import ArgumentError, unknown
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"}
     | {".mpg", ".mpeg", ".3gp", ".3g2", ".flv", ".wmv", ".ogv", ".gif"}
 )
 """Suffixes that count as videos in a folder; a file given by name may have any suffix."""
+NO_VIDEO_INSIDE = "there is no video in this folder; folders within it are not searched: name them, or their files"
+"""What is wrong with a folder that `expand_videos` leaves as it is."""
+
+
+class Group(click.Group):
+    """A group whose messages list its commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As in click, but what to do about an option that belongs behind a command is said."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as e:
+            close = difflib.get_close_matches(e.option_name, e.possibilities or (), n=1, cutoff=0.8)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            names = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(
+                f"{e.option_name} is not an option of {ctx.command_path}{hint}: options follow the command ({names})",
+                ctx,
+            ) from e
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As in click, but the message lists the commands."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            raise click.UsageError(unknown("command", name, self.list_commands(ctx)), ctx)
+        return super().resolve_command(ctx, args)
 
 
 class SeveralValues(click.Command):
@@ -105,12 +135,32 @@ def parse_watched(value: str) -> tuple[str, float | None]:
     if not at or not path or Path(value).exists():
         return value, None
     try:
-        watched = float(fraction.removesuffix("%")) / (100 if fraction.endswith("%") else 1)
+        watched = _fraction(fraction)
     except ValueError:  # an @ in a name
         return value, None
     if not 0 <= watched <= 1:
         raise ArgumentError(f"{value!r}: the watched fraction after @ must be from 0 to 1, or a percentage")
     return path, watched
+
+
+class Fraction(click.ParamType):
+    """A number from 0 to 1, or a percentage."""
+
+    name = "fraction"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """``0.2`` and ``20%`` as 0.2."""
+        try:
+            fraction = _fraction(str(value))
+        except ValueError:
+            fraction = math.nan
+        if not 0 <= fraction <= 1:
+            self.fail(f"{value!r} is neither a number from 0 to 1 nor a percentage", param, ctx)
+        return fraction
+
+
+def _fraction(text: str) -> float:
+    return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
 
 
 def default_cache_dir() -> Path:

@@ -184,6 +184,11 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
+def count(number: int, noun: str) -> str:
+    """``1 pack`` or ``3 packs``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def roughly(seconds: float) -> str:
     """``40 s``, ``7 min`` or ``3.5 h``."""
     return (

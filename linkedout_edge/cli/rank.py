@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir
-from linkedout_edge.cli.options import SeveralValues, expand_videos, model_options, parse_watched
+from linkedout_edge.cli.options import NO_VIDEO_INSIDE, SeveralValues, expand_videos, model_options, parse_watched
+from linkedout_edge.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from linkedout_edge import Event, Failed, Ranking, RankOptions, Recommender
+    from linkedout_edge import Event, Failed, Ranking, RankOptions, Recommender, Selection
     from linkedout_edge.encode.encoder import Effort
 
 
@@ -44,8 +45,9 @@ class Outcome:
 
 
 @click.command(cls=SeveralValues)
+@click.argument("others", nargs=-1, metavar="")
 @click.option("--history", multiple=True, metavar="VIDEO...", help="Watched videos, oldest first; see above.")
-@click.option("--candidates", multiple=True, required=True, metavar="VIDEO...", help="Videos to rank.")
+@click.option("--candidates", multiple=True, metavar="VIDEO...", help="Videos to rank. [default: all stored ones]")
 @model_options
 @data_options
 @click.option(
@@ -79,6 +81,7 @@ class Outcome:
 @click.pass_context
 def rank(
     ctx: click.Context,
+    others: tuple[str, ...],
     history: tuple[str, ...],
     candidates: tuple[str, ...],
     model: dict[str, Any],
@@ -101,8 +104,9 @@ def rank(
     Both lists take files, folders and patterns: --history seen/ --candidates new/*.mp4. Add @ and a fraction to
     say how much of a video was watched: seen/dull.mp4@0.1 was skipped.
 
-    Without --history, the history of `linkedout-edge history` is used, and encoded videos are stored there. With it,
-    only the videos are read and nothing is written, unless --data-dir names a folder.
+    Without --history, the history of `linkedout-edge history` is used. Without --candidates, everything that `encode`
+    stored is ranked. In both cases, videos that are new get stored as well. With both options, only the videos are read
+    and nothing is written, unless --data-dir names a folder.
 
     New videos are encoded quickly, from their key frames; see --effort. With --deadline, videos that could not be
     encoded in time are listed last, as pending.
@@ -112,21 +116,30 @@ def rank(
     from linkedout_edge import RankOptions, Recommender, Video
     from linkedout_edge.cli.output import note, print_json
 
+    if others:
+        raise click.UsageError(
+            f"{others[0]} stands alone: put videos to rank behind --candidates, and watched ones behind --history"
+        )
     events = read_history(history)
     videos = expand_videos(candidates)
     kept: dict[str, Any] = {}
-    if data_dir is not None or (not history and default_data_dir().exists()):
+    if data_dir is not None or (not (history and candidates) and default_data_dir().exists()):
         kept = data_arguments(data_dir, key_file)
     # The same names as `encode` and `history` give and keep, whether or not anything is kept here.
     videos = absolute(videos)
     events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
     with Recommender.load(**model, **kept, decoder=decoder, decoders=decoders) as rec:
+        if not candidates and not len(rec.store):
+            raise ArgumentError(
+                "nothing is stored that could be ranked: name videos with --candidates, or run linkedout-edge encode "
+                "FOLDER first"
+            )
         if not history:
             events = list(rec.history)
         outcome = prepare_and_rank(
             rec,
             events,
-            videos,
+            videos if candidates else None,
             RankOptions(
                 top_k=top_k,
                 exclude_watched=not include_watched,
@@ -142,11 +155,14 @@ def rank(
         if as_json:
             print_json(outcome.to_dict(explain=explain))
         else:
-            if not events:
+            if not events and len(outcome.ranking):
                 note("Nothing was watched, so the list begins with videos that differ: see --history, and history add.")
             show_ranking(outcome, rec, len(events), explain=explain, table=not nothing_watched)
             if nothing_watched:
-                note(f"None of the {len(events)} watched videos can be used, so no ranking is shown.")
+                none = "The watched video cannot" if len(lost) == 1 else f"None of the {len(lost)} watched videos can"
+                note(f"{none} be used, so no ranking is shown.")
+            elif not (len(outcome.ranking) or outcome.failed):
+                note("All of these videos were watched: --include-watched ranks them as well.")
     if nothing_watched or not len(outcome.ranking):
         ctx.exit(1)
 
@@ -165,37 +181,51 @@ def read_history(values: Iterable[str]) -> list[Event]:
 def prepare_and_rank(
     rec: Recommender,
     events: Sequence[Event],
-    candidates: Sequence[str],
+    candidates: Sequence[str] | None,
     options: RankOptions | None = None,
     *,
     effort: Effort = "full",
 ) -> Outcome:
     """Encode with progress, then rank what could be encoded; each failure keeps the role in which it was named.
 
-    With a deadline, `Recommender.rank` encodes what it has time for.
+    With a deadline, `Recommender.rank` encodes what it has time for. `candidates` is None for all that is stored,
+    whose files are not looked at.
     """
-    from linkedout_edge import Failed
+    from linkedout_edge import Failed, RankOptions
     from linkedout_edge.cli.output import progress
 
-    if options is not None and options.deadline_ms is not None:
-        ranking = rec.rank(events, candidates, options)
-        return Outcome(ranking, ranking.failed, 0.0)
+    options = options or RankOptions()
+    if options.deadline_ms is not None:
+        ranking = rec.rank(events, _stored(rec, options) if candidates is None else candidates, options)
+        return Outcome(ranking, _clearer(ranking.failed), 0.0)
     start = time.perf_counter()
     # A stored event's file may be gone, and need not be there.
     watched = [e.id for e in events if e.id not in rec.store]
-    distinct = list(dict.fromkeys([*watched, *candidates]))
+    named = candidates or []
+    distinct = list(dict.fromkeys([*watched, *named]))
     with progress("Looking at videos", len(distinct)) as advance:
         failed = {f.id: f for f in rec.encode(distinct, advance, effort=effort).failed}
     prepare = time.perf_counter() - start
-    ranking = rec.rank([e for e in events if e.id not in failed], [c for c in candidates if c not in failed], options)
-    roles = [("history", list(dict.fromkeys(e.id for e in events))), ("candidate", list(candidates))]
+    to_rank = _stored(rec, options) if candidates is None else [c for c in named if c not in failed]
+    ranking = rec.rank([e for e in events if e.id not in failed], to_rank, options)
+    roles = [("history", list(dict.fromkeys(e.id for e in events))), ("candidate", list(named))]
     before = [
         Failed(i, "history" if role == "history" else "candidate", failed[i].code, failed[i].reason)
         for role, ids in roles
         for i in ids
         if i in failed
     ]
-    return Outcome(ranking, (*before, *ranking.failed), prepare)
+    return Outcome(ranking, _clearer((*before, *ranking.failed)), prepare)
+
+
+def _clearer(failed: Iterable[Failed]) -> tuple[Failed, ...]:
+    """The same failures; of a folder it is said what was looked for in it."""
+    return tuple(replace(f, reason=NO_VIDEO_INSIDE) if Path(f.id).is_dir() else f for f in failed)
+
+
+def _stored(rec: Recommender, options: RankOptions) -> Selection | None:
+    """Everything in the store, as `Recommender.rank` takes it: None leaves out what was watched."""
+    return None if options.exclude_watched else rec.store.select()
 
 
 def show_ranking(

@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from linkedout_edge.cli.data import data_arguments, data_options
-from linkedout_edge.cli.options import model_options, refuse_urls
+from linkedout_edge.cli.options import Group, model_options, refuse_urls
 from linkedout_edge.errors import PackError, PackNotFoundError
 
 
-@click.group()
+@click.group(cls=Group)
 def store() -> None:
     """Import feature packs that were made elsewhere."""
 
@@ -37,7 +37,7 @@ def import_(
     least recently used are evicted, and the command says how many.
     """
     from linkedout_edge import Recommender
-    from linkedout_edge.cli.output import console, duration, plain, print_json, progress
+    from linkedout_edge.cli.output import console, count, duration, plain, print_json, progress
 
     files = _files(packs)
     start = time.perf_counter()
@@ -58,7 +58,9 @@ def import_(
     out = console()
     if stats.evicted:
         out.print(plain(f"{stats.evicted} evicted: the store holds at most {stats.max_videos} videos", "yellow"))
-    out.print(plain(f"{imported} imported from {len(files)} packs · {stats.videos} in the store · {duration(took)}"))
+    out.print(
+        plain(f"{imported} imported from {count(len(files), 'pack')} · {stats.videos} in the store · {duration(took)}")
+    )
 
 
 def _files(values: tuple[str, ...]) -> list[Path]:

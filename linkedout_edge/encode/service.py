@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from linkedout_edge.cancellation import STOP
+from linkedout_edge.cancellation import STOP, Stop
 from linkedout_edge.encode.encoder import EFFORTS, Effort, Encoded, Encoder, Job, Timings
 from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.errors import ArgumentError, ClosedError, VideoError, unknown
@@ -129,11 +129,13 @@ class EncodeService(OneProcess):
     def encode_until(self, until: float, jobs: Sequence[Job], plan: RequestPlan, timings: Timings) -> set[str]:
         """Encode in the background, in order, and return at ``time.monotonic()`` `until` with the ids not yet ready.
 
+        It returns earlier if nobody waits for it any more.
+
         What failed by then is noted in `plan`; what is late continues to be encoded.
         """
         start = time.perf_counter()
         tickets = self._background.submit(jobs)
-        self._background.wait_for(tickets, until)
+        self._background.wait_for(tickets, until, STOP.get())
         late = set()
         for ticket in tickets:
             if ticket.error is not None:
@@ -311,11 +313,17 @@ class Background(OneProcess):
                 self._thread.start()
             return tickets if behind else tickets[::-1]
 
-    def wait_for(self, tickets: Iterable[Ticket], until: float) -> None:
-        """Return when all are done, or when ``time.monotonic()`` reaches `until`."""
-        pending = list(tickets)
+    def wait_for(self, tickets: Iterable[Ticket], until: float, stop: Stop | None = None) -> None:
+        """Return when all are done, when ``time.monotonic()`` reaches `until`, or when `stop` is set."""
+        pending, stop = list(tickets), stop or Stop()
+        with stop.waking(self._wake), self._changed:
+            self._changed.wait_for(
+                lambda: stop.is_set() or all(t.done for t in pending), max(0.0, until - time.monotonic())
+            )
+
+    def _wake(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: all(t.done for t in pending), max(0.0, until - time.monotonic()))
+            self._changed.notify_all()
 
     def wait_for_running(self, id: str) -> None:
         """Return when that video is not being encoded any more."""

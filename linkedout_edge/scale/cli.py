@@ -13,7 +13,7 @@ import click
 
 from linkedout_edge.cli.data import absolute
 from linkedout_edge.cli.options import expand_videos
-from linkedout_edge.cli.output import console, duration, plain, print_json, progress
+from linkedout_edge.cli.output import console, count, duration, plain, print_json, progress
 from linkedout_edge.scale import encode_to_packs, remote
 
 
@@ -51,7 +51,7 @@ def encode_command(
         out.print(
             plain(
                 f"{result.encoded} encoded, {result.unchanged} already known, {result.failed} failed · "
-                f"{result.packs} packs · {duration(took)}"
+                f"{count(result.packs, 'pack')} · {duration(took)}"
             )
         )
     if not result.encoded + result.unchanged:

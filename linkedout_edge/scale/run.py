@@ -104,7 +104,8 @@ def encode_to_packs(
         packs.mkdir(parents=True, exist_ok=True)
         remove_leftovers(packs)
     except OSError as e:
-        raise StorageError(f"{packs} cannot be written: {e.strerror}") from e
+        what = "is a file: name a folder" if packs.is_file() else f"cannot be written: {e.strerror}"
+        raise StorageError(f"{packs} {what}") from e
     count = number_of_shards(packs, len(ids), shards)
     tasks = [Task(s, count, mine) for s, mine in by_shard(ids, count).items()]
     # Loaded here too, with Ray: what is wrong with the model or the decoder is said at once, by the error that it is.

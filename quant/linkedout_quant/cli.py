@@ -390,14 +390,15 @@ def _measure_tastes(
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def cost(as_json: bool) -> None:
-    """Count parameters and multiply-accumulates of the default student on one clip of 8 frames."""
+    """Count parameters and multiply-accumulates of the built-in model on one clip."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from linkedout_edge.config import ModelConfig
+    from linkedout_edge.bundle import open_bundle
     from linkedout_quant.model import Student
 
-    config = ModelConfig()
+    with open_bundle() as opened:
+        config = opened.manifest.config
     student = Student(config).eval()
     side = config.frame_size
     frames = torch.zeros(1, config.frames, side, side, 3, dtype=torch.uint8)

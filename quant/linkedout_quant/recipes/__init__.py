@@ -54,7 +54,7 @@ def load_recipe(name: str) -> Recipe:
     elif path.suffix in (".yaml", ".yml") and path.is_file():
         text = path.read_text(encoding="utf-8")
     else:
-        raise ArgumentError(unknown("recipe", name, NAMES) + "; a recipe of your own is named by the path of its .yaml")
+        raise ArgumentError(unknown("recipe", name, NAMES) + " A recipe of your own is named by the path of its .yaml")
     try:
         return msgspec.yaml.decode(text, type=Recipe)
     except msgspec.DecodeError as e:  # ValidationError is one, and its message names the field
