@@ -18,7 +18,7 @@ import psutil
 import pytest
 from stored import CONFIG, SHAPE, copy, fill, limit_store, put_tokens, tokens_of
 
-from linkedout_edge import Event, Ranked, Recommender, Video
+from linkedout_edge import Event, Prior, Ranked, Recommender, Video
 from linkedout_edge.rank import memo, taste
 from linkedout_edge.rank.scorer import Scorer
 from linkedout_edge.rank.taste import dequantize
@@ -257,6 +257,53 @@ def test_a_list_that_was_ranked_before_follows_the_store(rec: Recommender) -> No
     rec.store.remove("v0")
     gone = rec.rank(history, ids[1:5])
     assert [(f.id, f.role) for f in gone.failed] == [("v0", "history")]
+
+
+@pytest.mark.parametrize("candidates", ["ids", "handle"])
+def test_the_latest_ranking_is_made_again_only_if_something_changed(
+    rec: Recommender, monkeypatch: pytest.MonkeyPatch, candidates: str
+) -> None:
+    ids = fill(rec, 300)
+    history, some = [Event("v0", watched=0.4), Event("v1")], ids if candidates == "ids" else rec.store.select(ids)
+    scored: list[int] = []
+    original = Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda self, *a, **k: (scored.append(1), original(self, *a, **k))[1])
+
+    def count(*args: Any, **options: Any) -> tuple[int, Any]:
+        before = len(scored)
+        ranking = rec.rank(*args, **options)
+        return len(scored) - before, ranking
+
+    first = count(history, some, top_k=20)[1]
+    times, again = count(list(history), some if candidates == "handle" else list(ids), top_k=20)
+    assert (times, again.to_dict()["ranked"]) == (0, first.to_dict()["ranked"])
+    assert again[3].explain().to_dict() == first[3].explain().to_dict()
+    assert not {"v0", "v1"} & set(count(history, some, top_k=20, exclude_watched=True)[1].ids)
+    for options in ({"top_k": 21}, {"diversity": 0.5}, {"fold_duplicates": True}, {"explore": 0.5}, {"top_k": 20}):
+        assert count(history, some, **options)[0] > 0, options
+    assert count(history[:1], some, top_k=20)[1].scores.tolist() != first.scores.tolist()
+    prior = {"v250": 1e3, "v7": 1.0}
+    assert count(history, some, top_k=20, prior=Prior(prior, 1e6))[1].ids[0] == "v250"
+    del prior["v250"]
+    prior["v251"] = 1e3
+    assert count(history, some, top_k=20, prior=Prior(prior, 1e6))[1].ids[0] == "v251"
+    count(history, some, top_k=20)
+    copy(rec.store, first.ids[0], first.ids[5])  # another content under the same id
+    times, changed = count(history, some, top_k=20)
+    assert times > 0
+    assert changed.scores[0] == changed.scores[1]
+    assert {first.ids[0], first.ids[5]} == set(changed.ids[:2])
+    rec.store.remove(first.ids[0])
+    assert first.ids[0] not in count(history, some, top_k=20)[1].ids
+
+
+def test_a_ranking_that_is_given_again_counts_as_a_use(rec: Recommender) -> None:
+    ids = fill(rec, 30)
+    rec.rank(["v1"], ids[:10])
+    limit_store(rec.store, 20, used=ids[10:])
+    rec.rank(["v1"], ids[:10])
+    put_tokens(rec.store, "one more", np.zeros(SHAPE, np.int8))  # others have to leave
+    assert set(ids[:10]) <= set(rec.store)
 
 
 def test_a_history_that_was_ranked_before_still_contradicts(rec: Recommender, frames: np.ndarray) -> None:

@@ -113,23 +113,37 @@ class Ranker:
         keep_history(derived, encoded)
         return encoded
 
-    def rank(self, history: EncodedHistory, request: Request, options: RankOptions) -> ScoredCandidates:
+    def rank(
+        self, history: EncodedHistory, request: Request, options: RankOptions, derived: Derived
+    ) -> ScoredCandidates:
         """Rank a request's candidates; those that are pending follow behind all others.
+
+        The latest ranking, asked for again while the store is the same, is not made again.
 
         Raises:
             ClosedError: The store was closed meanwhile.
         """
         start = time.perf_counter()
-        store = self._store
+        store, chosen = self._store, request.candidates
+        plain = isinstance(chosen, Selection) and request.priors is None and not request.plan.unusable
+        how = (options.top_k, options.diversity, options.fold_duplicates, options.explore)
         with store.lock:
+            store.check_open()
             if history.revision == store.revision:
                 store.touch(history.rows)
+            asked, latest = (store.revision, history, chosen, how), derived.ranking
+            if plain and latest is not None and latest[0] == asked:
+                store.touch(chosen._rows())
+                known: ScoredCandidates = latest[1]
+                return known._replace(seconds=time.perf_counter() - start)
         for left in reversed(range(ATTEMPTS)):
             with nullcontext() if left else store.lock:
                 scored = self._attempt(history, request, options)
             if scored is not None:
                 break
         assert scored is not None  # nobody writes while the store is locked
+        if plain and history.given and len(scored.order) <= KEPT_FOR_EXPLAINING:
+            derived.ranking = asked, scored
         self.seconds = time.perf_counter() - start
         return scored
 
