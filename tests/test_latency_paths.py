@@ -108,6 +108,28 @@ def test_ages_count_by_the_hour(rec: Recommender, fits: list[int], monkeypatch: 
     assert len(fits) == 3
 
 
+def test_after_an_event_only_its_own_tokens_are_looked_at(rec: Recommender, fits: list[int]) -> None:
+    ids = fill(rec, 40)
+    history = [Event(i, watched=n / 10) for n, i in enumerate(ids[:10])]
+    later = [*history[1:], Event("v30", liked=True)]
+    rec.rank(history, ids)
+    after = rec.rank(later, ids)
+    rec.rank([*later, "v31"], ids)  # no event leaves
+    assert fits == [10, 1, 1]
+    rec.store.remove("v39")  # the average video is another
+    rec.rank([*later[1:], "v31"], ids[:-1])
+    assert fits == [10, 1, 1, 10]
+    rec.rank([*later[2:], Event("v31", watched=0.1), "v30"], ids[:-1])  # what was said of a known one is no matter
+    rec.rank(["v1", *later[2:], "v31"], ids[:-1])
+    assert fits == [10, 1, 1, 10, 1, 10]
+    put_tokens(rec.store, "v39", *tokens_of(rec.store, ["v31"])[0])
+    rec.store.remove("v39")
+    with_all = rec.rank(list(later), ids[:-1])
+    copy(rec.store, "v31", "v39")
+    assert fits[6:] == [10]
+    assert with_all.ids != after.ids or len(with_all) == 39
+
+
 # Handles
 
 

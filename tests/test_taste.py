@@ -205,3 +205,19 @@ def test_events_are_told_by_what_was_said_and_when():
     liked = np.array([{None: 0, True: 1, False: -1}[e.liked] for e in events])
     assert y.tolist() == wanted(np.array([e.watched for e in events]), liked).tolist()
     assert [part.shape for part in of_events([], now)] == [(0,), (0,)]
+
+
+@pytest.mark.parametrize(("count", "known"), [(2, 1), (9, 8), (9, 9), (40, 60), (BLOCK + 6, BLOCK + 5)])
+def test_one_event_more_gives_what_all_of_them_give(values, space, count, known):
+    """Only the latest event's inner products are computed; what is older than the others is left out."""
+    rows = np.arange(known + 1) % len(values)
+    watched, ages = np.linspace(0, 1, count), np.linspace(9000, 0, count)
+    y, variance = wanted(watched), noise(ages)
+    before = fit(values[rows[:-1]], np.zeros(known), np.ones(known), space)  # what was said of them may change
+    after = fit(values[rows[-1:]], y, variance, space, before=before)
+    whole = fit(values[rows[-count:]], y, variance, space)
+    assert after.space is space
+    np.testing.assert_array_equal(after.seen, whole.seen)
+    for name in ("products", "kernel", "query", "offset", "gates", "weights", "noise"):
+        expected = getattr(whole, name)
+        np.testing.assert_allclose(getattr(after, name), expected, rtol=0, atol=3e-6 * np.abs(expected).max())

@@ -98,15 +98,18 @@ class Ranker:
         """
         store, hour = self._store, memo.this_hour()
         with store.lock:
-            rows = store.find([e.id for e in events])
+            rows = store.find([e.video.id for e in events])
             if plan.unusable or (rows.size and rows.min() < 0):
                 usable = _usable([e.id for e in events], rows, "history", plan)
                 events, rows, given = [events[n] for n in usable], rows[usable], None
-            stored, revision = store.snapshot(rows).take(slice(None)), store.revision
-            space = self._space.following(store.rows.sum.total(), store.rows.sum.count)
+            revision = store.revision
+            before = memo.find_user_before(derived, rows, revision)
+            stored = store.snapshot(rows if before is None else rows[-1:]).take(slice(None))
+            average = store.rows.sum
+            space = self._space.following(average.total(), average.count) if before is None else before.space
         values = dequantize(*stored)
-        user = taste.fit(values, *taste.of_events(events, hour), space, overwrite=True)
-        ageless = all(e.at is None for e in events)
+        user = taste.fit(values, *taste.of_events(events, hour), space, overwrite=True, before=before)
+        ageless = not any([e.at for e in events])
         encoded = EncodedHistory(
             given or [], events, rows, user, find_interests(user), revision, None if ageless else hour
         )

@@ -108,8 +108,7 @@ def wanted(watched: Floats, liked: Floats | None = None) -> Floats:
 
 def noise(ages_hours: Floats) -> Floats:
     """Variance of each event's noise, float64 [N]. Ages that are unknown or in the future count as 0."""
-    ages = np.asarray(ages_hours, np.float64)
-    ages = np.minimum(np.where(ages > 0.0, ages, 0.0), 1e9)  # NaN is not greater
+    ages = np.fmin(np.fmax(ages_hours, 0.0), 1e9)  # of NaN and a number they take the number
     return np.asarray(NOISE * (1.0 + ages / (24 * AGED_DAYS)))
 
 
@@ -133,6 +132,7 @@ class Taste:
         gates: float64 [L], sums to 1: at which depth the taste lives.
         weights: float64 [N, L], > 0 attracts, < 0 repels.
         seen: float32 [N, L, M·D], the events' centred tokens.
+        products: float32 [L, N, N], their inner products by layer.
         kernel: float64 [N, N], how alike the events' videos are, gates and all.
         noise: float64 [N], variance of what each event says besides.
     """
@@ -143,6 +143,7 @@ class Taste:
     gates: Floats
     weights: Floats
     seen: Singles
+    products: Singles
     kernel: Floats
     noise: Floats
 
@@ -182,7 +183,15 @@ class Taste:
         return np.asarray(self.space.scale * np.sqrt(np.maximum(variance, 0.0)))
 
 
-def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space, *, overwrite: bool = False) -> Taste:
+def fit(
+    values: NDArray[np.floating],
+    y: Floats,
+    variance: Floats,
+    space: Space,
+    *,
+    overwrite: bool = False,
+    before: Taste | None = None,
+) -> Taste:
     """Fit a user.
 
     Args:
@@ -191,18 +200,26 @@ def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space,
         variance: [N], from `noise`; > 0.
         space: What is known of tokens.
         overwrite: Whether float32 `values` may be overwritten: half the memory is half the time.
+        before: The user in the same space before the latest event, whose tokens alone are in `values` then, [1, L, M·D];
+            what is older than the N events is left out. Inner products are not all computed again, and may differ from
+            those that are by rounding.
     """
-    count, layers, width = values.shape
+    _, layers, width = values.shape
     seen = np.subtract(values, space.mean.astype(np.float32), out=values if overwrite else None)
     seen = np.asarray(seen, np.float32)
+    count, late = len(y), slice(-EVIDENCE_EVENTS, None)
     if not count:
-        none = np.zeros((0, layers))
+        none, empty = np.zeros((0, layers)), np.zeros((layers, 0, 0), np.float32)
         return Taste(
-            space, np.zeros((layers, width)), np.zeros(layers), space.prior, none, seen, np.zeros((0, 0)), variance
+            space, np.zeros((layers, width)), np.zeros(layers), space.prior, none, seen, empty, np.zeros((0, 0)), variance
         )
-    by_layer = seen.transpose(1, 0, 2)
-    products = gram(by_layer)
-    late = slice(-EVIDENCE_EVENTS, None)
+    if before is None:
+        products = gram(seen.transpose(1, 0, 2))
+    else:
+        seen = np.concatenate([before.seen[1 - count :], seen])
+        products = np.empty((layers, count, count), np.float32)
+        products[:, :-1, :-1] = before.products[:, 1 - count :, 1 - count :]
+        products[:, -1] = products[:, :, -1] = np.einsum("nlf,lf->ln", seen, seen[-1])
     gates = _gates(products[:, late, late], y[late], variance[late], space)
     trust = gates / space.size
     kernel = np.einsum("l,lnm->nm", trust.astype(np.float32), products).astype(np.float64)
@@ -213,7 +230,7 @@ def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space,
     weights = alpha[:, None] * by_gate
     query = np.einsum("n,nlf->lf", alpha.astype(np.float32), seen) * by_gate[:, None]
     offset = np.einsum("lf,lf->l", query, space.mean)
-    return Taste(space, query, offset, gates, weights, seen, kernel, variance)
+    return Taste(space, query, offset, gates, weights, seen, products, kernel, variance)
 
 
 BLOCK = 64
@@ -276,9 +293,9 @@ def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floa
     the last row of the factor is y, whitened.
     """
     layers, count, _ = products.shape
-    joint = np.empty((layers, count + 1, count + 1))
-    joint[:, :count, :count] = products * (1.0 / space.size)[:, None, None]
-    joint[:, count, :count] = joint[:, :count, count] = y
+    joint = np.zeros((layers, count + 1, count + 1))  # of which the lower half counts
+    np.multiply(products, (1.0 / space.size)[:, None, None], out=joint[:, :count, :count])
+    joint[:, count, :count] = y
     diagonal = _diagonal(joint)
     diagonal[:, :count] += variance
     diagonal[:, count] = 1.0 + y @ (y / variance)  # more than y (K + noise)⁻¹ y, so that the last pivot is positive
