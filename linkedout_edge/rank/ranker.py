@@ -109,7 +109,7 @@ class Ranker:
             space = self._space.following(average.total(), average.count) if before is None else before.space
         values = dequantize(*stored)
         user = taste.fit(values, *taste.of_events(events, hour), space, overwrite=True, before=before)
-        ageless = not any([e.at for e in events])
+        ageless = not any(e.at for e in events)
         encoded = EncodedHistory(
             given or [], events, rows, user, find_interests(user), revision, None if ageless else hour
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,7 @@ from numpy.typing import NDArray
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError, BundleError
 from linkedout_edge.lifetime import submit
-from linkedout_edge.rank.taste import Taste
-
-if TYPE_CHECKING:
-    _kernel: Any
-else:
-    try:
-        from linkedout_edge import _kernel
-    except ImportError:  # installed where there was no compiler
-        _kernel = None
+from linkedout_edge.rank.taste import Taste, _kernel
 
 Floats: TypeAlias = NDArray[np.float32]
 Digits: TypeAlias = NDArray[np.int16]

@@ -13,11 +13,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.inputs import Event
+
+if TYPE_CHECKING:
+    _kernel: Any
+else:
+    try:
+        from linkedout_edge import _kernel
+    except ImportError:  # installed where there was no compiler
+        _kernel = None
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -200,9 +209,9 @@ def fit(
         variance: [N], from `noise`; > 0.
         space: What is known of tokens.
         overwrite: Whether float32 `values` may be overwritten: half the memory is half the time.
-        before: The user in the same space before the latest event, whose tokens alone are in `values` then, [1, L, M·D];
-            what is older than the N events is left out. Inner products are not all computed again, and may differ from
-            those that are by rounding.
+        before: The user in the same space before the latest event, whose tokens alone are in `values` then,
+            [1, L, M·D]; of its events the latest N - 1 count. Their inner products are not computed again, and may
+            differ from what they would be now by rounding.
     """
     _, layers, width = values.shape
     seen = np.subtract(values, space.mean.astype(np.float32), out=values if overwrite else None)
@@ -211,7 +220,15 @@ def fit(
     if not count:
         none, empty = np.zeros((0, layers)), np.zeros((layers, 0, 0), np.float32)
         return Taste(
-            space, np.zeros((layers, width)), np.zeros(layers), space.prior, none, seen, empty, np.zeros((0, 0)), variance
+            space,
+            np.zeros((layers, width)),
+            np.zeros(layers),
+            space.prior,
+            none,
+            seen,
+            empty,
+            np.zeros((0, 0)),
+            variance,
         )
     if before is None:
         products = gram(seen.transpose(1, 0, 2))
@@ -223,9 +240,7 @@ def fit(
     gates = _gates(products[:, late, late], y[late], variance[late], space)
     trust = gates / space.size
     kernel = np.einsum("l,lnm->nm", trust.astype(np.float32), products).astype(np.float64)
-    system = kernel.copy()
-    _diagonal(system)[:] += variance
-    alpha = solve(system, y)
+    (alpha,), _ = solve(kernel[None], variance, y)
     by_gate = space.scale * trust
     weights = alpha[:, None] * by_gate
     query = np.einsum("n,nlf->lf", alpha.astype(np.float32), seen) * by_gate[:, None]
@@ -256,29 +271,53 @@ def gram(by_layer: Singles) -> Singles:
     return out
 
 
-def solve(system: Floats, y: Floats) -> Floats:
-    """Solve ``system @ x = y`` for a positive definite float64 [N, N]: float64 [N].
+def solve(kernels: Floats, variance: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Solve ``(kernel + noise) @ x = y`` for each of some kernels.
 
-    Eliminated in blocks, as `gram` is computed: from about 100 rows on OpenBLAS solves in several threads.
+    Args:
+        kernels: float64 [K, N, N], positive semidefinite.
+        variance: [N], of the noise; > 0.
+        y: [N].
+
+    Returns:
+        Solutions float64 [K, N], and half the logarithms of the determinants, float64 [K].
     """
     count = len(y)
-    if count <= BLOCK:
-        return np.asarray(np.linalg.solve(system, y))
-    joint = np.column_stack([system, y])
+    systems = np.empty((len(kernels), count, count + 1))
+    systems[:, :, :-1], systems[:, :, -1] = kernels, y
+    diagonals = systems.reshape(len(kernels), -1)[:, :: count + 2]
+    diagonals += variance
+    if _kernel is None:
+        solve_with_numpy(systems)
+    else:
+        _kernel.solve(systems)
+    return systems[:, :, -1], np.log(diagonals).sum(1)
+
+
+def solve_with_numpy(systems: Floats) -> None:
+    """Solve positive definite systems float64 [K, N, N + 1] of matrix and right side, in place.
+
+    Right sides become the solutions, and diagonals those of the Cholesky factors; what else there is becomes anything.
+    In blocks, as `gram` is computed: from about 100 rows on OpenBLAS solves in several threads. NaN where one is not
+    positive definite.
+    """
+    count = systems.shape[1]
     blocks = [slice(start, min(start + BLOCK // 2, count)) for start in range(0, count, BLOCK // 2)]
+    roots = []
     for n, own in enumerate(blocks):
-        right = joint[own, own.stop :] = np.linalg.solve(joint[own, own], joint[own, own.stop :])
+        try:
+            roots.append(np.linalg.cholesky(systems[:, own, own]))
+        except np.linalg.LinAlgError:
+            systems[:] = np.nan
+            return
+        right = systems[:, own, own.stop :] = np.linalg.solve(roots[n], systems[:, own, own.stop :])
         for below in blocks[n + 1 :]:
-            joint[below, own.stop :] -= joint[below, own] @ right
-    for own in blocks[-2::-1]:
-        joint[own, -1] -= joint[own, own.stop : -1] @ joint[own.stop :, -1]
-    return joint[:, -1].copy()
-
-
-def _diagonal(square: Floats) -> Floats:
-    """The diagonals of contiguous [..., N, N], as a view [..., N] to be written to."""
-    count = square.shape[-1]
-    return square.reshape(*square.shape[:-2], count * count)[..., :: count + 1]
+            left = right[:, :, below.start - own.stop : below.stop - own.stop].transpose(0, 2, 1)
+            systems[:, below, own.stop :] -= left @ right
+    for own, root in zip(blocks[::-1], roots[::-1], strict=True):
+        known = systems[:, own, own.stop : -1] @ systems[:, own.stop :, -1:]
+        systems[:, own, -1:] = np.linalg.solve(root.transpose(0, 2, 1), systems[:, own, -1:] - known)
+        systems[:, range(own.start, own.stop), range(own.start, own.stop)] = root.diagonal(axis1=1, axis2=2)
 
 
 def _rows(centered: Singles, gates: Floats, space: Space) -> Singles:
@@ -289,19 +328,11 @@ def _rows(centered: Singles, gates: Floats, space: Space) -> Singles:
 def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floats:
     """Trust in each layer after what its kernel alone makes of the events, float64 [L].
 
-    A layer's evidence is log N(y; 0, K + noise). One Cholesky factor gives both of its parts: with y as one more row,
-    the last row of the factor is y, whitened.
+    A layer's evidence is log N(y; 0, K + noise).
     """
-    layers, count, _ = products.shape
-    joint = np.zeros((layers, count + 1, count + 1))  # of which the lower half counts
-    np.multiply(products, (1.0 / space.size)[:, None, None], out=joint[:, :count, :count])
-    joint[:, count, :count] = y
-    diagonal = _diagonal(joint)
-    diagonal[:, :count] += variance
-    diagonal[:, count] = 1.0 + y @ (y / variance)  # more than y (K + noise)⁻¹ y, so that the last pivot is positive
-    root = np.linalg.cholesky(joint)
-    evidence = -(0.5 * np.square(root[:, count, :count]) + np.log(_diagonal(root)[:, :count])).sum(1)
+    solutions, halves = solve(products * (1.0 / space.size)[:, None, None], variance, y)
+    evidence = -0.5 * (solutions @ y) - halves
     with np.errstate(divide="ignore"):  # a layer may be trusted not at all
-        logits = np.log(space.prior) + TEMPER / (1.0 + count / TEMPER_EVENTS) * evidence
+        logits = np.log(space.prior) + TEMPER / (1.0 + len(y) / TEMPER_EVENTS) * evidence
     gates = np.exp(logits - logits.max())
     return np.asarray(gates / gates.sum())
