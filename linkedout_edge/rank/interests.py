@@ -29,7 +29,7 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
     that attract begin an interest each, and every other joins the one that it is more alike to on average (k-means with
     cosines, k = 2). Where that tells nothing apart, all that attract are one interest.
     """
-    kept = np.flatnonzero(user.weights.sum(1) > 0)[-MAX_EVENTS:]
+    kept = np.flatnonzero((user.weights > 0).any(1))[-MAX_EVENTS:]
     if len(kept) < 2 * LEAST_EVENTS:
         return (kept,) if len(kept) else ()
     alike = _cosines(user, kept)

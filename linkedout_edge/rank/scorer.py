@@ -165,10 +165,10 @@ class Scorer:
             _kernel.score(self.path, *query, tokens, scales, rows, scores, layers)
 
     def _in_digits(self, user: Taste) -> _WholeQuery:
-        if not np.isfinite(user.query).all():
-            raise BackendError("what is liked is no number: encode the videos of the history again")
         query = user.query.reshape(self._shape)
         units = np.maximum(np.abs(query).max(-1), 1e-12) / self._largest
+        if not np.isfinite(units).all():
+            raise BackendError("what is liked is no number: encode the videos of the history again")
         digits = np.rint(query / units[..., None]).astype(np.int16)
         return _WholeQuery(digits, units.astype(np.float32), user.offset.astype(np.float32))
 

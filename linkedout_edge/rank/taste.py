@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,12 @@ class Space:
     size: Floats
     prior: Floats
     scale: float = 1.0
+
+    @cached_property
+    def log_prior(self) -> Floats:
+        """Logarithms of `prior`: -inf of a layer that is not trusted at all."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.prior))
 
     @staticmethod
     def made(
@@ -280,7 +287,7 @@ def solve(kernels: Floats, variance: Floats, y: Floats) -> tuple[Floats, Floats]
         y: [N].
 
     Returns:
-        Solutions float64 [K, N], and half the logarithms of the determinants, float64 [K].
+        Solutions float64 [K, N], and the diagonals of the Cholesky factors, float64 [K, N].
     """
     count = len(y)
     systems = np.empty((len(kernels), count, count + 1))
@@ -291,7 +298,7 @@ def solve(kernels: Floats, variance: Floats, y: Floats) -> tuple[Floats, Floats]
         solve_with_numpy(systems)
     else:
         _kernel.solve(systems)
-    return systems[:, :, -1], np.log(diagonals).sum(1)
+    return systems[:, :, -1], diagonals
 
 
 def solve_with_numpy(systems: Floats) -> None:
@@ -330,9 +337,8 @@ def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floa
 
     A layer's evidence is log N(y; 0, K + noise).
     """
-    solutions, halves = solve(products * (1.0 / space.size)[:, None, None], variance, y)
-    evidence = -0.5 * (solutions @ y) - halves
-    with np.errstate(divide="ignore"):  # a layer may be trusted not at all
-        logits = np.log(space.prior) + TEMPER / (1.0 + len(y) / TEMPER_EVENTS) * evidence
+    solutions, roots = solve(products * (1.0 / space.size)[:, None, None], variance, y)
+    evidence = -0.5 * (solutions @ y) - np.log(roots).sum(1)
+    logits = space.log_prior + TEMPER / (1.0 + len(y) / TEMPER_EVENTS) * evidence
     gates = np.exp(logits - logits.max())
     return np.asarray(gates / gates.sum())
