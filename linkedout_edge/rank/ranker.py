@@ -128,15 +128,16 @@ class Ranker:
         """
         start = time.perf_counter()
         store, chosen = self._store, request.candidates
-        plain = isinstance(chosen, Selection) and request.priors is None and not request.plan.unusable
+        plain = request.priors is None and not request.plan.unusable
+        handle = chosen if plain and isinstance(chosen, Selection) else None
         how = (options.top_k, options.diversity, options.fold_duplicates, options.explore)
         with store.lock:
             store.check_open()
             if history.revision == store.revision:
                 store.touch(history.rows)
-            asked, latest = (store.revision, history, chosen, how), derived.ranking
-            if plain and latest is not None and latest[0] == asked:
-                store.touch(chosen._rows())
+            asked, latest = (store.revision, history, handle, how), derived.ranking
+            if handle is not None and latest is not None and latest[0] == asked:
+                store.touch(handle._rows())
                 known: ScoredCandidates = latest[1]
                 return known._replace(seconds=time.perf_counter() - start)
         for left in reversed(range(ATTEMPTS)):
@@ -145,7 +146,7 @@ class Ranker:
             if scored is not None:
                 break
         assert scored is not None  # nobody writes while the store is locked
-        if plain and history.given and len(scored.order) <= KEPT_FOR_EXPLAINING:
+        if handle is not None and history.given and len(scored.order) <= KEPT_FOR_EXPLAINING:
             derived.ranking = asked, scored
         self.seconds = time.perf_counter() - start
         return scored
