@@ -1,6 +1,6 @@
 """The one part of the package that is compiled; everything else is in pyproject.toml.
 
-It is optional: where no compiler is found, scores are computed by NumPy, to the same bits (docs/latency.md).
+It is optional: where no compiler is found, NumPy computes, scores to the same bits (docs/latency.md).
 LINKEDOUT_PURE=1 leaves it out, for a wheel that runs on every processor.
 """
 
