@@ -220,28 +220,14 @@ def fit(
             [1, L, M·D]; of its events the latest N - 1 count. Their inner products are not computed again, and may
             differ from what they would be now by rounding.
     """
-    _, layers, width = values.shape
     seen = np.subtract(values, space.mean.astype(np.float32), out=values if overwrite else None)
     seen = np.asarray(seen, np.float32)
     count, late = len(y), slice(-EVIDENCE_EVENTS, None)
-    if not count:
-        none, empty = np.zeros((0, layers)), np.zeros((layers, 0, 0), np.float32)
-        return Taste(
-            space,
-            np.zeros((layers, width)),
-            np.zeros(layers),
-            space.prior,
-            none,
-            seen,
-            empty,
-            np.zeros((0, 0)),
-            variance,
-        )
     if before is None:
         products = gram(seen.transpose(1, 0, 2))
     else:
         seen = np.concatenate([before.seen[1 - count :], seen])
-        products = np.empty((layers, count, count), np.float32)
+        products = np.empty((seen.shape[1], count, count), np.float32)
         products[:, :-1, :-1] = before.products[:, 1 - count :, 1 - count :]
         products[:, -1] = products[:, :, -1] = np.einsum("nlf,lf->ln", seen, seen[-1])
     gates = _gates(products[:, late, late], y[late], variance[late], space)
@@ -302,7 +288,7 @@ def solve(kernels: Floats, variance: Floats, y: Floats) -> tuple[Floats, Floats]
 
 
 def solve_with_numpy(systems: Floats) -> None:
-    """Solve positive definite systems float64 [K, N, N + 1] of matrix and right side, in place.
+    """Solve positive definite systems float64 [K, N, N + 1] of matrix and right side, in place: the extension's twin.
 
     Right sides become the solutions, and diagonals those of the Cholesky factors; what else there is becomes anything.
     In blocks, as `gram` is computed: from about 100 rows on OpenBLAS solves in several threads. NaN where one is not
