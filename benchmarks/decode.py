@@ -49,7 +49,7 @@ def main() -> None:
 
 def measure(videos: list[Path], args: argparse.Namespace) -> None:
     rows = []
-    print(f"{'video':24} {'decoder':18} {'frames':>6} {'ms':>8}  difference from OpenCV, grey levels")
+    print(f"{'video':24} {'decoder':18} {'frames':>6} {'ms':>8}  difference from OpenCV, gray levels")
     for path in videos:
         reference: np.ndarray | None = None
         for name, decode in decoders().items():

@@ -1,4 +1,4 @@
-"""Do Optimum's quantisers reach what ours do on the small student? Size, token cosine, time to encode.
+"""Do Optimum's quantizers reach what ours do on the small student? Size, token cosine, time to encode.
 
     .venv-optimum/bin/python benchmarks/optimum_student.py models/base
 

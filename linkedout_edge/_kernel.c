@@ -30,7 +30,7 @@
 #define PREFETCH(address) __builtin_prefetch(address)
 #ifdef __OPTIMIZE__
 #define INLINE __attribute__((always_inline)) static inline
-#else /* compilers that do not optimise refuse to inline what is called through a pointer */
+#else /* compilers that do not optimize refuse to inline what is called through a pointer */
 #define INLINE static inline
 #endif
 #if defined(__x86_64__)
@@ -502,6 +502,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+int add_row_index(PyObject *module); /* _row_index.c */
+
 static int fill_module(PyObject *module) {
     PyObject *names = PyList_New(0);
     int failed = names == NULL;
@@ -515,7 +517,7 @@ static int fill_module(PyObject *module) {
     failed = tuple == NULL || PyObject_SetAttrString(module, "PATHS", tuple) < 0;
     Py_XDECREF(tuple);
     Py_XDECREF(names);
-    return failed ? -1 : 0;
+    return failed ? -1 : add_row_index(module);
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, fill_module}, {0, NULL}};

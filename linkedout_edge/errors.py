@@ -115,7 +115,7 @@ class VideoNotFoundError(VideoError, FileNotFoundError):
 
 
 class VideoUnreadableError(VideoError, ValueError):
-    """The file cannot be decoded as a video: it is empty, truncated, mislabelled, audio only, or a directory."""
+    """The file cannot be decoded as a video: it is empty, truncated, mislabeled, audio only, or a directory."""
 
     code = "unreadable"
 

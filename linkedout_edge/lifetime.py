@@ -1,4 +1,4 @@
-"""Objects that belong to one process: behaviour after a fork and at exit.
+"""Objects that belong to one process: behavior after a fork and at exit.
 
 A loaded model has threads of a native library, and an open database has locks that the system gives to one process.
 

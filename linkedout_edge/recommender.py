@@ -141,9 +141,9 @@ class Recommender(OneProcess):
             exclude_watched: Leave out candidates that are in the history.
             fold_duplicates: Keep only the best placed of near-identical videos.
             prior: What you know besides content: a mapping from id to number, numbers aligned with `candidates`, or a
-                `Prior` with a weight. Standardised over the candidates and added to the score.
+                `Prior` with a weight. Standardized over the candidates and added to the score.
             explore: From 0 (off) to 1: how much it counts that little is known of a video, which resembles nothing
-                that was watched or skipped. Standardised over the candidates, times `explore`, and added to the score.
+                that was watched or skipped. Standardized over the candidates, times `explore`, and added to the score.
 
         Returns:
             The ranking; videos that could not be used are in its ``failed``.

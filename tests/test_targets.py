@@ -141,9 +141,9 @@ def test_a_bundle_without_fp32_is_quantized_already(bundle):
     told = json.loads((bundle / "manifest.json").read_text())
     told["precisions"] = {"int8": told["precisions"].pop("fp32")}
     (bundle / "manifest.json").write_text(json.dumps(told))
-    with pytest.raises(ArgumentError, match=r"quantised already.*training run's folder"):
+    with pytest.raises(ArgumentError, match=r"quantized already.*training run's folder"):
         commands.quantize_bundle(bundle, bundle, "int4", "cpu", few, users=0)
-    with pytest.raises(ArgumentError, match="quantised already"):
+    with pytest.raises(ArgumentError, match="quantized already"):
         commands.export_bundle(bundle, bundle, "tensorrt", [], few)
 
 
@@ -456,5 +456,5 @@ def test_help_and_documentation_follow_the_table():
 def test_the_table_names_only_what_exists():
     for target in formats.TARGETS.values():
         for precision, name in target.precisions.items():
-            assert precision in formats.QUANTISED
+            assert precision in formats.QUANTIZED
             assert name is None or precision in formats.FORMATS[name].precisions

@@ -311,7 +311,7 @@ def test_a_gated_model_says_what_to_do(tmp_path, monkeypatch):
         raise GatedRepoError("gated", response=httpx.Response(403, request=httpx.Request("GET", "https://hub")))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    with pytest.raises(TeacherError, match="gated: accept its licence"):
+    with pytest.raises(TeacherError, match="gated: accept its license"):
         load_teacher("owner/model")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 PACKAGES = ("lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04")
 FOLDER = "usr/share/backgrounds"
 WIDTH, HEIGHT, RATE, SECONDS = 384, 240, 24, 5
-# Name of the clip: photograph, and where the pan begins and ends: centre x, y and width, as parts of the photograph.
+# Name of the clip: photograph, and where the pan begins and ends: center x, y and width, as parts of the photograph.
 CLIPS: dict[str, tuple[str, tuple[float, float, float], tuple[float, float, float]]] = {
     "mountain-meadow": ("aitzgorri_by_Aitzol_Berasategi.jpg", (0.45, 0.55, 0.9), (0.6, 0.4, 0.5)),
     "brushes": ("Picture_1A_by_freespace.jpg", (0.3, 0.5, 0.6), (0.6, 0.5, 0.8)),

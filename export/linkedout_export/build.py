@@ -1,4 +1,4 @@
-"""From a finished training to a bundle: export, quantise, measure, write."""
+"""From a finished training to a bundle: export, quantize, measure, write."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, s
 
 
 def origin(run: Path) -> tuple[str, str]:
-    """Licence and provenance of a run's weights, from what it remembers of its teacher and media."""
+    """License and provenance of a run's weights, from what it remembers of its teacher and media."""
     told = json.loads((run / "run.json").read_text(encoding="utf-8")) if (run / "run.json").exists() else {}
     provenance = "Trained on clips of the micro-video world, rendered by linkedout_edge.microworld."
     if not told.get("teacher"):
         return "Apache-2.0", provenance
     return (
-        "Apache-2.0; trained on photos or videos whose own licences apply, see provenance",
+        "Apache-2.0; trained on photos or videos whose own licenses apply, see provenance",
         f"{provenance} And on {told['media']} photos and videos ({told['sources']}), "
         f"with {told['teacher']} as teacher.",
     )
@@ -160,7 +160,7 @@ def build(
     worst = parity(student.encoder, exact)
     feeds, held_out = calibration_feeds(config, data), calibration_feeds(config, data, 16, seed=78)
     choice = choose_int8(exact, feeds, held_out, method)
-    stage("quantising to int8 and int4")
+    stage("quantizing to int8 and int4")
     precisions = {
         "int8": quantize_int8(exact, feeds, method=choice.method, keep=choice.keep),
         "int4": quantize_int4(exact, feeds, method=choice.method, keep=choice.keep),

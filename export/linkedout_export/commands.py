@@ -84,11 +84,11 @@ class Source:
         """The float32 graph.
 
         Raises:
-            ArgumentError: the bundle has none, because it was quantised already.
+            ArgumentError: the bundle has none, because it was quantized already.
         """
         if "fp32" not in self.manifest.precisions:
             raise ArgumentError(
-                f"{self.path} is quantised already (it has {', '.join(self.manifest.precisions)}) and {purpose} is "
+                f"{self.path} is quantized already (it has {', '.join(self.manifest.precisions)}) and {purpose} is "
                 "made from fp32, not from rounded weights: give a bundle with fp32, or the training run's folder (of "
                 "the built-in bundle that is models/base in a clone)"
             )
@@ -379,7 +379,7 @@ def quantize_bundle(
         overwrite: make a precision again that the bundle has.
 
     Raises:
-        ArgumentError: unknown names, an impossible pair, a bundle that is quantised already.
+        ArgumentError: unknown names, an impossible pair, a bundle that is quantized already.
         MissingDependencyError: a toolkit is not installed.
         StorageFullError: no room.
     """
@@ -391,13 +391,13 @@ def quantize_bundle(
     source = Source.open(bundle)
     if precision in source.manifest.precisions and target == "cpu" and not overwrite:
         raise ArgumentError(
-            f"{bundle} is quantised to {precision} already: use it as it is, or make it again with --overwrite"
+            f"{bundle} is quantized to {precision} already: use it as it is, or make it again with --overwrite"
         )
     exact = source.float_encoder(precision)
     held_out = calibration(16, 78)
     manifest = source.manifest
     if precision not in manifest.precisions or overwrite:
-        stage(f"quantising to {precision}")
+        stage(f"quantizing to {precision}")
         feeds = [] if dynamic or precision == "fp16" else calibration(96, 77)
         encoder = quantized(exact, precision, feeds, held_out, method=method, dynamic=dynamic)
         check_operators(encoder, chosen_formats("onnx")[0].operators)

@@ -46,7 +46,7 @@ def with_fixed_size(encoder: onnx.ModelProto) -> onnx.ModelProto:
 def for_tensorrt(encoder: onnx.ModelProto) -> onnx.ModelProto:
     """The encoder graph within TensorRT's rules on 8-bit tensors.
 
-    uint8 is allowed at the network's input alone, so it is cast before anything else; int8 comes about by quantising
+    uint8 is allowed at the network's input alone, so it is cast before anything else; int8 comes about by quantizing
     alone, so the tokens' last cast becomes a QuantizeLinear of scale 1, which gives the same numbers.
     """
     new = copied(encoder)

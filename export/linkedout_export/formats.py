@@ -112,7 +112,7 @@ TARGETS: dict[str, Target] = {
     )
 }
 
-QUANTISED = ("int8", "int4", "fp16")
+QUANTIZED = ("int8", "int4", "fp16")
 """What `quantize --precision` takes."""
 
 
@@ -152,8 +152,8 @@ def check_target(target: str, precision: str) -> Target:
     Raises:
         ArgumentError: an unknown name, or an impossible pair; says what would work.
     """
-    if precision not in QUANTISED:
-        raise ArgumentError(unknown("precision", precision, QUANTISED))
+    if precision not in QUANTIZED:
+        raise ArgumentError(unknown("precision", precision, QUANTIZED))
     if target not in TARGETS:
         raise ArgumentError(unknown("target", target, TARGETS))
     found = TARGETS[target]

@@ -34,7 +34,7 @@ TOLERANCE = {
     "score": 1e-3,  # from the given tokens, by any inference library
     "token_steps": 2,  # from the given frames, by the same version of ONNX Runtime on the same instruction set
     "token_cosine": 0.99,  # from the given frames, by anything else: its int8 rounds differently
-    "score_from_frames": 0.15,  # centred tokens show more of the rounding than whole ones do
+    "score_from_frames": 0.15,  # centered tokens show more of the rounding than whole ones do
 }
 LONG = "A very long title: " + "one red ball and two blue boxes roll down the green hill, " * 3 + "slowly."
 TITLES = (
@@ -104,7 +104,7 @@ def other_sizes() -> tuple[list[np.ndarray], list[str]]:
     """Frames uint8 [13, 97, 173, 3] and [9, 200, 136, 3], and titles, the first longer than the encoder reads.
 
     More frames than the encoder takes, to choose from, and sides both above and below its own. Fine stripes show how
-    they were resized and a colour of its own which frame it is, yet as PNGs they are small.
+    they were resized and a color of its own which frame it is, yet as PNGs they are small.
     """
     frames = []
     for count, height, width in ((13, 97, 173), (9, 200, 136)):

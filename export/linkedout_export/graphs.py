@@ -20,7 +20,7 @@ TOLERANCE = 1.5
 
 
 class EncoderGraph(nn.Module):
-    """Video encoder with token quantisation inside, as the contract has it."""
+    """Video encoder with token quantization inside, as the contract has it."""
 
     def __init__(self, encoder: VideoEncoder) -> None:
         super().__init__()

@@ -78,7 +78,7 @@ OPENVINO = OperatorSet(
         ]
     ),
     quantized="any",
-    # Operators of other domains are listed there too; these are the ones that our quantisers can write.
+    # Operators of other domains are listed there too; these are the ones that our quantizers can write.
     source="https://github.com/openvinotoolkit/openvino/blob/master/src/frontends/onnx/docs/supported_ops.md",
 )
 
@@ -101,7 +101,7 @@ def check_operators(model: onnx.ModelProto, target: OperatorSet) -> None:
     """Refuse a graph that the target's published list does not cover.
 
     Raises:
-        BackendError: its opset or IR version is newer, an operator is not listed, or a quantiser has a zero point
+        BackendError: its opset or IR version is newer, an operator is not listed, or a quantizer has a zero point
             where the target wants none.
     """
     opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
@@ -117,8 +117,8 @@ def check_operators(model: onnx.ModelProto, target: OperatorSet) -> None:
         )
     if target.quantized == "symmetric" and (shifted := shifted_quantizers(model)):
         raise BackendError(
-            f"{target.reader} wants symmetric int8, but {len(shifted)} quantisers of the encoder graph have a zero "
-            f"point or another type ({shifted[0]} …): quantise with symmetric=True"
+            f"{target.reader} wants symmetric int8, but {len(shifted)} quantizers of the encoder graph have a zero "
+            f"point or another type ({shifted[0]} …): quantize with symmetric=True"
         )
 
 

@@ -22,7 +22,7 @@ BLOCK = 32
 MIN_WEIGHTS = 4096
 """Smaller tensors stay as they are: there is nothing to gain."""
 INT8_LIMIT = 64
-"""Largest magnitude of a convolution's int8 weight: two products of uint8 by 7 bits fit 16 bits (see quantisation)."""
+"""Largest magnitude of a convolution's int8 weight: two products of uint8 by 7 bits fit 16 bits (see quantization)."""
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, TensorProto]:
@@ -144,7 +144,7 @@ def block_multiples(blocks: NDArray[np.floating]) -> tuple[NDArray[np.int8], NDA
 
 
 def pack_convolutions(model: onnx.ModelProto, original: dict[str, NDArray[np.floating]]) -> int:
-    """Store the int8 weights of quantised convolutions in 4 bits, in place.
+    """Store the int8 weights of quantized convolutions in 4 bits, in place.
 
     Args:
         model: a QDQ graph with int8 weights.

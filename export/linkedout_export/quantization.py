@@ -1,4 +1,4 @@
-"""Post-training quantisation of the encoder graph, with ONNX Runtime's own quantisers.
+"""Post-training quantization of the encoder graph, with ONNX Runtime's own quantizers.
 
 int8: static QDQ. Convolutions (but the first, see `linkedout_export.sensitivity`) and matrix products with a weight get
 per-channel int8 weights and int8 activations calibrated on real clips; attention's own products, norms and softmax stay
@@ -91,7 +91,7 @@ def fused_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def prepared_graph(encoder: onnx.ModelProto) -> onnx.ModelProto:
-    """The float graph as the quantisers want it: batch norms folded, shapes inferred, the prompt looked up."""
+    """The float graph as the quantizers want it: batch norms folded, shapes inferred, the prompt looked up."""
     with tempfile.TemporaryDirectory() as folder:
         raw, prepared = Path(folder) / "raw.onnx", Path(folder) / "prepared.onnx"
         onnx.save(encoder, raw)
@@ -142,7 +142,7 @@ def _static(
                     "WeightSymmetric": True,
                     "QuantizeBias": not symmetric,  # TensorRT adds biases in float and knows no int32 DequantizeLinear
                     **({"CalibMovingAverage": True} if method == "minmax" else {}),
-                    # Attention reads these in float. Quantised, they gain nothing, and OpenVINO then computes attention
+                    # Attention reads these in float. Quantized, they gain nothing, and OpenVINO then computes attention
                     # in lower precision: tokens differed by 0.7 % from ONNX Runtime's.
                     "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"],
                 },
@@ -316,7 +316,7 @@ def _convolution_weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the quantiser's notes, value infos and doc strings, which only take room."""
+    """Without the quantizer's notes, value infos and doc strings, which only take room."""
     model.graph.ClearField("value_info")
     model.ClearField("metadata_props")
     for node in model.graph.node:

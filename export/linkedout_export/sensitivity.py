@@ -24,7 +24,7 @@ WORTH = 3e-4
 
 @dataclass(frozen=True)
 class Int8Choice:
-    """How an encoder is quantised best, found by `choose_int8`.
+    """How an encoder is quantized best, found by `choose_int8`.
 
     Attributes:
         method: of calibration.
@@ -38,7 +38,7 @@ class Int8Choice:
 
 
 def tokens_of(run: Callable[[Feeds], Sequence[np.ndarray]], feeds: Sequence[Feeds]) -> Tokens:
-    """Dequantised layer tokens float32 [clips, L, M·D]. `run` gives tokens and scales."""
+    """Dequantized layer tokens float32 [clips, L, M·D]. `run` gives tokens and scales."""
     values = [tokens * scales[..., None] for tokens, scales in map(run, feeds)]
     return np.concatenate([v.reshape(*v.shape[:2], -1) for v in values])
 
@@ -58,7 +58,7 @@ def cosine(a: Tokens, b: Tokens) -> float:
 
 
 def token_agreement(want: Tokens, encoder: onnx.ModelProto, held_out: list[Feeds]) -> dict[str, float]:
-    """Token cosine of a quantised graph on clips that calibration did not see; `want` are the float graph's tokens."""
+    """Token cosine of a quantized graph on clips that calibration did not see; `want` are the float graph's tokens."""
     return {"token_cosine": round(cosine(want, tokens_of(onnx_runner(encoder), held_out)), 6)}
 
 
@@ -121,7 +121,7 @@ def choose_int8(
 def sensitive_nodes(
     encoder: onnx.ModelProto, calibration: list[Feeds], held_out: list[Feeds], *, group: int = 4, method: str = "minmax"
 ) -> list[tuple[float, list[str]]]:
-    """What each group of neighbouring nodes costs: int8 is built once with each group left in float.
+    """What each group of neighboring nodes costs: int8 is built once with each group left in float.
 
     Args:
         encoder: the float32 graph.

@@ -25,7 +25,7 @@ TEXTS = [
 
 
 def write_tiny_bundle(folder: Path, seed: int = 0) -> Path:
-    """Write a bundle of `ModelConfig.tiny()` in fp32 and int8, by the same exporter and quantiser as a real one."""
+    """Write a bundle of `ModelConfig.tiny()` in fp32 and int8, by the same exporter and quantizer as a real one."""
     config = ModelConfig.tiny()
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(TEXTS, 320)

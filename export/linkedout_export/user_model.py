@@ -26,7 +26,7 @@ def fit_user_model(tokens: NDArray[np.floating]) -> UserModel:
     """Measure a user model on clips.
 
     Args:
-        tokens: [V, L, M·D], dequantised; V at least `MIN_CALIBRATION`, better a hundred.
+        tokens: [V, L, M·D], dequantized; V at least `MIN_CALIBRATION`, better a hundred.
 
     Returns:
         With all layers trusted alike. `score_scale` gives the scores of simulated users a mean standard deviation of 1.

@@ -20,7 +20,7 @@ def example_feeds(config: ModelConfig, videos: int = 1, seed: int = 0) -> dict[s
     """
     c = config
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (videos, c.frames, 4, 4, 3), dtype=np.uint8)  # areas of colour: noise is no picture
+    coarse = rng.integers(0, 256, (videos, c.frames, 4, 4, 3), dtype=np.uint8)  # areas of color: noise is no picture
     side = -(-c.frame_size // 4)
     return {
         "frames": coarse.repeat(side, 2).repeat(side, 3)[:, :, : c.frame_size, : c.frame_size],
@@ -31,7 +31,7 @@ def example_feeds(config: ModelConfig, videos: int = 1, seed: int = 0) -> dict[s
 
 
 def distance(a: dict[str, NDArray[Any]], b: dict[str, NDArray[Any]]) -> float:
-    """How far two answers of the graph lie apart, relative to the second: ‖a − b‖ / ‖b‖ of the dequantised tokens.
+    """How far two answers of the graph lie apart, relative to the second: ‖a − b‖ / ‖b‖ of the dequantized tokens.
 
     Tokens count with their scales, as they are used: an int8 value on the edge may fall to either side.
     """

@@ -167,7 +167,7 @@ class OpenVinoBackend(OneProcess):
     def _in_float(self, network: Any, error: Exception) -> OpenVinoSession:
         """Compile for the CPU with integer weights and float arithmetic, after integer arithmetic failed.
 
-        On ARM, OpenVINO 2026.4 fails in its own rewriting of a quantised graph's matrix products (docs/aarch64.md).
+        On ARM, OpenVINO 2026.4 fails in its own rewriting of a quantized graph's matrix products (docs/aarch64.md).
         """
         options = {**self._cpu_options(), **(self._given if self._device == "CPU" else {}), **_NO_INTEGERS}
         try:

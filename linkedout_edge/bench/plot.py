@@ -51,7 +51,7 @@ def plot(report: Report, target: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     largest = max(c.bytes for c, *_ in points)
-    heights = cycle((28, -28, 42, -42))  # neighbours often lie at the same height
+    heights = cycle((28, -28, 42, -42))  # neighbors often lie at the same height
     for c, ms, quality in sorted(points, key=lambda p: p[1]):
         axes.scatter(
             ms, quality, 900 * c.bytes / largest, color=_COLOURS.get(c.backend, "#555"), alpha=0.55, linewidth=0

@@ -84,7 +84,7 @@ class Preprocessing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """What the quantisation and the user model were measured on."""
+    """What the quantization and the user model were measured on."""
 
     description: str = ""
     videos: Count = 0
@@ -94,7 +94,7 @@ class UserModel(msgspec.Struct, frozen=True, kw_only=True):
     """What a fit to a user starts from: what is known of tokens before anything is known of the user."""
 
     mean: list[list[float]]
-    """[L][M·D], the average video's tokens, dequantised."""
+    """[L][M·D], the average video's tokens, dequantized."""
     size: list[Positive]
     """[L], mean squared length of a token minus the mean."""
     layer_prior: list[Weight] = []

@@ -1,8 +1,8 @@
 """HDR and wide-gamut video → the ordinary RGB that the model was trained on.
 
-Phones record in HLG, films come in PQ; both with BT.2020 colours. Shown as they are, such frames look grey. They are
+Phones record in HLG, films come in PQ; both with BT.2020 colors. Shown as they are, such frames look gray. They are
 mapped after they are squashed: the same few thousand pixels for every decoder, so that all give the same picture.
-Formulas: ITU-R BT.2100 (PQ, HLG), BT.2087 (colours), BT.2408 (203 cd/m² is what SDR calls white).
+Formulas: ITU-R BT.2100 (PQ, HLG), BT.2087 (colors), BT.2408 (203 cd/m² is what SDR calls white).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from linkedout_edge.decode.frames import Frames
 from linkedout_edge.decode.headers import BT2020, Colors
 
-__all__ = ["needs_mapping", "to_sdr"]
+__all__ = ["LUMA", "needs_mapping", "to_sdr"]
 
 PQ, HLG = 16, 18
 _WHITE = 203.0
@@ -24,7 +24,7 @@ _KNEE = 0.9
 
 
 def needs_mapping(colors: Colors) -> bool:
-    """Whether frames of these colours have to go through `to_sdr`."""
+    """Whether frames of these colors have to go through `to_sdr`."""
     return colors.transfer in (PQ, HLG) or BT2020 in (colors.primaries, colors.matrix) or colors.matrix == 10
 
 
@@ -40,8 +40,8 @@ def to_sdr(image: Frames, colors: Colors) -> Frames:
         uint8 [H, W, 3] RGB, BT.709.
     """
     signal: NDArray[Any] = image.astype(np.float32) / 255
-    if colors.matrix in _LUMA:
-        signal = signal @ (_from_ycc(*_LUMA[colors.matrix]) @ np.linalg.inv(_from_ycc(0.299, 0.114))).T
+    if colors.matrix in LUMA:
+        signal = signal @ (_from_ycc(*LUMA[colors.matrix]) @ np.linalg.inv(_from_ycc(0.299, 0.114))).T
     signal = np.clip(signal, 0, 1)
     if colors.transfer == PQ:
         light = _pq(signal) * (10_000 / _WHITE)
@@ -62,8 +62,13 @@ def to_sdr(image: Frames, colors: Colors) -> Frames:
     return np.asarray(np.rint(np.clip(light, 0, 1) ** (1 / 2.4) * 255), np.uint8)
 
 
-_LUMA = {1: (0.2126, 0.0722), BT2020: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
-"""Matrix → share of red and of blue in brightness."""
+LUMA = {
+    1: (0.2126, 0.0722),
+    6: (0.299, 0.114),
+    BT2020: (0.2627, 0.0593),
+    10: (0.2627, 0.0593),
+}
+"""Matrix, by its number in ITU-T H.273 → share of red and of blue in brightness."""
 
 _TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
 

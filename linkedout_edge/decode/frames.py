@@ -1,6 +1,6 @@
 """Choice of frames, and resizing to a square.
 
-Frames are chosen at the centres of `count` equal time intervals ("slots"), and each is resized to a square with
+Frames are chosen at the centers of `count` equal time intervals ("slots"), and each is resized to a square with
 OpenCV's INTER_AREA, which gives the same bytes on every CPU. Nothing is cropped: a subject at the edge of a portrait
 video counts as much as one in the middle, and the model is trained on squashed frames.
 """
@@ -26,12 +26,12 @@ Frames = NDArray[np.uint8]
 
 
 def slot_centers(count: int, seconds: float) -> list[float]:
-    """Centres of `count` equal intervals of a video of `seconds`, from its start."""
+    """Centers of `count` equal intervals of a video of `seconds`, from its start."""
     return [(i + 0.5) * seconds / count for i in range(count)]
 
 
 def spread(frames: int, count: int) -> NDArray[np.int64]:
-    """Indices of at most `count` well-spread frames out of `frames`: those on screen at the slot centres.
+    """Indices of at most `count` well-spread frames out of `frames`: those on screen at the slot centers.
 
     Returns:
         int64 [min(frames, count)], rising, all different.

@@ -137,7 +137,7 @@ class _Run:
         self._has_video = False
 
     def by_time(self, count: int) -> tuple[list[Frames], int]:
-        """Prepared frames at the slots' centres, and how many were seen; none where the length is not known."""
+        """Prepared frames at the slots' centers, and how many were seen; none where the length is not known."""
         self._count = count
         # GStreamer reports the length of the longest track, and sound often continues after the last picture.
         self._seconds = measured_seconds(self._file, self._limits, self._deadline)

@@ -1,7 +1,7 @@
 """Reads headers of video streams for what decoding libraries do not report.
 
 OpenCV converts some streams wrongly without saying so, and crashes on others (docs/decoding.md). What makes it do so
-(interlacing, BT.2020 colours, a pixel format that changes on the way) stands in the first bits of a stream's headers:
+(interlacing, BT.2020 colors, a pixel format that changes on the way) stands in the first bits of a stream's headers:
 sequence parameter sets of H.264 (ITU-T H.264, 7.3.2.1) and HEVC (ITU-T H.265, 7.3.2.2), sequence headers of MPEG-2
 (ITU-T H.262, 6.2.2), video object layers of MPEG-4 (ISO/IEC 14496-2, 6.2.3), frame headers of VP9 and JPEG.
 
@@ -301,7 +301,7 @@ def _of_kind(codec: str, data: bytes, kinds: tuple[int, ...]) -> Iterator[bytes]
 
 
 def without_colors(codec: str, packet: bytes) -> list[tuple[bytes, bytes]]:
-    """Units that state colours: as they lie in the file, and the same with colours "unspecified"."""
+    """Units that state colors: as they lie in the file, and the same with colors "unspecified"."""
     found: list[tuple[bytes, bytes]] = []
     if codec not in _FAMILIES:
         return found

@@ -5,7 +5,7 @@ decodes without converting; only chosen frames are converted.
 
 It also believes more than it should, so every file is surveyed before anything is decoded: all compressed packets are
 read once, for their times and for what the stream's headers say. What OpenCV is known to get wrong is put right where
-that can be done by changing a few bytes as the file is read (another track first; colours left unstated, to be mapped
+that can be done by changing a few bytes as the file is read (another track first; colors left unstated, to be mapped
 afterwards), else refused. docs/decoding.md lists all of it.
 """
 
@@ -59,7 +59,7 @@ _WITH_HEADERS = {b"h264": "h264", b"hevc": "hevc", b"mpg2": "mpeg2", b"FMP4": "m
 """Codecs, as OpenCV names them, whose headers tell whether OpenCV can be trusted with the stream."""
 
 _PLAIN = {b"VP80", b"h263", b"flv1", b"mpg1", b"theo", b"wmv1", b"wmv2", b"MP42", b"MP43", b"gif ", b"apng", b"MPNG"}
-"""Codecs that know neither interlacing nor other colours, and keep to one pixel format."""
+"""Codecs that know neither interlacing nor other colors, and keep to one pixel format."""
 
 _BT709 = Colors(1, 1, 1)
 
@@ -203,7 +203,7 @@ class _Survey:
         packets: How many there are.
         times: Seconds from the start of the track, rising; empty where they cannot be trusted.
         format: What the headers say, None for a codec without any.
-        without_colors: Header units that state colours, and the same without.
+        without_colors: Header units that state colors, and the same without.
         orientation: What the stream says of how it is held; else what OpenCV makes of what the container says.
     """
 
@@ -315,7 +315,7 @@ def _decode(file: MediaFile, count: int, size: int, limits: Limits, deadline: De
         edits = _Edits(edits.at, survey.without_colors)
         again = _survey(file, edits, limits, deadline)
         if again.format is None or again.format.colors != UNSPECIFIED:
-            raise _not_trusted(file, "it has HDR or BT.2020 colours in a form that OpenCV converts wrongly")
+            raise _not_trusted(file, "it has HDR or BT.2020 colors in a form that OpenCV converts wrongly")
     else:
         colors = UNSPECIFIED
     turn = track.orientation if track and track.orientation != UPRIGHT else survey.orientation

@@ -21,14 +21,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from linkedout_edge import install
 from linkedout_edge.decode.color import needs_mapping, to_sdr
 from linkedout_edge.decode.files import BARE, STILLS, MediaFile, check_file
 from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centers, spread
-from linkedout_edge.decode.headers import Colors, display_orientation
+from linkedout_edge.decode.headers import BT2020, Colors, display_orientation
 from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_request, check_seconds
 from linkedout_edge.decode.orientation import UPRIGHT, Orientation
+from linkedout_edge.decode.planes import prepare_planes
 from linkedout_edge.decode.stills import decode_still
 from linkedout_edge.decode.tracks import video_tracks
 from linkedout_edge.errors import ArgumentError, MissingDependencyError, VideoTooLargeError, VideoUnreadableError
@@ -65,7 +67,13 @@ _NO_VIDEO = 0x0400 | 0x0800 | 0x100000
 """AV_DISPOSITION_ATTACHED_PIC, _TIMED_THUMBNAILS, _STILL_IMAGE."""
 _DEFAULT = 0x0001
 
-_BT709 = 1
+_BT709, _BT601 = 1, 6
+_FULL_RANGE = 2
+_MATRICES = (_BT709, 2, 5, 6, BT2020, 10)
+"""What `_prepare` knows how to convert: BT.709, unknown (taken as BT.601), BT.601 twice, and HDR's, see `to_sdr`."""
+
+_PLANAR = {"yuv420p": 8, "yuvj420p": 8, "yuv420p10le": 10}
+"""Pixel formats of nearly all videos → bits of a value."""
 
 _OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(_DEMUXERS.values())}
 """No demuxer that opens other files or addresses: hls, dash, concat, sdp, image2."""
@@ -120,7 +128,7 @@ class PyAVDecoder:
             elif self.threads:
                 stream.codec_context.thread_count = self.threads
             stream.thread_type = "AUTO"
-            return _Run(container, stream, size, limits, deadline, file, quick=quick)
+            return _Run(container, stream, size, limits, deadline, file)
 
         try:
             with ExitStack() as files:
@@ -203,8 +211,6 @@ class _Run:
         limits: Limits,
         deadline: Deadline,
         file: MediaFile,
-        *,
-        quick: bool = False,
     ) -> None:
         self._container = container
         self._stream = stream
@@ -212,7 +218,6 @@ class _Run:
         self._limits = limits
         self._deadline = deadline
         self._name = file.name
-        self._quick = quick
         self._errors = _import_av().error.FFmpegError
         self._base = 0.0 if file.kind in BARE else float(stream.time_base or 0)
         self._start = float(stream.start_time or 0) * self._base
@@ -262,7 +267,6 @@ class _Run:
         found, seeks, seconds = surveyed
         chosen = self._one_per_slot(found, count, seconds)
         if len(chosen) == count:  # all that a full look would take
-            self._quick = False
             frames = self._only(chosen)
             return frames, len(frames) == count
         chosen = [chosen[i] for i in spread(len(chosen), min(count, affordable))]
@@ -521,13 +525,15 @@ class _Run:
         transfer = getattr(frame, "color_trc", None) or context.color_trc  # of a frame since PyAV 17
         colors = Colors(int(context.color_primaries), int(transfer), int(frame.colorspace))
         mapped = needs_mapping(colors)
-        # Said outright, because what FFmpeg does by itself differs by version.
-        matrix = "ITU601" if mapped else "ITU709" if colors.matrix == _BT709 else None
-        if self._quick:  # FFmpeg squashes before it converts: a fifth of the time, a grey level or two apart
-            side = {"width": self._size, "height": self._size, "interpolation": "AREA"}
-            image: Frames = frame.to_ndarray(format="rgb24", src_colorspace=matrix, **side)
+        matrix = _BT709 if colors.matrix == _BT709 and not mapped else _BT601
+        planes = _planes(frame, self._size)
+        if planes:
+            full = frame.format.name.startswith("yuvj") or int(frame.color_range) == _FULL_RANGE
+            image = prepare_planes(planes, self._size, matrix=matrix, full_range=full)
         else:
-            image = prepare(frame.to_ndarray(format="rgb24", src_colorspace=matrix), self._size)
+            # Said outright where FFmpeg's versions differ in what they do by themselves.
+            said = "ITU601" if mapped else "ITU709" if matrix == _BT709 else None
+            image = prepare(frame.to_ndarray(format="rgb24", src_colorspace=said), self._size)
         if mapped:
             image = to_sdr(image, colors)
         turn = self._turn
@@ -535,6 +541,19 @@ class _Run:
             turn = Orientation.turned(frame.rotation)
         # Squashing and turning by right angles commute, so the smaller picture is turned.
         return turn.apply(image)
+
+
+def _planes(frame: Any, size: int) -> list[NDArray[Any]] | None:
+    """The planes Y, Cb and Cr, not copied; None if the frame has others, or if one would have to be enlarged."""
+    bits = _PLANAR.get(frame.format.name)
+    if bits is None or int(frame.colorspace) not in _MATRICES or min(frame.width, frame.height) < 2 * size:
+        return None
+    planes = []
+    for plane in frame.planes:
+        values = np.frombuffer(plane, np.uint8 if bits == 8 else "<u2")
+        row = plane.line_size // values.itemsize
+        planes.append(values[: plane.height * row].reshape(plane.height, row)[:, : plane.width])
+    return planes
 
 
 def _container_orientation(container: Any, stream: Any, file: MediaFile) -> Orientation | None:

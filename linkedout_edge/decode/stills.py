@@ -58,7 +58,7 @@ def decode_still(file: MediaFile, size: int, limits: Limits) -> Frames:
 
 
 def _what_makes_the_picture(png: bytes) -> bytes:
-    """A PNG without what does not show: libpng tells the app's stderr whatever it finds odd about colour profiles."""
+    """A PNG without what does not show: libpng tells the app's stderr whatever it finds odd about color profiles."""
     parts, at = [png[:8]], 8
     while at + 8 <= len(png):
         length = struct.unpack_from(">I", png, at)[0]

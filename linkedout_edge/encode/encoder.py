@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 BATCH = 4
 """On accelerators. On CPUs a batch gains nothing (25.6 ms a video alone, 26.6 in a batch of 4, for the default shape on
-two cores), and videos encoded one by one give the same tokens whatever their neighbours are."""
+two cores), and videos encoded one by one give the same tokens whatever their neighbors are."""
 MAX_WORKERS = 4
 MANY = 8
 """Videos from which it pays to set up for many: decoder processes take half a second to start, a session a tenth."""

@@ -1,7 +1,7 @@
 """What a micro-video shows: seven facets with a handful of named values each.
 
 The facets are the latent truth behind a clip. Some combinations are *held out*: training never sees them, the exam
-consists of nothing else, so a model has to know the facets and cannot have learnt the clips.
+consists of nothing else, so a model has to know the facets and cannot have learned the clips.
 """
 
 from __future__ import annotations

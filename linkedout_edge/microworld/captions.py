@@ -39,7 +39,7 @@ _CUTS = {
 
 
 def caption(attributes: Attributes, rng: np.random.Generator) -> str:
-    """One caption of many that fit; it always names the object and its colour."""
+    """One caption of many that fit; it always names the object and its color."""
 
     def pick(options: tuple[str, ...]) -> str:
         return options[int(rng.integers(len(options)))]

@@ -14,7 +14,7 @@ from linkedout_edge.microworld.users import PoolUser, UserPool
 ExamUser = PoolUser
 """An exam's user; indices point into `Exam.pool`."""
 
-# What an event must be watched to count in a clip's favour; less counts against it.
+# What an event must be watched to count in a clip's favor; less counts against it.
 _NEUTRAL = 0.3
 
 
@@ -59,7 +59,7 @@ def make_exam(
 def ceiling_scores(exam: Exam, user: ExamUser) -> np.ndarray:
     """What a linear ranking could say that saw the true attributes: float64 [C].
 
-    ``score[c] = Σ_n (watched[n] − 0.3) · ⟨x[history[n]], x[candidates[c]]⟩`` where x are centred one-hot attributes.
+    ``score[c] = Σ_n (watched[n] − 0.3) · ⟨x[history[n]], x[candidates[c]]⟩`` where x are centered one-hot attributes.
     It is the product's own scoring with perfect tokens and plain event weights: it knows neither the user's taste nor
     which facets matter to them, so it is a ceiling for perception and not for cleverness about events.
     """

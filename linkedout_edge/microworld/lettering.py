@@ -39,7 +39,7 @@ _ADVANCE = 1.0
 
 
 def draw_word(pen: Pen, word: str, at: tuple[float, float], height: float, ink: Color, ground: Color) -> None:
-    """Write a word in capitals on a rounded label, centred at a point."""
+    """Write a word in capitals on a rounded label, centered at a point."""
     width = height * (_ADVANCE * len(word) - 0.3)
     x0, y0 = at[0] - width / 2, at[1] - height / 2
     pad = 0.42 * height

@@ -1,4 +1,4 @@
-"""The ten objects, each recognisable by its outline, whatever its colour.
+"""The ten objects, each recognizable by its outline, whatever its color.
 
 An object is a list of (role, polygon) in a box of about [-1, 1]², x to the right and y down, drawn in order. Shapes of
 the silhouette are drawn twice: first a pale rim around all, like a sticker's, which sets the object off any background.
@@ -11,7 +11,7 @@ import numpy as np
 from linkedout_edge.microworld.shapes import box, ellipse, poly, ring
 
 Shape = tuple[str, np.ndarray]
-"""Role of the colour (see `palette.colours`), polygon float32 [n, 2]."""
+"""Role of the color (see `palette.colours`), polygon float32 [n, 2]."""
 
 
 def _ball() -> list[Shape]:

@@ -1,4 +1,4 @@
-"""Colours of a clip: one family per clip, in the roles that scenes and objects draw with."""
+"""Colors of a clip: one family per clip, in the roles that scenes and objects draw with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 Color = tuple[float, float, float]
 """RGB, 0 to 255."""
 
-# Family → hue in degrees of OKLCH, chroma relative to a vivid colour, lightness of the main colour, hue of small
+# Family → hue in degrees of OKLCH, chroma relative to a vivid color, lightness of the main color, hue of small
 # accents. OKLCH, because there the shades of all families look equally light. Accents stay near the family, so that the
 # palette can be told.
 _FAMILIES = {
@@ -64,7 +64,7 @@ def _rgb(lightness: float, chroma: float, hue: float) -> Color:
 
 
 def colors(family: str, rng: np.random.Generator, *, night: bool) -> dict[str, Color]:
-    """Role → colour; scenes draw with the roles of `_DAY`, objects with those that start with ``o_``."""
+    """Role → color; scenes draw with the roles of `_DAY`, objects with those that start with ``o_``."""
     hue, vivid, light, accent = _FAMILIES[family]
     hue += float(rng.uniform(-5, 5)) if vivid > 0.1 else 0.0
     light += float(rng.uniform(-0.025, 0.025))

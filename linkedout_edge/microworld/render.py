@@ -32,7 +32,7 @@ _NOISE_SIDE = 128
 
 @cache
 def _noise() -> np.ndarray:
-    """Grey levels around 128, uint8 [256, 256, 3]: windows of it are cheaper than new noise for every frame."""
+    """Gray levels around 128, uint8 [256, 256, 3]: windows of it are cheaper than new noise for every frame."""
     return np.clip(np.random.default_rng(7).normal(128, 40, (256, 256, 3)), 0, 255).astype(np.uint8)
 
 
@@ -121,7 +121,7 @@ def render_frames(attributes: Attributes, seed: int, times: np.ndarray, size: in
 
     Args:
         attributes: What the clip shows.
-        seed: Everything else: positions, sizes, speeds, small changes of colour, noise. At least 0.
+        seed: Everything else: positions, sizes, speeds, small changes of color, noise. At least 0.
         times: float [F] in [0, 1], from the clip's start to its end.
         size: Side of the frames in pixels, at least 16.
 
@@ -210,7 +210,7 @@ class _Clip:
         half = 0.5 / zoom
         sign = -1.0 if shot.mirrored else 1.0
         center = [min(max(0.5 + p, LOW + half), HIGH - half) for p in (sign * pan[0], pan[1])]
-        # Canvas pixel q shows the world at (q + 0.5) / size + LOW; the world at w is seen at (w - centre) · zoom + 0.5.
+        # Canvas pixel q shows the world at (q + 0.5) / size + LOW; the world at w is seen at (w - center) · zoom + 0.5.
         shift = [
             (sg * zoom * ((0.5 / size) + LOW - m) + 0.5 + j) * size - 0.5
             for sg, m, j in zip((sign, 1.0), center, jolt, strict=True)

@@ -1,4 +1,4 @@
-"""The eight backgrounds: each with its own composition, recognisable without colour.
+"""The eight backgrounds: each with its own composition, recognizable without color.
 
 A painter fills all of a canvas that shows [-0.25, 1.25]² of the world, so that the camera can move; [0, 1]² is what a
 still camera sees. Layout varies with the generator.
@@ -217,7 +217,7 @@ def _night_city(pen: Pen, c: Colors, rng: np.random.Generator) -> None:
         pen.fill(ellipse(x, y, 0.007, 0.007, n=6), c["pale"])
     x, y = rng.uniform(0.15, 0.85), rng.uniform(0.08, 0.2)
     pen.fill(ellipse(x, y, 0.1, 0.1), c["warm"])
-    mix = (y - LOW) / (0.85 - LOW)  # the sky's colour at that height
+    mix = (y - LOW) / (0.85 - LOW)  # the sky's color at that height
     dark = tuple(a + mix * (b - a) for a, b in zip(c["sky"], c["sky2"], strict=True))
     pen.fill(ellipse(x + 0.045, y - 0.02, 0.085, 0.085), (dark[0], dark[1], dark[2]))
     for role, low, high, w0, lit in (("far", 0.3, 0.6, 0.13, 0.3), ("mid", 0.42, 0.72, 0.19, 0.45)):

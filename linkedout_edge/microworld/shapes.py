@@ -59,7 +59,7 @@ class Pen:
     offset: float = 0.0
 
     def _fixed(self, points: np.ndarray) -> np.ndarray:
-        # A pixel's centre is at the half, OpenCV's at the whole: without it 128 and 256 pixels would differ.
+        # A pixel's center is at the half, OpenCV's at the whole: without it 128 and 256 pixels would differ.
         pixels = points * np.float32(self.scale) + np.float32(self.offset - 0.5)
         return np.rint(pixels * _FIXED).astype(np.int32)
 

@@ -103,8 +103,8 @@ def draw_taste(rng: np.random.Generator, kind: str | None = None) -> Taste:
         for facet in facets:
             place = list(FACETS).index(facet)
             order = _STARTS[place] + rng.permutation(_SIZES[place])
-            favourites = int(rng.integers(1, 3))
-            taste[order[:favourites]] += 1.0
+            favorites = int(rng.integers(1, 3))
+            taste[order[:favorites]] += 1.0
             taste[order[-1]] -= 0.5
         return _standardized(taste)
 
@@ -112,7 +112,7 @@ def draw_taste(rng: np.random.Generator, kind: str | None = None) -> Taste:
 
 
 def _watched(rng: np.random.Generator, utility: float) -> float:
-    """Fraction watched: grows with utility; about 0.25 of an average clip, 0.9 of a favourite."""
+    """Fraction watched: grows with utility; about 0.25 of an average clip, 0.9 of a favorite."""
     return float(1 / (1 + np.exp(-1.5 * (utility - 0.8) - 0.5 * rng.normal())))
 
 

@@ -19,7 +19,7 @@ from linkedout_edge.storage.records import StoredEvent, VideoRecord, pack_event,
 
 logger = logging.getLogger("linkedout_edge")
 
-_FETCHED = 4096  # rows at a time: bounds memory, and how long other threads wait
+_FETCHED = 1024  # rows at a time: bounds memory, and how long other threads wait
 
 
 class StoredVideo(NamedTuple):

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.store.average import RunningSum
+from linkedout_edge.store.index import RowIndex
 
 Positions = NDArray[np.int64]
 
@@ -124,7 +124,9 @@ class Rows:
 
     def find(self, ids: Sequence[str]) -> Positions:
         """Row of each id, int64 ``[C]``; -1 where unknown."""
-        return np.fromiter(map(self.index.get, ids, repeat(-1)), np.int64, len(ids))
+        rows = np.empty(len(ids), np.int64)
+        self.index.find(ids if isinstance(ids, list) else list(ids), rows)
+        return rows
 
     def mark(self, rows: Positions) -> Mark:
         """Rows that `find` gave, to be recognised later."""
@@ -138,14 +140,14 @@ class Rows:
         """Store tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]``, in place of what the id had; its row."""
         self.reserve(1)
         row, old = self._end, self.index.get(id)
-        if old is not None:
+        if old >= 0:
             for name in _COLUMNS[2:]:
                 column = getattr(self, name)
                 column[row] = column[old]
         self.tokens[row], self.scales[row] = tokens, scales
         self._came(1)
         self.index[id] = row  # an id that was known keeps its place in the order
-        if old is not None:
+        if old >= 0:
             self._bury(old)
             self._tidy()
         return self.index[id]
@@ -156,21 +158,24 @@ class Rows:
         part = slice(self._end, self._end + len(ids))
         self.tokens[part], self.scales[part] = tokens, scales
         self._came(len(ids))
-        self.index.update(zip(ids, range(part.start, part.stop), strict=True))
+        self.index.update(list(ids), np.arange(part.start, part.stop, dtype=np.int64))
         return part
 
     def remove(self, ids: Iterable[str]) -> int:
         """Let ids go, and overwrite what was stored; how many there were."""
-        gone = [row for i in ids if (row := self.index.pop(i, None)) is not None]
-        for row in gone:
-            self._bury(row)
+        count = 0
+        for i in ids:
+            if (row := self.index.get(i)) >= 0:
+                del self.index[i]
+                self._bury(row)
+                count += 1
         self._tidy()
-        return len(gone)
+        return count
 
     def clear(self) -> None:
         """Let all go, and the memory."""
         self._alive[:] = False
-        self.index: dict[str, int] = {}
+        self.index = RowIndex()
         self.sum = RunningSum(self.shape)
         self._end = self._dead = 0
         self._allocate(0)
@@ -246,6 +251,8 @@ class Rows:
         self._alive[: len(living)] = True
         new = np.zeros(self._end, np.int64)
         new[living] = np.arange(len(living))
-        self.index = dict(zip(self.index, new[list(self.index.values())].tolist(), strict=True))
+        ids, index = self.index.ids(), RowIndex()
+        index.update(ids, new[self.find(ids)])
+        self.index = index
         self._end, self._dead = len(living), 0
         self.revision += 1

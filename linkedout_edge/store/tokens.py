@@ -76,7 +76,7 @@ class Tokens(OneProcess):
         self._closed = False
 
     def __contains__(self, id: object) -> bool:
-        return isinstance(id, str) and id in self.rows.index
+        return id in self.rows.index
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -94,7 +94,7 @@ class Tokens(OneProcess):
     def ids(self) -> list[str]:
         """All ids, in the order in which they came."""
         with self.lock:
-            return list(self.rows.index)
+            return self.rows.index.ids()
 
     def find(self, ids: Sequence[str]) -> Positions:
         """Row of each id, int64 ``[C]``; -1 where unknown. Valid while the lock is held."""
@@ -176,7 +176,7 @@ class Tokens(OneProcess):
         """What the tokens of an id were made from; None for an unknown id."""
         with self.lock:
             known, row = self._fingerprints.get(id), self.rows.index.get(id)
-            if known is not None or row is None:
+            if known is not None or row < 0:
                 return known
             size, mtime_ns = self.rows.file[row].tolist()
             file = (size - 1, mtime_ns) if size else (None, None)
@@ -306,7 +306,7 @@ class Tokens(OneProcess):
 
     def _evict(self) -> None:
         """Let the least recently used leave: a hundredth at a time, so that not every video costs a search."""
-        free = [i for i in self.rows.index if i not in self._pins]
+        free = [i for i in self.rows.index.ids() if i not in self._pins]
         count = min(len(free), len(self.rows) - self.max_videos + max(1, self.max_videos // 100))
         if count < 1:
             return  # all are pinned: the history is bounded itself

@@ -97,7 +97,7 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
 )
 @click.option("--prompt", default=None, help="The prompt of a video LLM. [default: the student's]")
 @click.option(
-    "--sources", "sources_text", default=None, help="Sources and licences of the media, for the bundle's manifest."
+    "--sources", "sources_text", default=None, help="Sources and licenses of the media, for the bundle's manifest."
 )
 @click.option(
     "--load-in", type=click.Choice(["8bit", "4bit"]), default=None, help="Load the teacher with bitsandbytes."
@@ -143,7 +143,7 @@ def distill(
     teacher_device: str | None,
     as_json: bool,
 ) -> None:
-    """Distil a teacher into a student: crops, tower, language, clips.
+    """Distill a teacher into a student: crops, tower, language, clips.
 
     On several GPUs: accelerate launch -m linkedout_edge.cli.main distill … On CPUs, one process each: make train.
     """

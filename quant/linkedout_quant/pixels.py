@@ -37,6 +37,6 @@ def resize(images: Tensor, side: int) -> Tensor:
         return images
     if min(height, width) < side:
         return torch.nn.functional.interpolate(images, (side, side), mode="bilinear", align_corners=False)
-    with torch.autocast(images.device.type, enabled=False):  # grey levels need more than bfloat16's eight bits
+    with torch.autocast(images.device.type, enabled=False):  # gray levels need more than bfloat16's eight bits
         rows, columns = _weights(height, side, images.device), _weights(width, side, images.device)
         return rows @ images @ columns.T

@@ -16,7 +16,7 @@ PIECES = " ?[a-z]+| ?[0-9]+| ?[^ a-z0-9]+| +"
 
 
 def new_tokenizer() -> Tokenizer:
-    """An untrained tokenizer with the project's normalisation and splitting."""
+    """An untrained tokenizer with the project's normalization and splitting."""
     tokenizer = Tokenizer(models.BPE())
     lower = [normalizers.Replace(chr(c), chr(c + 32)) for c in range(ord("A"), ord("Z") + 1)]
     spaces = [normalizers.Replace(c, " ") for c in "\t\n\v\f\r"]

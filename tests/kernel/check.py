@@ -4,14 +4,18 @@ Each build (compiler, processor) gets the same random and extreme cases, rows ou
 answer with the bits that NumPy gives. What is not installed is left out and said:
 
     gcc, clang, gcc-aarch64-linux-gnu, qemu-user, libsimde-dev (AVX512-VNNI in plain C: QEMU 7.2 does not know it)
+
+The index of rows needs Python: the whole extension is built with sanitizers, and tests/test_row_index.py runs on it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from test_scorer import example
 
 DRIVER = Path(__file__).with_name("driver.c")
+ROOT = Path(__file__).parents[2]
 FLAGS = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off"]
 SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 ARM = ("aarch64-linux-gnu-gcc", ["-O3", "-static"])
@@ -125,6 +130,34 @@ def check(driver: list[str], path: str, given: bytes, answers: list[tuple[int, n
         raise SystemExit(f"{path}: {len(done.stdout) - at} bytes too many")
 
 
+# Takes the place of the extension that is installed, then runs the tests.
+TESTED = """
+import importlib.util, sys, pytest
+spec = importlib.util.spec_from_file_location("linkedout_edge._kernel", sys.argv[1])
+sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules[spec.name])
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--strict-markers", sys.argv[2]]))
+"""
+
+
+def check_index(folder: str) -> None:
+    """The tests of the index of rows, with sanitizers."""
+    include, built = sysconfig.get_paths()["include"], str(Path(folder, "_kernel.so"))
+    if not shutil.which("gcc") or not Path(include, "Python.h").exists():
+        print("index of rows, sanitizers: left out, there is no gcc or no Python.h")
+        return
+    sources = [str(ROOT / "linkedout_edge" / name) for name in ("_kernel.c", "_row_index.c")]
+    extension = ["-shared", "-fPIC", f"-I{include}"]
+    extension += ["-DPy_LIMITED_API=0x030B0000"] if sys.version_info >= (3, 11) else []  # as setup.py
+    subprocess.run(["gcc", *FLAGS, *SANITIZERS, *extension, *sources, "-o", built], check=True)
+    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    # Python itself leaves memory behind at its end, and its own allocator would hide what is read beside a string.
+    settings = {"LD_PRELOAD": library.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    command = [sys.executable, "-c", TESTED, built, str(ROOT / "tests/test_row_index.py")]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, **settings})
+    print("index of rows, sanitizers: its tests pass")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1000)
@@ -150,6 +183,7 @@ def main() -> None:
                 check(driver, path, given, answers)
                 ran += 1
             print(f"{build.name}: {', '.join(build.paths or here)}: the bits that NumPy gives")
+        check_index(folder)
     if not ran:
         raise SystemExit("nothing was checked: there is no compiler")
 

@@ -284,11 +284,11 @@ typedef struct linkedout_ranking linkedout_ranking;
 typedef struct {
     size_t struct_size;
     int64_t top_k;                   /* give only so many, from 1 on; LINKEDOUT_ALL: all */
-    double diversity;                /* 0 to 1: how much the best 200 are reordered so that neighbours differ */
+    double diversity;                /* 0 to 1: how much the best 200 are reordered so that neighbors differ */
     double explore;                  /* 0 to 1: how much it counts that little is known of a video */
     int32_t exclude_watched;         /* 1: leave out candidates that are in the history */
     int32_t fold_duplicates;         /* 1: of near-identical videos only the best placed one */
-    const double *prior;             /* what you know besides content, standardised and added; NaN: unknown */
+    const double *prior;             /* what you know besides content, standardized and added; NaN: unknown */
     size_t prior_count;              /* as many as candidates, or as prior_ids */
     const linkedout_text *prior_ids; /* whose values these are; NULL: the candidates' as given */
     double prior_weight;             /* how much one standard deviation of it counts */

@@ -231,8 +231,8 @@ void check_frames(const Recommender &rec) {
         CHECK_SAYING(got.size() == wanted.pixels.size(), video["id"].dump());
         for (std::size_t n = 0; n < got.size(); n++) off = std::max(off, std::abs(int(got[n]) - int(wanted.pixels[n])));
     }
-    CHECK_SAYING(off <= limit, std::to_string(off) + " grey levels");
-    std::cout << "prepared frames: at most " << off << " grey levels off\n";
+    CHECK_SAYING(off <= limit, std::to_string(off) + " gray levels");
+    std::cout << "prepared frames: at most " << off << " gray levels off\n";
 }
 
 void check_encoder(const Recommender &rec) {

@@ -19,7 +19,7 @@ const REPRESENTS = 0.5;
 export function arrangeUnknown(user: Taste, values: Float32Array, scores: Float64Array): number[] {
   const count = scores.length;
   const size = user.space.layers * user.space.width;
-  const rows = directions(user, user.centred(values), size);
+  const rows = directions(user, user.centered(values), size);
   const seen = directions(user, user.seen, size);
   const likeness = (a: Float32Array, i: number, j: number): number => Math.max(dotSingles(a, i * size, rows, j * size, size), 0) ** 2;
   const alike = new Float32Array(count * count);
@@ -48,9 +48,9 @@ export function arrangeUnknown(user: Taste, values: Float32Array, scores: Float6
   return [...chosen, ...rest.sort((a, b) => scores[b]! - scores[a]! || a - b)];
 }
 
-/** Unit vectors of centred tokens. */
-function directions(user: Taste, centred: Float32Array, size: number): Float32Array {
-  const rows = user.rows(centred);
+/** Unit vectors of centered tokens. */
+function directions(user: Taste, centered: Float32Array, size: number): Float32Array {
+  const rows = user.rows(centered);
   for (let start = 0; start < rows.length; start += size) {
     const length = Math.max(Math.sqrt(dotSingles(rows, start, rows, start, size)), 1e-9);
     for (let i = start; i < start + size; i++) rows[i]! /= length;

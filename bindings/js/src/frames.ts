@@ -20,7 +20,7 @@ export interface Frames {
 /** What is taken for frames: `Frames`, or what a canvas gives, a picture a frame. */
 export type FramesLike = Frames | readonly ImageData[];
 
-/** Indices of at most `count` well-spread frames out of `frames`: those on screen at the centres of equal intervals. */
+/** Indices of at most `count` well-spread frames out of `frames`: those on screen at the centers of equal intervals. */
 export function spread(frames: number, count: number): number[] {
   if (frames <= count) return [...new Array(frames).keys()];
   return Array.from({ length: count }, (_, i) => Math.floor(((2 * i + 1) * frames) / (2 * count)));

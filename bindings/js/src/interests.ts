@@ -55,7 +55,7 @@ export function takeTurns(user: Taste, groups: number[][], values: Float32Array,
   const { layers, width } = user.space;
   const size = layers * width;
   const count = scores.length;
-  const centred = user.centred(values);
+  const centered = user.centered(values);
   const adds = groups.map((group) => {
     const query = new Float64Array(size);
     for (const n of group) {
@@ -63,7 +63,7 @@ export function takeTurns(user: Taste, groups: number[][], values: Float32Array,
     }
     return Float64Array.from(scores, (_, c) => {
       let sum = 0;
-      for (let i = 0; i < size; i++) sum += query[i]! * centred[c * size + i]!;
+      for (let i = 0; i < size; i++) sum += query[i]! * centered[c * size + i]!;
       return sum;
     });
   });

@@ -58,7 +58,7 @@ export function deduplicate(order: readonly number[], vectors: Vectors, count: n
 }
 
 /**
- * Reorder the best 200 so that neighbours differ: greedy MAP inference of a determinantal point process, as
+ * Reorder the best 200 so that neighbors differ: greedy MAP inference of a determinantal point process, as
  * `linkedout_edge/rank/rerank.py` explains.
  */
 export function diversify(
@@ -98,12 +98,12 @@ function similarities(vectors: Float32Array[]): Float64Array[] {
   const width = vectors[0]!.length;
   const mean = new Float64Array(width);
   for (const v of vectors) for (let i = 0; i < width; i++) mean[i]! += v[i]! / vectors.length;
-  const centred = vectors.map((v) => {
+  const centered = vectors.map((v) => {
     const c = Float64Array.from(v, (x, i) => x - mean[i]!);
     const length = Math.sqrt(dot(c, 0, c, 0, width));
     return c.map((x) => (length > 1e-6 ? x / length : 0));
   });
-  return centred.map((a, i) => Float64Array.from(centred, (b, j) => (i === j ? 1 : 0.5 + 0.5 * dot(a, 0, b, 0, width))));
+  return centered.map((a, i) => Float64Array.from(centered, (b, j) => (i === j ? 1 : 0.5 + 0.5 * dot(a, 0, b, 0, width))));
 }
 
 /** The list: best first, near-duplicates left out, then diversified, then cut. `count` is how many tokens a video has. */

@@ -48,7 +48,7 @@ export interface LoadOptions {
 export interface RankOptions {
   /** Give only so many. */
   topK?: number;
-  /** From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbours differ. */
+  /** From 0 (by score alone) to 1: how much the best 200 are reordered so that neighbors differ. */
   diversity?: number;
   /** Leave out candidates that are in the history. */
   excludeWatched?: boolean;

@@ -1,7 +1,7 @@
 /**
  * What a user likes, in closed form: events → a query per layer. No training, no graph.
  *
- * Gaussian-process regression on centred layer tokens; `linkedout_edge/rank/taste.py` and docs/ranking.md say why. Constants
+ * Gaussian-process regression on centered layer tokens; `linkedout_edge/rank/taste.py` and docs/ranking.md say why. Constants
  * are those of Python. Dimensions: N events, L layers, W = M·D numbers of a layer.
  */
 
@@ -26,7 +26,7 @@ export class Space {
    * @param layers L.
    * @param width W.
    * @param mean [L, W], the average video's tokens.
-   * @param size [L], mean squared length of a centred token; > 0.
+   * @param size [L], mean squared length of a centered token; > 0.
    * @param prior [L], how far each layer is trusted at first; sums to 1.
    * @param scale Scores are multiplied by it.
    */
@@ -89,7 +89,7 @@ export class Taste {
    * @param offset [L].
    * @param gates [L], sums to 1: at which depth the taste lives.
    * @param weights [N, L], > 0 attracts, < 0 repels.
-   * @param seen [N, L, W], the events' centred tokens.
+   * @param seen [N, L, W], the events' centered tokens.
    * @param kernel [N, N], how alike the events' videos are.
    * @param noise [N].
    */
@@ -111,19 +111,19 @@ export class Taste {
   }
 
   /** Tokens [K, L, W] minus the average video's. */
-  centred(values: Float32Array): Float32Array {
-    return centre(values, this.space);
+  centered(values: Float32Array): Float32Array {
+    return center(values, this.space);
   }
 
-  /** Centred tokens as rows [K, L·W]: their inner products are the kernel's, gates and all. */
-  rows(centred: Float32Array): Float32Array {
-    return rowsOf(centred, this.gates, this.space);
+  /** Centered tokens as rows [K, L·W]: their inner products are the kernel's, gates and all. */
+  rows(centered: Float32Array): Float32Array {
+    return rowsOf(centered, this.gates, this.space);
   }
 
   /** What each event adds by each layer to the score of one video [L, W]: [N, L]. */
   contributions(values: Float32Array): Float64Array {
     const { layers, width } = this.space;
-    const mine = this.centred(values);
+    const mine = this.centered(values);
     return this.weights.map((w, at) => w * dotSingles(this.seen, at * width, mine, (at % layers) * width, width));
   }
 
@@ -131,7 +131,7 @@ export class Taste {
   deviation(values: Float32Array): Float64Array {
     const n = this.count;
     const size = this.space.layers * this.space.width;
-    const rows = this.rows(this.centred(values));
+    const rows = this.rows(this.centered(values));
     const seen = this.rows(this.seen);
     const root = withNoise(this.kernel, this.noise);
     cholesky(root, n);
@@ -159,7 +159,7 @@ export function fit(values: Float32Array, y: Float64Array, variance: Float64Arra
   const { layers, width } = space;
   const count = y.length;
   const size = layers * width;
-  const seen = centre(values, space);
+  const seen = center(values, space);
   const none = new Float64Array(0);
   if (!count) {
     return new Taste(space, 0, new Float64Array(size), new Float64Array(layers), space.prior, none, seen, none, variance);
@@ -186,7 +186,7 @@ export function fit(values: Float32Array, y: Float64Array, variance: Float64Arra
   return new Taste(space, count, query, offset, gates, weights, seen, kernel, variance);
 }
 
-function centre(values: Float32Array, space: Space): Float32Array {
+function center(values: Float32Array, space: Space): Float32Array {
   const mean = Float32Array.from(space.mean);
   const out = new Float32Array(values.length);
   for (let start = 0; start < out.length; start += mean.length) {
@@ -195,12 +195,12 @@ function centre(values: Float32Array, space: Space): Float32Array {
   return out;
 }
 
-function rowsOf(centred: Float32Array, gates: Float64Array, space: Space): Float32Array {
+function rowsOf(centered: Float32Array, gates: Float64Array, space: Space): Float32Array {
   const by = Float32Array.from(gates, (g, l) => Math.sqrt(g / space.size[l]!));
   const { layers, width } = space;
-  const out = new Float32Array(centred.length);
+  const out = new Float32Array(centered.length);
   for (let start = 0, l = 0; start < out.length; start += width, l = (l + 1) % layers) {
-    for (let i = start; i < start + width; i++) out[i] = centred[i]! * by[l]!;
+    for (let i = start; i < start + width; i++) out[i] = centered[i]! * by[l]!;
   }
   return out;
 }

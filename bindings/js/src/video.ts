@@ -7,7 +7,7 @@ const MAX_SECONDS = 4 * 3600;
 const PATIENCE_MS = 20_000;
 
 /**
- * Well-spread frames of a video: those on screen at the centres of `count` equal intervals, each once.
+ * Well-spread frames of a video: those on screen at the centers of `count` equal intervals, each once.
  *
  * A `<video>` that plays is sought through: give one that nobody is watching. To encode in a worker, call this on the page
  * and post the frames.

@@ -177,7 +177,7 @@ def rankings(rec: Recommender, rng: np.random.Generator) -> list[dict]:
 
 
 def write_clip(folder: Path) -> None:
-    """A clip whose frames tell themselves apart by their grey, and which of them Python takes: their means."""
+    """A clip whose frames tell themselves apart by their gray, and which of them Python takes: their means."""
     import av
 
     path = folder / "clip.webm"

@@ -33,7 +33,7 @@ def tensor_scales(encoder: onnx.ModelProto, feeds: list[Feeds]) -> dict[str, flo
         feeds: inputs of the graph, of its own batch size, at least `MIN_CALIBRATION`.
 
     Raises:
-        ArgumentError: too few clips, or a graph that is quantised already.
+        ArgumentError: too few clips, or a graph that is quantized already.
     """
     if len(feeds) < MIN_CALIBRATION:
         raise ArgumentError(f"{len(feeds)} calibration clips are too few: give at least {MIN_CALIBRATION}, better 64")

@@ -18,7 +18,7 @@ class Engine:
     Attributes:
         precision: "fp16" or "int8".
         onnx: the graph, its dimensions fixed.
-        calibration: a calibration cache; "" where the graph holds its scales in QDQ nodes, or is not quantised.
+        calibration: a calibration cache; "" where the graph holds its scales in QDQ nodes, or is not quantized.
     """
 
     precision: str

@@ -1,4 +1,4 @@
-"""From a checkpoint, or a folder of exported graphs, to a bundle that ranks: fit, export, quantise, check, write."""
+"""From a checkpoint, or a folder of exported graphs, to a bundle that ranks: fit, export, quantize, check, write."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def write_vlm_bundle(
         The manifest, with each precision's agreement with float32 on the feeds.
 
     Raises:
-        ArgumentError: An unknown precision or format, a quantised student, or too few feeds.
+        ArgumentError: An unknown precision or format, a quantized student, or too few feeds.
         BackendError: The graph does not compute what torch computes.
     """
     check_choices(precisions, format)
     if student.encoder.sequence.fixed.dtype != torch.float32 or any(
         p.dtype != torch.float32 for p in student.encoder.parameters()
     ):
-        raise ArgumentError('only a float32 model is exported and then quantised: load_vlm(..., dtype="float32")')
+        raise ArgumentError('only a float32 model is exported and then quantized: load_vlm(..., dtype="float32")')
     fit(student, feeds)
     exact = export_encoder(student.encoder)
     worst = parity(student.encoder, exact, 2)
@@ -147,7 +147,7 @@ def write_optimum_bundle(
     license: str = LICENSE,
     provenance: str = "",
 ) -> Manifest:
-    """Write a bundle folder of OpenVINO graphs that Optimum exports and quantises.
+    """Write a bundle folder of OpenVINO graphs that Optimum exports and quantizes.
 
     Args:
         checkpoint: Folder or name on the hub.
@@ -194,7 +194,7 @@ def write_optimum_bundle(
             if precision == "fp32":
                 encoders[precision] = exact
                 continue
-            stage(f"{precision}: quantising and measuring")
+            stage(f"{precision}: quantizing and measuring")
             quantize_graphs(floats, Path(work) / precision, precision, data)
             small = student.encoder.over(open_exported(Path(work) / precision))
             cosines[precision] = reference.cosines(small)

@@ -125,7 +125,7 @@ def load_vlm(
         prompt: Baked in.
         load_in: ``"8bit"`` or ``"4bit"`` through bitsandbytes, to run in torch; what is exported is loaded without.
         dtype: Of the checkpoint's parts; compressors are float32. None is float32, and with `load_in` what the
-            checkpoint was saved in: what is quantised need not be upcast first.
+            checkpoint was saved in: what is quantized need not be upcast first.
         seed: Of the compressors' weights.
 
     Raises:

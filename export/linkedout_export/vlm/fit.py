@@ -2,7 +2,7 @@
 
 A fresh compressor is a random map, and what all clips have in common would outweigh what tells them apart. Principal
 components of its features over some clips make inner products of layer tokens mean likeness. They are not whitened,
-which would raise the weak ones, and with them the noise of quantisation (docs/vlm.md).
+which would raise the weak ones, and with them the noise of quantization (docs/vlm.md).
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class GraphEncoder(VideoEncoder):
         return GraphEncoder(exported, self.found, self.compressors).eval()  # type: ignore[arg-type]
 
     def language_inputs(self, feeds: Items[Feeds]) -> list[dict[str, np.ndarray]]:
-        """What the language model's graph reads of each of these feeds: what its quantiser calibrates on."""
+        """What the language model's graph reads of each of these feeds: what its quantizer calibrates on."""
         body = Body(self.exported, self.found)
         compiled = import_openvino().Core().compile_model(body.finished(list(body.given.values())), "CPU", EXACT)
         found = []

@@ -1,4 +1,4 @@
-"""An LLM-sized encoder graph in 8 and 4 bit, by the libraries' own quantisers.
+"""An LLM-sized encoder graph in 8 and 4 bit, by the libraries' own quantizers.
 
 ONNX: the matrix products become dynamic int8 (weights per channel, activations scaled per pass), or 4-bit weights in
 blocks of 32 (MatMulNBits); word embeddings are int8 in both. Static int8, which the small student uses, is not offered:
@@ -141,7 +141,7 @@ def _dynamic(encoder: onnx.ModelProto, kinds: list[str]) -> onnx.ModelProto:
 
 
 class _Data:
-    """Feeds as the quantiser wants them: iterable, copied by it before use."""
+    """Feeds as the quantizer wants them: iterable, copied by it before use."""
 
     def __init__(self, feeds: Sequence[Feeds]) -> None:
         self._feeds = list(feeds)

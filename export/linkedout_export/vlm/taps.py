@@ -1,6 +1,6 @@
 """The hidden states of an exported language model, found by structure: where its residual stream runs.
 
-Names of nodes differ from version to version and from family to family, and quantisation changes what stands around
+Names of nodes differ from version to version and from family to family, and quantization changes what stands around
 them. What all decoders have in common is the residual stream: their input, to which each block adds (twice: attention
 and MLP), and which a last norm and the product with the vocabulary's weights turn into logits.
 """

@@ -126,7 +126,7 @@ def export_graphs(checkpoint: Path, out: Path) -> None:
 
 
 def quantize_graphs(exported: Path, out: Path, precision: str, data: Sequence[dict[str, np.ndarray]] = ()) -> None:
-    """Weights of exported float graphs in 8 or 4 bit, by Optimum's quantiser, or in 16.
+    """Weights of exported float graphs in 8 or 4 bit, by Optimum's quantizer, or in 16.
 
     In 4 bit that is the language model's, symmetric in groups of `GROUP`; the vision tower and the word embeddings
     take 8 bit, as Optimum has it.

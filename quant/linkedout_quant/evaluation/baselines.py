@@ -16,7 +16,7 @@ def color_histogram(clip: np.ndarray, bins: int = 16) -> np.ndarray:
 
 
 def color_histograms(clips: list[np.ndarray], bins: int = 16) -> np.ndarray:
-    """One colour histogram a clip, centred and normalised.
+    """One color histogram a clip, centered and normalized.
 
     Args:
         clips: uint8 [F, H, W, 3] each.

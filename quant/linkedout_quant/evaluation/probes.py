@@ -55,7 +55,7 @@ def _measured(what: str, users: str, ndcg: np.ndarray) -> Measured:
 
 
 def prompt_effect(student: Student, tokenizer: Tokenizer, users: int = 100) -> list[Measured]:
-    """Users whose taste is objects, and users whose taste is colours, under each prompt baked into the encoder."""
+    """Users whose taste is objects, and users whose taste is colors, under each prompt baked into the encoder."""
     exam = make_exam(users_per_length=1)
     clips, pool = exam_clips(exam, student.config), UserPool([a for a, _ in exam.pool])
     rows = []

@@ -17,7 +17,7 @@ _TITLES = {
     "session": f"session: {STEPS} shown one after the other, nothing watched before",
 }
 _NAMES = {"ndcg@10": "NDCG@10", "auc": "AUC", "both@10": "both@10", "liked": "liked"}
-_ROWS = {"histogram": "colour histogram", "cosine": "cosine of its tokens"}
+_ROWS = {"histogram": "color histogram", "cosine": "cosine of its tokens"}
 
 
 def exam_tables(report: dict[str, dict], users: int) -> Iterator[Table]:

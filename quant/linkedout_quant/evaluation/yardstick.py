@@ -1,7 +1,7 @@
 """How well does content alone rank? Users of three tastes, through the public API, beside simpler ideas.
 
-A baseline ranks by the cosine to what was watched, of features of its own: colour histograms, the product's stored
-tokens, a teacher's last layer. All features are centred: their mean over all clips is taken away.
+A baseline ranks by the cosine to what was watched, of features of its own: color histograms, the product's stored
+tokens, a teacher's last layer. All features are centered: their mean over all clips is taken away.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Pool:
 
     ids: list[str]
     kinds: Kinds
-    features: dict[str, np.ndarray]  # baseline → float64 [clips, width], centred, of length 1
+    features: dict[str, np.ndarray]  # baseline → float64 [clips, width], centered, of length 1
     skipped: list[str]  # why some that were given are not among them
 
 

@@ -1,7 +1,7 @@
 """Vision tower and connector: one frame → grid × grid visual tokens.
 
 Design choices:
-- plain 3×3 convolutions with ReLU: they fold with their batch norms, quantise per channel with little loss, and run at
+- plain 3×3 convolutions with ReLU: they fold with their batch norms, quantize per channel with little loss, and run at
   full speed in every inference library; from few images a small student also learns faster with them than with patches;
 - the tower looks at each frame by itself; time is the LM's business.
 """

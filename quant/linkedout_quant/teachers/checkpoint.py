@@ -80,7 +80,7 @@ def _from_hub(name: str) -> Path:
         fetched = Path(snapshot_download(name, **wanted))
     except GatedRepoError as e:
         raise TeacherError(
-            f"{name} is gated: accept its licence on https://huggingface.co/{name}, run `hf auth login`, "
+            f"{name} is gated: accept its license on https://huggingface.co/{name}, run `hf auth login`, "
             "and try again, or pass the folder of a copy"
         ) from e
     except RepositoryNotFoundError as e:

@@ -17,7 +17,7 @@ WIDTH = 1280
 
 @dataclass(frozen=True)
 class Seen:
-    """Layers of one image, dequantised to float32."""
+    """Layers of one image, dequantized to float32."""
 
     middle: np.ndarray  # [14, 14, 96], the output of block 12
     last: np.ndarray  # [7, 7, 1280], the last convolution

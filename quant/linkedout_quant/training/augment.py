@@ -13,7 +13,7 @@ import numpy as np
 
 
 def random_crop(image: np.ndarray, rng: np.random.Generator, side: int) -> np.ndarray:
-    """A random, perhaps mirrored, turned and recoloured square of a photo: uint8 [side, side, 3]."""
+    """A random, perhaps mirrored, turned and recolored square of a photo: uint8 [side, side, 3]."""
     h, w = image.shape[:2]
     area = rng.uniform(0.12, 1.0) if rng.random() < 0.7 else 1.0
     aspect = np.exp(rng.uniform(-0.35, 0.35))

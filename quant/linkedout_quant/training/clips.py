@@ -60,7 +60,7 @@ VIEW_SHARE = 0.6  # of a batch that are photos and videos, where there are some;
 SENTENCES = 2  # without a clip, for each clip of a batch
 MICRO_SHARE = 0.6  # what micro-videos count where the tokens' axes are chosen
 WORDS = 0.3  # weight of the next-token losses
-CENTRED = 1.0  # weight of what all clips have in common
+CENTERED = 1.0  # weight of what all clips have in common
 
 
 @dataclass
@@ -74,11 +74,11 @@ class ClipBatch:
     text_ids: Tensor  # int64 [S, T], sentences that belong to no clip
     text_mask: Tensor  # bool [S, T]
     facets: Tensor  # int64 [A, number of facets]
-    latents: Tensor  # float32 [A, K], centred and weighted for the prompt
+    latents: Tensor  # float32 [A, K], centered and weighted for the prompt
     layers: tuple[Tensor, ...]  # float32 [P, W] each: the teacher's layers, mean over their tokens
-    pooled: Tensor  # float32 [P, ·], standardised
-    language: Tensor  # float32 [P, ·], standardised
-    colors: Tensor  # float32 [P, 48], a view's colours by place
+    pooled: Tensor  # float32 [P, ·], standardized
+    language: Tensor  # float32 [P, ·], standardized
+    colors: Tensor  # float32 [P, 48], a view's colors by place
     sentences: Tensor  # float32 [P, 384], of captions
     captioned: Tensor  # bool [P], a caption is known and was not shown as a title
     prompt: str
@@ -137,7 +137,7 @@ def facet_indices(vector: np.ndarray) -> np.ndarray:
 
 
 def color_layout(frames: np.ndarray) -> np.ndarray:
-    """Mean colours of a 4 × 4 grid of cells: uint8 [F, H, W, 3] → float32 [48], about unit size."""
+    """Mean colors of a 4 × 4 grid of cells: uint8 [F, H, W, 3] → float32 [48], about unit size."""
     cells = [cv2.resize(f, (4, 4), interpolation=cv2.INTER_AREA).astype(np.float32) for f in frames]
     return (np.mean(cells, 0).ravel() - 118.0) / 64.0
 
@@ -414,7 +414,7 @@ def clip_losses(
         by_layer = torch.from_numpy(layer_weights(tokens.shape[1])).to(tokens.device)
         terms["micro_relations"] = 5 * relational_loss(flat[:a], batch.latents)
         terms["micro_layers"] = 3 * relational_loss(tokens[:a].transpose(0, 1), by_layer[:, None] * batch.latents)
-        terms["micro_centre"] = CENTRED * center_loss(tokens[:a].transpose(0, 1))
+        terms["micro_centre"] = CENTERED * center_loss(tokens[:a].transpose(0, 1))
     if batch.title_mask.any():
         words = batch.title_mask
         terms["captions"] = WORDS * nn.functional.cross_entropy(
@@ -438,7 +438,7 @@ def view_losses(heads: ClipHeads, batch: ClipBatch, tokens: Tensor) -> dict[str,
         "last": 0.5 * feature_loss(heads.last(tokens[:, -1]), batch.language),
         "relations": 8 * relational_loss(flat, *alike),
         "layer_relations": 5 * relational_loss(by_layer, *alike),
-        "centre": CENTRED * center_loss(by_layer),
+        "centre": CENTERED * center_loss(by_layer),
     }
     for i, (head, tap, want) in enumerate(zip(heads.layers, heads.taps, batch.layers, strict=True)):
         terms[f"layer{i}"] = 0.2 * feature_loss(head(tokens[:, tap]), want)

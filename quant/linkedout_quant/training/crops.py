@@ -124,7 +124,7 @@ def default_workers(teacher: Teacher) -> int:
 
 @dataclass(frozen=True)
 class CropBatch:
-    """Crops and what the teacher said of them, standardised."""
+    """Crops and what the teacher said of them, standardized."""
 
     crops: Tensor  # uint8 [B, H, W, 3]
     layers: tuple[Tensor, ...]  # float32 [B, K, W] each
@@ -176,7 +176,7 @@ class CropSource(Protocol):
 class CropCache:
     """Random batches of all shards of one or several folders, the next one read while the current one trains.
 
-    Features are standardised by the first shard: the mean row removed, one scale for all dimensions, so that the
+    Features are standardized by the first shard: the mean row removed, one scale for all dimensions, so that the
     directions in which the teacher varies most keep their weight.
 
     Args:

@@ -61,12 +61,12 @@ class CropPlan:
     """All that chance decides about a batch of B crops, on the host."""
 
     photos: np.ndarray  # int64 [B], which photo
-    boxes: np.ndarray  # float32 [B, 4], centre x, y and half width, height of the crop, in −1 … 1 of the photo
+    boxes: np.ndarray  # float32 [B, 4], center x, y and half width, height of the crop, in −1 … 1 of the photo
     mirrored: np.ndarray  # bool [B]
     angles: np.ndarray  # float32 [B], radians
     zooms: np.ndarray  # float32 [B], by which a turned crop is enlarged
     contrasts: np.ndarray  # float32 [B]
-    gains: np.ndarray  # float32 [B, 3], by which colours are multiplied
+    gains: np.ndarray  # float32 [B, 3], by which colors are multiplied
     gray: np.ndarray  # bool [B]
     kinds: np.ndarray  # int64 [B], SINGLE, or how the crop before is mixed in
     shares: np.ndarray  # float32 [B], of a blend that are the crop's own; or where it is cut

@@ -125,7 +125,7 @@ def train_stage(
     unit: str = "examples",
     accelerator: Accelerator | None = None,
 ) -> None:
-    """Minimise the sum of ``losses(draw, batch)`` over the parameters of `modules`.
+    """Minimize the sum of ``losses(draw, batch)`` over the parameters of `modules`.
 
     Args:
         run: folder for ``<stage>.pt`` (checkpoint), ``<stage>.jsonl`` (metrics) and ``<stage>.png`` (their plot).

@@ -32,7 +32,7 @@ def relational_loss(tokens: Tensor, *targets: Tensor) -> Tensor:
 def center_loss(tokens: Tensor) -> Tensor:
     """Share of the mean in the squared size of rows of `tokens` [..., B, X].
 
-    What all videos have in common says nothing about taste, but in an inner product it favours the common ones: hubs
+    What all videos have in common says nothing about taste, but in an inner product it favors the common ones: hubs
     (Suzuki et al., "Centering Similarity Measures to Reduce Hubs", EMNLP 2013).
     """
     mean = tokens.mean(-2).square().sum(-1)

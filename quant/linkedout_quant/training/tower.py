@@ -97,7 +97,7 @@ def train_tower(
     tower: VisionTower,
     accelerator: Accelerator,
 ) -> None:
-    """Distil the teacher, who has looked at `crops`, into a tower, in place."""
+    """Distill the teacher, who has looked at `crops`, into a tower, in place."""
     torch.manual_seed(recipe.seed)
     tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     heads = TeacherHeads(

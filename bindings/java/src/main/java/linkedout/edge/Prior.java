@@ -5,7 +5,7 @@ import java.util.List;
 import java.util.Map;
 import org.jetbrains.annotations.NotNull;
 
-/** What you know of videos besides their content, such as how popular they are. It is standardised and added. */
+/** What you know of videos besides their content, such as how popular they are. It is standardized and added. */
 public final class Prior {
     final double[] values;
     final List<String> ids; // null: the candidates'

@@ -39,7 +39,7 @@ public final class RankOptions {
         return out;
     }
 
-    /** @param diversity 0 to 1: how much the best 200 are reordered so that neighbours differ */
+    /** @param diversity 0 to 1: how much the best 200 are reordered so that neighbors differ */
     public @NotNull RankOptions withDiversity(double diversity) {
         RankOptions out = new RankOptions(this);
         out.diversity = diversity;

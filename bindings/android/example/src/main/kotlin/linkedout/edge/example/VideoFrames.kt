@@ -54,7 +54,7 @@ fun rgbOf(bitmap: Bitmap): ByteArray {
 /**
  * RGB bytes of an image that a camera or a MediaCodec wrote into an ImageReader (YUV_420_888), [height][width][3].
  *
- * Colours as HD video has them: BT.709, limited range. An image is as the sensor or the decoder gave it: turn it upright
+ * Colors as HD video has them: BT.709, limited range. An image is as the sensor or the decoder gave it: turn it upright
  * first if it is not.
  */
 fun rgbOf(image: Image): ByteArray {
