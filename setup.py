@@ -1,6 +1,6 @@
 """The one part of the package that is compiled; everything else is in pyproject.toml.
 
-It is optional: where no compiler is found, scores are computed by NumPy, to the same bits (docs/latency.md).
+It is optional: where no compiler is found, NumPy computes, scores to the same bits (docs/latency.md).
 LINKEDOUT_PURE=1 leaves it out, for a wheel that runs on every processor.
 """
 
@@ -18,6 +18,7 @@ KERNEL = Extension(
     # Each path and NumPy give the same bits only if no product and sum are joined.
     extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if ABI3 else [],
+    libraries=[] if sys.platform == "win32" else ["m"],
     py_limited_api=ABI3,
     optional=True,
 )

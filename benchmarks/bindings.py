@@ -10,6 +10,7 @@ A binding is left out, and that is said, where it is not built.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -42,7 +43,9 @@ class Python:
     def __init__(self, rec: Recommender, frames: np.ndarray) -> None:
         ids = list(rec.store)
         self._rec, self._frames = rec, frames
-        self._events, self._candidates = [Event(i) for i in ids[:WATCHED]], ids[WATCHED:]
+        self._events = [Event(i) for i in ids[:WATCHED]]
+        # In turns: the latest one would only be given again.
+        self._lists = itertools.cycle([ids[WATCHED:], ids[: WATCHED - 1 : -1]])
         self._encoded = 0
 
     def ask(self, word: str) -> float:
@@ -57,7 +60,7 @@ class Python:
         if word == "encode":
             self._rec.encode([video])
         else:
-            self._rec.rank(self._events, self._candidates)[0]
+            self._rec.rank(self._events, next(self._lists))[0]
         return time.perf_counter() - start
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-/* Scores of stored layer tokens; `scorer.py` says what is computed and has the same in NumPy.
+/* Scores of stored layer tokens; `scorer.py` says what is computed and has the same in NumPy. And, for Python alone, the
+ * equations of `taste.py`, whose twin there differs by rounding: the steps of LAPACK, without the time that starting it
+ * takes.
  *
  * Products of whole numbers are added up in int32, which is exact in any order, and so many instructions may be used for
  * them as there are. What follows in float32 is one piece of code with one order for all of them. So each path gives
@@ -11,6 +13,7 @@
 #include <Python.h>
 #endif
 #include <float.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -349,15 +352,39 @@ static ptrdiff_t score_rows(const Path *path, Task task) {
 
 #ifndef LINKEDOUT_WITHOUT_PYTHON
 
-enum { DIGITS, UNITS, OFFSETS, TOKENS, SCALES, ROWS, SCORES, LAYERS, ARRAYS };
+/* Solve one system, count rows of its matrix and right side; see `solve_with_numpy`. */
+static void solve_system(double *rows, size_t count) {
+    const size_t width = count + 1;
+    for (size_t k = 0; k < count; k += 2) { /* two rows at a time: the others are read and written half as often */
+        double *__restrict a = rows + k * width, *__restrict b = a + width;
+        const double pivot = a[k] = sqrt(a[k]);
+        for (size_t j = k + 1; j < width; j++) a[j] /= pivot;
+        if (k + 1 == count) break;
+        const double between = a[k + 1];
+        for (size_t j = k + 1; j < width; j++) b[j] -= between * a[j];
+        const double second = b[k + 1] = sqrt(b[k + 1]);
+        for (size_t j = k + 2; j < width; j++) b[j] /= second;
+        for (size_t i = k + 2; i < count; i++) {
+            double *__restrict row = rows + i * width;
+            const double of_a = a[i], of_b = b[i];
+            for (size_t j = i; j < width; j++) row[j] = row[j] - of_a * a[j] - of_b * b[j];
+        }
+    }
+    for (size_t k = count; k-- > 0;) {
+        const double solved = rows[k * width + count] /= rows[k * width + k];
+        for (size_t i = 0; i < k; i++) rows[i * width + count] -= rows[i * width + k] * solved;
+    }
+}
+
+enum { DIGITS, UNITS, OFFSETS, TOKENS, SCALES, ROWS, SCORES, LAYERS, ARRAYS, SYSTEMS = ARRAYS };
 
 static const struct {
     const char *name, *dtype, *codes;
     int ndim, itemsize, writable;
-} wanted[ARRAYS] = {
+} wanted[ARRAYS + 1] = {
     {"digits", "int16", "h", 3, 2, 0}, {"units", "float32", "f", 2, 4, 0},   {"offsets", "float32", "f", 1, 4, 0},
     {"tokens", "int8", "b", 4, 1, 0},  {"scales", "float32", "f", 3, 4, 0},  {"rows", "int64", "lq", 1, 8, 0},
-    {"scores", "float32", "f", 1, 4, 1}, {"layers", "float32", "f", 2, 4, 1},
+    {"scores", "float32", "f", 1, 4, 1}, {"layers", "float32", "f", 2, 4, 1}, {"systems", "float64", "d", 3, 8, 1},
 };
 
 /* A view of an array that is as it has to be; -1 and an exception otherwise. */
@@ -451,10 +478,27 @@ static PyObject *score(PyObject *module, PyObject *args) {
     return result;
 }
 
+static PyObject *solve(PyObject *module, PyObject *array) {
+    (void)module;
+    Py_buffer view = {0};
+    if (view_of(array, SYSTEMS, &view) == 0 && view.shape[2] != view.shape[1] + 1)
+        PyErr_SetString(PyExc_ValueError, "systems: expected one column more than rows");
+    if (!PyErr_Occurred()) {
+        const size_t systems = (size_t)view.shape[0], count = (size_t)view.shape[1];
+        Py_BEGIN_ALLOW_THREADS
+        for (size_t n = 0; n < systems; n++) solve_system((double *)view.buf + n * count * (count + 1), count);
+        Py_END_ALLOW_THREADS
+    }
+    if (view.obj != NULL) PyBuffer_Release(&view);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"score", score, METH_VARARGS,
      "score(path, digits, units, offsets, tokens, scales, rows, scores, layers)\n\n"
      "The same as `linkedout_edge.rank.scorer.score_with_numpy`, by a path of PATHS."},
+    {"solve", solve, METH_O, "solve(systems)\n\nThe same as `linkedout_edge.rank.taste.solve_with_numpy`."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -225,6 +225,8 @@ def check_list(values: object, where: str) -> Iterable[Any]:
     Raises:
         ArgumentTypeError: A single video, a mapping, or nothing to iterate over.
     """
+    if isinstance(values, list):  # nearly always
+        return values
     if isinstance(values, str | bytes | os.PathLike | Video | Event):
         shown = "..." if isinstance(values, Video | Event) else repr(values)
         raise ArgumentTypeError(

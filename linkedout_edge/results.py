@@ -401,9 +401,9 @@ def best_first(scores: Floats, top_k: int | None = None) -> NDArray[np.int64]:
     """Positions of the `top_k` best (of all, if None), best first, ties in input order: int64 ``[K]``."""
     count = len(scores) if top_k is None else min(top_k, len(scores))
     if count == len(scores):
-        return np.argsort(-scores, kind="stable").astype(np.int64)
+        return np.argsort(-scores, kind="stable").astype(np.int64, copy=False)
     if count == 1:
         return np.array([np.argmax(scores)], np.int64)
     threshold = np.partition(scores, len(scores) - count)[len(scores) - count]
     kept = np.flatnonzero(scores >= threshold)
-    return kept[np.argsort(-scores[kept], kind="stable")[:count]].astype(np.int64)
+    return kept[np.argsort(-scores[kept], kind="stable")[:count]].astype(np.int64, copy=False)

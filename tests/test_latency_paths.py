@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from stored import CONFIG, SHAPE, copy, fill, limit_store, put_tokens, tokens_of
+from stored import CONFIG, SHAPE, copy, fill, inner, limit_store, put_tokens, tokens_of
 
-from linkedout_edge import Event, Ranked, Recommender, Video
+from linkedout_edge import Event, Prior, Ranked, Recommender, Video
 from linkedout_edge.rank import memo, taste
 from linkedout_edge.rank.scorer import Scorer
 from linkedout_edge.rank.taste import dequantize
@@ -106,6 +106,26 @@ def test_ages_count_by_the_hour(rec: Recommender, fits: list[int], monkeypatch: 
         now = noon + timedelta(hours=hours)
         rec.rank(["v0"], ids)
     assert len(fits) == 3
+
+
+def test_after_an_event_only_its_own_tokens_are_looked_at(rec: Recommender, fits: list[int]) -> None:
+    ids = fill(rec, 40)
+    history = [Event(i, watched=n / 10) for n, i in enumerate(ids[:10])]
+    later = [*history[1:], Event("v30", liked=True)]
+    rec.rank(history, ids)
+    after = rec.rank(later, ids)
+    rec.rank([*later, "v31"], ids)  # no event leaves
+    rec.rank([*later[:-1], Event("v30", liked=False), "v31"], ids)  # something else is said of a known one
+    assert fits == [10, 1, 1, 1]
+    inner(rec.store).forget_derived()
+    whole = rec.rank(later, ids)
+    assert fits == [10, 1, 1, 1, 10]
+    np.testing.assert_allclose(after.scores, whole.scores, rtol=0, atol=1e-4 * np.abs(whole.scores).max())
+    np.testing.assert_allclose(after[0].explain().matrix, whole[0].explain().matrix, rtol=0, atol=1e-4)
+    rec.store.remove("v39")  # the average video is another
+    rec.rank([*later[1:], "v31"], ids[:-1])
+    rec.rank(["v1", *later[1:]], ids[:-1])  # the new one is not the latest
+    assert fits == [10, 1, 1, 1, 10, 10, 10]
 
 
 # Handles
@@ -257,6 +277,53 @@ def test_a_list_that_was_ranked_before_follows_the_store(rec: Recommender) -> No
     rec.store.remove("v0")
     gone = rec.rank(history, ids[1:5])
     assert [(f.id, f.role) for f in gone.failed] == [("v0", "history")]
+
+
+@pytest.mark.parametrize("candidates", ["ids", "handle"])
+def test_the_latest_ranking_is_made_again_only_if_something_changed(
+    rec: Recommender, monkeypatch: pytest.MonkeyPatch, candidates: str
+) -> None:
+    ids = fill(rec, 300)
+    history, some = [Event("v0", watched=0.4), Event("v1")], ids if candidates == "ids" else rec.store.select(ids)
+    scored: list[int] = []
+    original = Scorer.score
+    monkeypatch.setattr(Scorer, "score", lambda self, *a, **k: (scored.append(1), original(self, *a, **k))[1])
+
+    def count(*args: Any, **options: Any) -> tuple[int, Any]:
+        before = len(scored)
+        ranking = rec.rank(*args, **options)
+        return len(scored) - before, ranking
+
+    first = count(history, some, top_k=20)[1]
+    times, again = count(list(history), some if candidates == "handle" else list(ids), top_k=20)
+    assert (times, again.to_dict()["ranked"]) == (0, first.to_dict()["ranked"])
+    assert again[3].explain().to_dict() == first[3].explain().to_dict()
+    assert not {"v0", "v1"} & set(count(history, some, top_k=20, exclude_watched=True)[1].ids)
+    for options in ({"top_k": 21}, {"diversity": 0.5}, {"fold_duplicates": True}, {"explore": 0.5}, {"top_k": 20}):
+        assert count(history, some, **options)[0] > 0, options
+    assert count(history[:1], some, top_k=20)[1].scores.tolist() != first.scores.tolist()
+    prior = {"v250": 1e3, "v7": 1.0}
+    assert count(history, some, top_k=20, prior=Prior(prior, 1e6))[1].ids[0] == "v250"
+    del prior["v250"]
+    prior["v251"] = 1e3
+    assert count(history, some, top_k=20, prior=Prior(prior, 1e6))[1].ids[0] == "v251"
+    count(history, some, top_k=20)
+    copy(rec.store, first.ids[0], first.ids[5])  # another content under the same id
+    times, changed = count(history, some, top_k=20)
+    assert times > 0
+    assert changed.scores[0] == changed.scores[1]
+    assert {first.ids[0], first.ids[5]} == set(changed.ids[:2])
+    rec.store.remove(first.ids[0])
+    assert first.ids[0] not in count(history, some, top_k=20)[1].ids
+
+
+def test_a_ranking_that_is_given_again_counts_as_a_use(rec: Recommender) -> None:
+    ids = fill(rec, 30)
+    rec.rank(["v1"], ids[:10])
+    limit_store(rec.store, 20, used=ids[10:])
+    rec.rank(["v1"], ids[:10])
+    put_tokens(rec.store, "one more", np.zeros(SHAPE, np.int8))  # others have to leave
+    assert set(ids[:10]) <= set(rec.store)
 
 
 def test_a_history_that_was_ranked_before_still_contradicts(rec: Recommender, frames: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from linkedout_edge import Event, Failed, Ranked, Ranking, Video
 from linkedout_edge.errors import ArgumentError
-from linkedout_edge.rank.taste import Space, Taste
+from linkedout_edge.rank.taste import Space, Taste, gram
 from linkedout_edge.results import Evidence, best_first
 
 
@@ -78,7 +78,9 @@ def evidence(
     seen = np.array(past, np.float32).reshape(-1, 2, 1) - np.float32(mean)
     w = np.array(weights, np.float64).reshape(-1, 2)
     query = np.einsum("nl,nlf->lf", w, seen)
-    user = Taste(space, query, (query * mean).sum(1), np.array([0.5, 0.5]), w, seen, np.eye(len(w)), np.ones(len(w)))
+    products = gram(seen.transpose(1, 0, 2))
+    gates, offset = np.array([0.5, 0.5]), (query * mean).sum(1)
+    user = Taste(space, query, offset, gates, w, seen, products, np.eye(len(w)), np.ones(len(w)))
     return Evidence(
         events,
         user,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from linkedout_edge import Event
+from linkedout_edge.rank import taste as taste_module
 from linkedout_edge.rank.taste import (
     BLOCK,
     DISLIKED,
@@ -49,15 +50,66 @@ def test_products_in_blocks_are_the_plain_ones(count, width):
     np.testing.assert_allclose(gram(by_layer), np.einsum("lif,ljf->lij", by_layer, by_layer), atol=1e-4)
 
 
-@pytest.mark.parametrize("count", [1, BLOCK, BLOCK + 1, 2 * BLOCK, 192, 200])
-def test_blocks_solve_what_the_whole_does(count, monkeypatch):
+@pytest.fixture(params=["kernel", "NumPy"])
+def solver(request, monkeypatch):
+    if request.param == "NumPy":
+        monkeypatch.setattr(taste_module, "_kernel", None)
+    elif taste_module._kernel is None:
+        pytest.skip("installed without the extension")
+
+
+@pytest.mark.usefixtures("solver")
+@pytest.mark.parametrize(
+    ("kernels", "count"), [(1, 1), (6, 2), (6, 32), (1, BLOCK), (2, BLOCK + 1), (1, 2 * BLOCK), (1, 200)]
+)
+def test_each_system_is_solved(kernels, count, monkeypatch):
     rng = np.random.default_rng(0)
-    half = rng.normal(size=(count, count + 3))
-    system, y = half @ half.T / count + np.eye(count), rng.normal(size=count)
-    expected, whole, sizes = np.linalg.solve(system, y), np.linalg.solve, []
-    monkeypatch.setattr(np.linalg, "solve", lambda a, b: sizes.append(len(a)) or whole(a, b))
-    np.testing.assert_allclose(solve(system, y), expected, rtol=1e-9, atol=1e-12)
-    assert max(sizes) <= BLOCK  # larger ones wake threads
+    half = rng.normal(size=(kernels, count, count + 3))
+    products, variance, y = half @ half.transpose(0, 2, 1) / count, rng.uniform(0.5, 2, count), rng.normal(size=count)
+    systems = products + np.diag(variance)
+    expected, factors = [np.linalg.solve(system, y) for system in systems], np.linalg.cholesky(systems)
+    sizes = []
+    for name in ("solve", "cholesky"):
+        whole = getattr(np.linalg, name)
+        monkeypatch.setattr(np.linalg, name, lambda a, *b, whole=whole: sizes.append(a.shape[-1]) or whole(a, *b))
+    solutions, roots = solve(products, variance, y)
+    np.testing.assert_allclose(solutions, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(roots, factors.diagonal(axis1=1, axis2=2), rtol=1e-9)
+    assert max(sizes, default=0) <= BLOCK  # larger ones wake threads
+
+
+@pytest.mark.usefixtures("solver")
+def test_what_is_no_number_stays_none(values, space):
+    """The scorer refuses it then."""
+    broken = values[:3].copy()
+    broken[1, 0, 0] = np.nan
+    assert np.isnan(fit(broken, np.ones(3), np.ones(3), space).query).any()
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(solve(np.full((1, 4, 4), -9.0), np.ones(4), np.ones(4))[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("systems", "error"),
+    [
+        (np.ones((1, 2, 3), np.float32), TypeError),
+        (np.ones((2, 3)), ValueError),
+        (np.ones((1, 2, 2)), ValueError),
+        (np.ones((1, 3, 2)), ValueError),
+        (np.ones((3, 2, 1)).T, ValueError),
+        ([[[1.0, 1.0]]], TypeError),
+    ],
+)
+def test_the_extension_refuses_other_arrays(systems, error):
+    if taste_module._kernel is None:
+        pytest.skip("installed without the extension")
+    with pytest.raises(error):
+        taste_module._kernel.solve(systems)
+    read_only = np.ones((1, 1, 2))
+    read_only.setflags(write=False)
+    with pytest.raises((BufferError, ValueError)):
+        taste_module._kernel.solve(read_only)
+    taste_module._kernel.solve(np.ones((0, 4, 5)))
+    taste_module._kernel.solve(np.ones((4, 0, 1)))
 
 
 def test_values_are_overwritten_only_where_that_is_allowed(values, space):
@@ -205,3 +257,19 @@ def test_events_are_told_by_what_was_said_and_when():
     liked = np.array([{None: 0, True: 1, False: -1}[e.liked] for e in events])
     assert y.tolist() == wanted(np.array([e.watched for e in events]), liked).tolist()
     assert [part.shape for part in of_events([], now)] == [(0,), (0,)]
+
+
+@pytest.mark.parametrize(("count", "known"), [(2, 1), (9, 8), (9, 9), (40, 60), (BLOCK + 6, BLOCK + 5)])
+def test_one_event_more_gives_what_all_of_them_give(values, space, count, known):
+    """Only the latest event's inner products are computed; what is older than the others is left out."""
+    rows = np.arange(known + 1) % len(values)
+    watched, ages = np.linspace(0, 1, count), np.linspace(9000, 0, count)
+    y, variance = wanted(watched), noise(ages)
+    before = fit(values[rows[:-1]], np.zeros(known), np.ones(known), space)  # what was said of them may change
+    after = fit(values[rows[-1:]], y, variance, space, before=before)
+    whole = fit(values[rows[-count:]], y, variance, space)
+    assert after.space is space
+    np.testing.assert_array_equal(after.seen, whole.seen)
+    for name in ("products", "kernel", "query", "offset", "gates", "weights", "noise"):
+        expected = getattr(whole, name)
+        np.testing.assert_allclose(getattr(after, name), expected, rtol=0, atol=3e-6 * np.abs(expected).max())

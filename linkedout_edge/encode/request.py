@@ -74,10 +74,11 @@ class RequestPlan:
 
     def needs_none(self, videos: Sequence[Video]) -> bool:
         """Whether all are stored and named by nothing but their ids: nothing is to be encoded or reconciled."""
-        if self._look or not all(v._says_only_its_id for v in videos):
+        ids = [v.id for v in videos if v._says_only_its_id]
+        if self._look or len(ids) < len(videos):
             return False
         with self._store.lock:
-            return bool((self._store.find([v.id for v in videos]) >= 0).all())
+            return bool(self._store.find(ids).min(initial=0) >= 0)
 
     def jobs(self) -> list[Job]:
         """What has to be encoded now."""

@@ -29,24 +29,24 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
     that attract begin an interest each, and every other joins the one that it is more alike to on average (k-means with
     cosines, k = 2). Where that tells nothing apart, all that attract are one interest.
     """
-    kept = np.flatnonzero(user.weights.sum(1) > 0)[-MAX_EVENTS:]
+    kept = np.flatnonzero((user.weights > 0).any(1))[-MAX_EVENTS:]
     if len(kept) < 2 * LEAST_EVENTS:
         return (kept,) if len(kept) else ()
     alike = _cosines(user, kept)
-    first, second = np.unravel_index(np.argmin(alike), alike.shape)
+    first, second = divmod(int(alike.argmin()), len(kept))
     side, whole = alike[first] >= alike[second], alike.sum(1)
     for _ in range(_ROUNDS):
-        count = int(side.sum())
+        count = np.count_nonzero(side)
         if count in (0, len(kept)):
             return (kept,)
-        with_first = alike @ side.astype(np.float64)
+        with_first = alike @ side
         before, side = side, with_first / count >= (whole - with_first) / (len(kept) - count)
         if (side == before).all():
             break
-    count, ones = int(side.sum()), side.astype(np.float64)
+    count = np.count_nonzero(side)
     if min(count, len(kept) - count) < LEAST_EVENTS:
         return (kept,)
-    across = float(ones @ alike @ (1.0 - ones))
+    across = float(side @ alike @ ~side)
     pairs = count * (count - 1) + (len(kept) - count) * (len(kept) - count - 1)
     within = (float(whole.sum()) - float(alike.trace()) - 2.0 * across) / pairs
     if within - across / (count * (len(kept) - count)) < SPLIT_FROM:
@@ -55,7 +55,7 @@ def find_interests(user: Taste) -> tuple[Events, ...]:
 
 
 def _cosines(user: Taste, events: Events) -> Floats:
-    products = user.kernel[events[:, None], events]
+    products = user.kernel.take(events, 0).take(events, 1)
     length = np.sqrt(np.maximum(products.diagonal(), 1e-12))
     return np.asarray(products / (length[:, None] * length))  # symmetric to the last bit: rounding picks no order
 

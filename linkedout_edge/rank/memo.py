@@ -53,10 +53,19 @@ def find_history(derived: Derived, given: list[Any], revision: int) -> EncodedHi
     return found
 
 
+def find_user_before(derived: Derived, rows: Positions, revision: int) -> Taste | None:
+    """The user of the same history before its latest event, if nothing in the store has changed since."""
+    older = rows[:-1].tobytes()
+    found: EncodedHistory | None = derived.histories.find(
+        lambda h: h.revision == revision and h.rows[1 - len(rows) :].tobytes() == older
+    )
+    return None if found is None or not older else found.user
+
+
 def keep_history(derived: Derived, history: EncodedHistory) -> None:
-    """Remember a history; its `given` must not be changed afterwards."""
+    """Remember a history, and drop those that no store is like any more; its `given` must not be changed afterwards."""
     if history.given and _COMPARABLE.issuperset(map(type, history.given)):
-        derived.histories.add(history, lambda h: h.given != history.given)
+        derived.histories.add(history, lambda h: h.revision == history.revision)
 
 
 def find_list(derived: Derived, things: list[Any]) -> Selection | None:

@@ -69,7 +69,7 @@ class Pipeline:
                 encoded = self._ranker.encode_history(request.events, request.plan, derived, given)
             user_seconds = time.perf_counter() - encoded_at
             quick = self._store.quick()
-            scored = self._ranker.rank(encoded, request, options)
+            scored = self._ranker.rank(encoded, request, options, derived)
         timing = Timing(timings.decode, timings.encode, user_seconds, scored.seconds, time.perf_counter() - start)
         sources = _with_quick(scored.sources, scored.ids, quick) if quick else scored.sources
         return Ranking(

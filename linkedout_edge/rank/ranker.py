@@ -98,38 +98,56 @@ class Ranker:
         """
         store, hour = self._store, memo.this_hour()
         with store.lock:
-            rows = store.find([e.id for e in events])
+            rows = store.find([e.video.id for e in events])
             if plan.unusable or (rows.size and rows.min() < 0):
                 usable = _usable([e.id for e in events], rows, "history", plan)
                 events, rows, given = [events[n] for n in usable], rows[usable], None
-            stored, revision = store.snapshot(rows).take(slice(None)), store.revision
-            space = self._space.following(store.rows.sum.total(), store.rows.sum.count)
+            revision = store.revision
+            before = memo.find_user_before(derived, rows, revision)
+            stored = store.snapshot(rows if before is None else rows[-1:]).take(slice(None))
+            average = store.rows.sum
+            space = self._space.following(average.total(), average.count) if before is None else before.space
         values = dequantize(*stored)
-        user = taste.fit(values, *taste.of_events(events, hour), space, overwrite=True)
-        ageless = all(e.at is None for e in events)
+        user = taste.fit(values, *taste.of_events(events, hour), space, overwrite=True, before=before)
+        ageless = not any(e.at for e in events)
         encoded = EncodedHistory(
             given or [], events, rows, user, find_interests(user), revision, None if ageless else hour
         )
         keep_history(derived, encoded)
         return encoded
 
-    def rank(self, history: EncodedHistory, request: Request, options: RankOptions) -> ScoredCandidates:
+    def rank(
+        self, history: EncodedHistory, request: Request, options: RankOptions, derived: Derived
+    ) -> ScoredCandidates:
         """Rank a request's candidates; those that are pending follow behind all others.
+
+        The latest ranking, asked for again while the store is the same, is not made again.
 
         Raises:
             ClosedError: The store was closed meanwhile.
         """
         start = time.perf_counter()
-        store = self._store
+        store, chosen = self._store, request.candidates
+        plain = request.priors is None and not request.plan.unusable
+        handle = chosen if plain and isinstance(chosen, Selection) else None
+        how = (options.top_k, options.diversity, options.fold_duplicates, options.explore)
         with store.lock:
+            store.check_open()
             if history.revision == store.revision:
                 store.touch(history.rows)
+            asked, latest = (store.revision, history, handle, how), derived.ranking
+            if handle is not None and latest is not None and latest[0] == asked:
+                store.touch(handle._rows())
+                known: ScoredCandidates = latest[1]
+                return known._replace(seconds=time.perf_counter() - start)
         for left in reversed(range(ATTEMPTS)):
             with nullcontext() if left else store.lock:
                 scored = self._attempt(history, request, options)
             if scored is not None:
                 break
         assert scored is not None  # nobody writes while the store is locked
+        if handle is not None and history.given and len(scored.order) <= KEPT_FOR_EXPLAINING:
+            derived.ranking = asked, scored
         self.seconds = time.perf_counter() - start
         return scored
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,7 @@ from numpy.typing import NDArray
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError, BundleError
 from linkedout_edge.lifetime import submit
-from linkedout_edge.rank.taste import Taste
-
-if TYPE_CHECKING:
-    _kernel: Any
-else:
-    try:
-        from linkedout_edge import _kernel
-    except ImportError:  # installed where there was no compiler
-        _kernel = None
+from linkedout_edge.rank.taste import Taste, _kernel
 
 Floats: TypeAlias = NDArray[np.float32]
 Digits: TypeAlias = NDArray[np.int16]
@@ -173,10 +165,10 @@ class Scorer:
             _kernel.score(self.path, *query, tokens, scales, rows, scores, layers)
 
     def _in_digits(self, user: Taste) -> _WholeQuery:
-        if not np.isfinite(user.query).all():
-            raise BackendError("what is liked is no number: encode the videos of the history again")
         query = user.query.reshape(self._shape)
         units = np.maximum(np.abs(query).max(-1), 1e-12) / self._largest
+        if not np.isfinite(units).all():
+            raise BackendError("what is liked is no number: encode the videos of the history again")
         digits = np.rint(query / units[..., None]).astype(np.int16)
         return _WholeQuery(digits, units.astype(np.float32), user.offset.astype(np.float32))
 

@@ -13,11 +13,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.inputs import Event
+
+if TYPE_CHECKING:
+    _kernel: Any
+else:
+    try:
+        from linkedout_edge import _kernel
+    except ImportError:  # installed where there was no compiler
+        _kernel = None
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -56,6 +66,12 @@ class Space:
     size: Floats
     prior: Floats
     scale: float = 1.0
+
+    @cached_property
+    def log_prior(self) -> Floats:
+        """Logarithms of `prior`: -inf of a layer that is not trusted at all."""
+        with np.errstate(divide="ignore"):
+            return np.asarray(np.log(self.prior))
 
     @staticmethod
     def made(
@@ -108,8 +124,7 @@ def wanted(watched: Floats, liked: Floats | None = None) -> Floats:
 
 def noise(ages_hours: Floats) -> Floats:
     """Variance of each event's noise, float64 [N]. Ages that are unknown or in the future count as 0."""
-    ages = np.asarray(ages_hours, np.float64)
-    ages = np.minimum(np.where(ages > 0.0, ages, 0.0), 1e9)  # NaN is not greater
+    ages = np.fmin(np.fmax(ages_hours, 0.0), 1e9)  # of NaN and a number they take the number
     return np.asarray(NOISE * (1.0 + ages / (24 * AGED_DAYS)))
 
 
@@ -133,6 +148,7 @@ class Taste:
         gates: float64 [L], sums to 1: at which depth the taste lives.
         weights: float64 [N, L], > 0 attracts, < 0 repels.
         seen: float32 [N, L, M·D], the events' centred tokens.
+        products: float32 [L, N, N], their inner products by layer.
         kernel: float64 [N, N], how alike the events' videos are, gates and all.
         noise: float64 [N], variance of what each event says besides.
     """
@@ -143,6 +159,7 @@ class Taste:
     gates: Floats
     weights: Floats
     seen: Singles
+    products: Singles
     kernel: Floats
     noise: Floats
 
@@ -182,7 +199,15 @@ class Taste:
         return np.asarray(self.space.scale * np.sqrt(np.maximum(variance, 0.0)))
 
 
-def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space, *, overwrite: bool = False) -> Taste:
+def fit(
+    values: NDArray[np.floating],
+    y: Floats,
+    variance: Floats,
+    space: Space,
+    *,
+    overwrite: bool = False,
+    before: Taste | None = None,
+) -> Taste:
     """Fit a user.
 
     Args:
@@ -191,29 +216,29 @@ def fit(values: NDArray[np.floating], y: Floats, variance: Floats, space: Space,
         variance: [N], from `noise`; > 0.
         space: What is known of tokens.
         overwrite: Whether float32 `values` may be overwritten: half the memory is half the time.
+        before: The user in the same space before the latest event, whose tokens alone are in `values` then,
+            [1, L, M·D]; of its events the latest N - 1 count. Their inner products are not computed again, and may
+            differ from what they would be now by rounding.
     """
-    count, layers, width = values.shape
     seen = np.subtract(values, space.mean.astype(np.float32), out=values if overwrite else None)
     seen = np.asarray(seen, np.float32)
-    if not count:
-        none = np.zeros((0, layers))
-        return Taste(
-            space, np.zeros((layers, width)), np.zeros(layers), space.prior, none, seen, np.zeros((0, 0)), variance
-        )
-    by_layer = seen.transpose(1, 0, 2)
-    products = gram(by_layer)
-    late = slice(-EVIDENCE_EVENTS, None)
+    count, late = len(y), slice(-EVIDENCE_EVENTS, None)
+    if before is None:
+        products = gram(seen.transpose(1, 0, 2))
+    else:
+        seen = np.concatenate([before.seen[1 - count :], seen])
+        products = np.empty((seen.shape[1], count, count), np.float32)
+        products[:, :-1, :-1] = before.products[:, 1 - count :, 1 - count :]
+        products[:, -1] = products[:, :, -1] = np.einsum("nlf,lf->ln", seen, seen[-1])
     gates = _gates(products[:, late, late], y[late], variance[late], space)
     trust = gates / space.size
     kernel = np.einsum("l,lnm->nm", trust.astype(np.float32), products).astype(np.float64)
-    system = kernel.copy()
-    _diagonal(system)[:] += variance
-    alpha = solve(system, y)
+    (alpha,), _ = solve(kernel[None], variance, y)
     by_gate = space.scale * trust
     weights = alpha[:, None] * by_gate
     query = np.einsum("n,nlf->lf", alpha.astype(np.float32), seen) * by_gate[:, None]
     offset = np.einsum("lf,lf->l", query, space.mean)
-    return Taste(space, query, offset, gates, weights, seen, kernel, variance)
+    return Taste(space, query, offset, gates, weights, seen, products, kernel, variance)
 
 
 BLOCK = 64
@@ -239,29 +264,53 @@ def gram(by_layer: Singles) -> Singles:
     return out
 
 
-def solve(system: Floats, y: Floats) -> Floats:
-    """Solve ``system @ x = y`` for a positive definite float64 [N, N]: float64 [N].
+def solve(kernels: Floats, variance: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Solve ``(kernel + noise) @ x = y`` for each of some kernels.
 
-    Eliminated in blocks, as `gram` is computed: from about 100 rows on OpenBLAS solves in several threads.
+    Args:
+        kernels: float64 [K, N, N], positive semidefinite.
+        variance: [N], of the noise; > 0.
+        y: [N].
+
+    Returns:
+        Solutions float64 [K, N], and the diagonals of the Cholesky factors, float64 [K, N].
     """
     count = len(y)
-    if count <= BLOCK:
-        return np.asarray(np.linalg.solve(system, y))
-    joint = np.column_stack([system, y])
+    systems = np.empty((len(kernels), count, count + 1))
+    systems[:, :, :-1], systems[:, :, -1] = kernels, y
+    diagonals = systems.reshape(len(kernels), -1)[:, :: count + 2]
+    diagonals += variance
+    if _kernel is None:
+        solve_with_numpy(systems)
+    else:
+        _kernel.solve(systems)
+    return systems[:, :, -1], diagonals
+
+
+def solve_with_numpy(systems: Floats) -> None:
+    """Solve positive definite systems float64 [K, N, N + 1] of matrix and right side, in place: the extension's twin.
+
+    Right sides become the solutions, and diagonals those of the Cholesky factors; what else there is becomes anything.
+    In blocks, as `gram` is computed: from about 100 rows on OpenBLAS solves in several threads. NaN where one is not
+    positive definite.
+    """
+    count = systems.shape[1]
     blocks = [slice(start, min(start + BLOCK // 2, count)) for start in range(0, count, BLOCK // 2)]
+    roots = []
     for n, own in enumerate(blocks):
-        right = joint[own, own.stop :] = np.linalg.solve(joint[own, own], joint[own, own.stop :])
+        try:
+            roots.append(np.linalg.cholesky(systems[:, own, own]))
+        except np.linalg.LinAlgError:
+            systems[:] = np.nan
+            return
+        right = systems[:, own, own.stop :] = np.linalg.solve(roots[n], systems[:, own, own.stop :])
         for below in blocks[n + 1 :]:
-            joint[below, own.stop :] -= joint[below, own] @ right
-    for own in blocks[-2::-1]:
-        joint[own, -1] -= joint[own, own.stop : -1] @ joint[own.stop :, -1]
-    return joint[:, -1].copy()
-
-
-def _diagonal(square: Floats) -> Floats:
-    """The diagonals of contiguous [..., N, N], as a view [..., N] to be written to."""
-    count = square.shape[-1]
-    return square.reshape(*square.shape[:-2], count * count)[..., :: count + 1]
+            left = right[:, :, below.start - own.stop : below.stop - own.stop].transpose(0, 2, 1)
+            systems[:, below, own.stop :] -= left @ right
+    for own, root in zip(blocks[::-1], roots[::-1], strict=True):
+        known = systems[:, own, own.stop : -1] @ systems[:, own.stop :, -1:]
+        systems[:, own, -1:] = np.linalg.solve(root.transpose(0, 2, 1), systems[:, own, -1:] - known)
+        systems[:, range(own.start, own.stop), range(own.start, own.stop)] = root.diagonal(axis1=1, axis2=2)
 
 
 def _rows(centered: Singles, gates: Floats, space: Space) -> Singles:
@@ -272,19 +321,10 @@ def _rows(centered: Singles, gates: Floats, space: Space) -> Singles:
 def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floats:
     """Trust in each layer after what its kernel alone makes of the events, float64 [L].
 
-    A layer's evidence is log N(y; 0, K + noise). One Cholesky factor gives both of its parts: with y as one more row,
-    the last row of the factor is y, whitened.
+    A layer's evidence is log N(y; 0, K + noise).
     """
-    layers, count, _ = products.shape
-    joint = np.empty((layers, count + 1, count + 1))
-    joint[:, :count, :count] = products * (1.0 / space.size)[:, None, None]
-    joint[:, count, :count] = joint[:, :count, count] = y
-    diagonal = _diagonal(joint)
-    diagonal[:, :count] += variance
-    diagonal[:, count] = 1.0 + y @ (y / variance)  # more than y (K + noise)⁻¹ y, so that the last pivot is positive
-    root = np.linalg.cholesky(joint)
-    evidence = -(0.5 * np.square(root[:, count, :count]) + np.log(_diagonal(root)[:, :count])).sum(1)
-    with np.errstate(divide="ignore"):  # a layer may be trusted not at all
-        logits = np.log(space.prior) + TEMPER / (1.0 + count / TEMPER_EVENTS) * evidence
+    solutions, roots = solve(products * (1.0 / space.size)[:, None, None], variance, y)
+    evidence = -0.5 * (solutions @ y) - np.log(roots).sum(1)
+    logits = space.log_prior + TEMPER / (1.0 + len(y) / TEMPER_EVENTS) * evidence
     gates = np.exp(logits - logits.max())
     return np.asarray(gates / gates.sum())

@@ -32,7 +32,7 @@ class Latest(Generic[T]):
 
 
 class Derived:
-    """Histories that were fitted, and lists that were looked up.
+    """Histories that were fitted, lists that were looked up, and the latest ranking.
 
     A store replaces it by an empty one when something is forgotten. A ranking that began before keeps the old one,
     so what it adds is lost with it.
@@ -40,8 +40,10 @@ class Derived:
     Attributes:
         histories: `EncodedHistory` objects.
         lists: Each a list as it was given, and the `Selection` that it stands for.
+        ranking: All that decided on it, and what it became; None before the first one.
     """
 
     def __init__(self) -> None:
         self.histories: Latest[Any] = Latest()
         self.lists: Latest[tuple[list[str], Any]] = Latest()
+        self.ranking: tuple[tuple[Any, ...], Any] | None = None
