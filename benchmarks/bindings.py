@@ -132,7 +132,7 @@ BINDINGS: dict[str, Callable[[Path, Path], Process | str]] = {
     "Node": partial(javascript, "node"),
     "Chromium": partial(javascript, "chromium"),
 }
-"""Name → starts it with a feature pack and a file of frames uint8 [8][128][128][3]."""
+"""Name → starts it with a feature pack and a file of frames uint8 [7][144][144][3]."""
 
 
 def fill(rec: Recommender, count: int) -> None:
@@ -147,7 +147,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--candidates", type=int, default=1000)
     arguments = parser.parse_args()
-    frames = np.random.default_rng(1).integers(0, 256, (8, 128, 128, 3), dtype=np.uint8)
+    frames = np.random.default_rng(1).integers(0, 256, (7, 144, 144, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder, Recommender.load("int8", threads=1) as rec:
         pack, raw = Path(folder, "pack.safetensors"), Path(folder, "frames.rgb")
         fill(rec, WATCHED + arguments.candidates)

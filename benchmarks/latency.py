@@ -309,7 +309,7 @@ from linkedout_edge import Recommender, Video
 import numpy as np
 bundle, precision, decoder = sys.argv[1], sys.argv[2] or None, "auto"
 with Recommender.load(bundle, precision=precision) as rec:
-    frames = np.random.default_rng(0).integers(0, 256, (2, 8, 128, 128, 3), dtype=np.uint8)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 7, 144, 144, 3), dtype=np.uint8)
     print(rec.rank([Video(frames=frames[0])], [Video(frames=frames[1])])[0].score)
 """
 

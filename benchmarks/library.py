@@ -228,7 +228,7 @@ def memory(folder: Path, count: int, decoders: int) -> dict[str, Any]:
     clips = clips_in(folder)
     seen = []
     for n in range(count):
-        decode(clips[n % len(clips)], 8, 128, DEFAULT_LIMITS)
+        decode(clips[n % len(clips)], 7, 144, DEFAULT_LIMITS)
         if n == 100 or (n + 1) % max(1, count // 10) == 0:
             seen.append(round(rss(), 1))
             print(f"{n + 1:6} decoded, {seen[-1]:.1f} MB", flush=True)
@@ -266,8 +266,8 @@ def faults(folder: Path, count: int) -> dict[str, Any]:
 # -- quality -------------------------------------------------------------------------------------------------------
 
 LOOKS: dict[str, list[int]] = {
-    "8 frames (a full look)": [1, 4, 7, 10, 13, 16, 19, 22],
-    "6 key frames": [0, 4, 8, 12, 16, 20],
+    "7 frames (a full look)": [1, 5, 8, 12, 15, 18, 22],
+    "5 key frames": [0, 5, 10, 14, 19],
     "4 key frames": [0, 6, 12, 18],
     "3, one a shot": [0, 8, 16],
     "2 key frames": [0, 12],
@@ -316,7 +316,7 @@ def quality(index: Path, users: int) -> dict[str, Any]:
 
 
 def shot(photo: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Eight frames uint8 [8, 128, 128, 3] RGB of a window that slides over a photo."""
+    """Eight frames uint8 [8, 144, 144, 3] RGB of a window that slides over a photo."""
     high, wide = photo.shape[:2]
     side = int(min(high, wide) * share)
     (x, right), (y, bottom) = rng.uniform(0, wide - side, 2), rng.uniform(0, high - side, 2)
@@ -324,7 +324,7 @@ def shot(photo: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarra
     for t in np.linspace(0, 1, 8):
         a, b = int(x + t * (right - x)), int(y + t * (bottom - y))
         window = photo[b : b + side, a : a + side]
-        frames.append(cv2.resize(window, (128, 128), interpolation=cv2.INTER_AREA)[..., ::-1])
+        frames.append(cv2.resize(window, (144, 144), interpolation=cv2.INTER_AREA)[..., ::-1])
     return np.stack(frames)
 
 

@@ -97,7 +97,7 @@ def mmr(order: np.ndarray, scores: np.ndarray, vectors: np.ndarray, diversity: f
 def diversity_table(rec: Recommender, users: int) -> list[dict]:
     """NDCG@10 and variety of ten, of both methods at each strength."""
     exam = make_exam(users_per_length=users)
-    videos = pool_videos(exam)
+    videos = pool_videos(exam, rec.info().frame_size, rec.info().frames)
     rec.encode(videos)
     facets = np.stack([one_hot(a) for a, _ in exam.pool])
     unit = unit_tokens(read_tokens(rec.store, [v.id for v in videos])[0])

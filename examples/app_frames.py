@@ -11,7 +11,7 @@ def decoded(i: int) -> Video:
     rng = np.random.default_rng(i)
     attributes = random_attributes(rng)
     return Video(
-        frames=render_frames(attributes, i, np.linspace(0, 1, 8), 128), id=f"clip {i}", title=caption(attributes, rng)
+        frames=render_frames(attributes, i, np.linspace(0, 1, 7), 144), id=f"clip {i}", title=caption(attributes, rng)
     )
 
 

@@ -21,7 +21,7 @@ import msgspec
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Shape of a student model. `ModelConfig()` is the shipped default; `tiny()` is for tests."""
+    """Shape of a student model. `ModelConfig()` is what recipes begin with; `tiny()` is for tests."""
 
     frames: int = 8
     frame_size: int = 128

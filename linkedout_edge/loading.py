@@ -147,6 +147,8 @@ def _info(bundle: Bundle, backend: Backend, decoder: DecoderLike) -> Info:
         devices={},
         threads=backend.threads,
         decoder=str(getattr(decoder, "name", None) or getattr(decoder, "__name__", type(decoder).__name__)),
+        frames=manifest.config.frames,
+        frame_size=manifest.config.frame_size,
         layer_names=tuple(manifest.layer_names) or tuple(f"layer {t}" for t in manifest.config.taps),
         versions={
             "linkedout-edge": __version__,

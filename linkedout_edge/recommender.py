@@ -199,7 +199,7 @@ class Recommender(OneProcess):
 
         Args:
             videos: What to encode.
-            effort: ``full`` decodes eight frames spread over the video, and looks again at what was only looked at
+            effort: ``full`` decodes seven frames spread over the video, and looks again at what was only looked at
                 quickly. ``quick`` decodes key frames and little more: several times faster, and ranks a little worse
                 (docs/library.md). ``auto`` looks quickly now, and fully in the background (see `wait`).
             progress: Called as ``(done, total)`` after each video. What it raises stops the work and is raised here;

@@ -75,6 +75,8 @@ class Info:
         devices: Graph → what really runs it, whatever was asked for.
         threads: Threads on the CPU.
         decoder: What decodes files.
+        frames: Frames that the model takes of a video, at most.
+        frame_size: Side of the square that each is made, in pixels.
         layer_names: Names of the L layers.
         versions: Library → version.
         agreement: Measure → value against fp32, from the manifest.
@@ -89,6 +91,8 @@ class Info:
     devices: dict[str, str]
     threads: int
     decoder: str
+    frames: int
+    frame_size: int
     layer_names: tuple[str, ...]
     versions: dict[str, str]
     agreement: dict[str, float]

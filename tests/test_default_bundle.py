@@ -59,7 +59,7 @@ def test_it_passes_the_exam_and_beats_the_baselines():
 
     exam = make_exam(users_per_length=40, lengths=(8,), pool_size=300)
     with Recommender.load("int8") as rec:
-        (row,) = take_exam(rec, exam, pool_videos(exam)).values()
+        (row,) = take_exam(rec, exam, pool_videos(exam, rec.info().frame_size, rec.info().frames)).values()
     assert row["product"]["normalised"] >= 0.4
     for name, other in row.items():
         if name not in ("product", "ceiling"):

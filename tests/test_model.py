@@ -6,7 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the workstation half is not installed")
 
+import msgspec  # noqa: E402
+from linkedout_quant.master import spread_positions  # noqa: E402
 from linkedout_quant.model import Student, dequantize, quantize  # noqa: E402
+from linkedout_quant.model.tower import VisionTower  # noqa: E402
 
 from linkedout_edge.config import ModelConfig  # noqa: E402
 
@@ -128,3 +131,27 @@ def test_the_default_keeps_its_budget():
     assert counts["parameters"] <= 12e6
     assert 0.5e9 < counts["macs"] <= 3.5e9
     assert counts["payload_bytes"] <= 1024
+
+
+@pytest.mark.parametrize("size", [32, 40, 56])
+def test_a_frame_becomes_the_same_number_of_visual_tokens_whatever_its_size(student, size):
+    """Squares that are pooled touch where the map is a multiple of the grid; elsewhere they overlap."""
+    tower = VisionTower(msgspec.structs.replace(student.config, frame_size=size)).eval()
+    tower.load_state_dict(student.encoder.tower.state_dict())
+    halves = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    halves[:, :, size // 2 :] = 255
+    with torch.no_grad():
+        tokens = tower(halves)
+        mirrored = tower(halves.flip(2))
+    assert tokens.shape == (1, student.config.grid**2, student.config.lm_width)
+    assert (tokens - mirrored).abs().max() > 1e-3, "left and right are told apart"
+
+
+def test_positions_keep_their_place_in_time_when_there_are_fewer_frames():
+    times = (torch.arange(8) + 0.5) / 8  # of the centers of eight slots, in a video of length 1
+    positions = torch.stack([times, 1 - times], -1)[:, None]
+    torch.testing.assert_close(spread_positions(positions, 8), positions)
+    for frames in (6, 4, 1):
+        wanted = (torch.arange(frames) + 0.5) / frames
+        torch.testing.assert_close(spread_positions(positions, frames)[:, 0, 0], wanted)
+    assert spread_positions(positions, 12).shape == (12, 1, 2)

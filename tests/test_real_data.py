@@ -129,7 +129,7 @@ def test_the_yardsticks_photos_are_of_twelve_kinds_and_the_teacher_sees_them(tin
     some = np.concatenate(first).tolist()
     (model,) = (DATA / "teacher").glob("*.tflite")
     with Recommender.load(tiny_bundle, precision="fp32") as rec:
-        clips = film([photos.paths[i] for i in some], seed=1)
+        clips = film([photos.paths[i] for i in some], seed=1, frames=8)
         pool = encode_pool(rec, clips, photos.kinds.take(some), ["teacher", "cosine"], model)
     alike = pool.features["teacher"] @ pool.features["teacher"].T
     np.fill_diagonal(alike, np.nan)

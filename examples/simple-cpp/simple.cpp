@@ -3,9 +3,9 @@
 //     simple BUNDLE ONNXRUNTIME FRAMES...
 //
 // BUNDLE is a folder such as linkedout_edge/bundles/base, ONNXRUNTIME the path of libonnxruntime.so. Each of FRAMES is
-// a file of raw RGB frames of 128 x 128, such as
+// a file of raw RGB frames of 144 x 144, such as
 //
-//     ffmpeg -i cats.mp4 -vf fps=8/SECONDS,scale=128:128 -pix_fmt rgb24 -f rawvideo cats.rgb
+//     ffmpeg -i cats.mp4 -vf fps=7/SECONDS,scale=144:144 -pix_fmt rgb24 -f rawvideo cats.rgb
 //
 // The first is watched, the others are ranked.
 #include <fstream>
@@ -29,9 +29,9 @@ int main(int count, char **arguments) {
         for (int n = 3; n < count; n++) {
             std::ifstream file(arguments[n], std::ios::binary);
             const std::vector<char> rgb(std::istreambuf_iterator<char>(file), {});
-            const auto frames = static_cast<std::int64_t>(rgb.size() / (128 * 128 * 3));
+            const auto frames = static_cast<std::int64_t>(rgb.size() / (144 * 144 * 3));
             const linkedout::Bytes features =
-                rec.encode({reinterpret_cast<const std::uint8_t *>(rgb.data()), frames, 128, 128});
+                rec.encode({reinterpret_cast<const std::uint8_t *>(rgb.data()), frames, 144, 144});
             if (n == 3)
                 history.add({arguments[n], features});
             else

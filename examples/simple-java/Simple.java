@@ -3,9 +3,9 @@
 //     java -cp linkedout-edge.jar -Djava.library.path=FOLDER Simple.java BUNDLE ONNXRUNTIME FRAMES...
 //
 // FOLDER holds liblinkedout_edge_jni.so, BUNDLE is a folder such as linkedout_edge/bundles/base, ONNXRUNTIME the path of
-// libonnxruntime.so. Each of FRAMES is a file of raw RGB frames of 128 x 128, such as
+// libonnxruntime.so. Each of FRAMES is a file of raw RGB frames of 144 x 144, such as
 //
-//     ffmpeg -i cats.mp4 -vf fps=8/SECONDS,scale=128:128 -pix_fmt rgb24 -f rawvideo cats.rgb
+//     ffmpeg -i cats.mp4 -vf fps=7/SECONDS,scale=144:144 -pix_fmt rgb24 -f rawvideo cats.rgb
 //
 // The first is watched, the others are ranked.
 import java.io.IOException;
@@ -34,7 +34,7 @@ final class Simple {
                 History history = new History(rec)) {
             for (int n = 2; n < arguments.length; n++) {
                 byte[] rgb = Files.readAllBytes(Path.of(arguments[n]));
-                byte[] features = rec.encode(new Frames(rgb, rgb.length / (128 * 128 * 3), 128, 128));
+                byte[] features = rec.encode(new Frames(rgb, rgb.length / (144 * 144 * 3), 144, 144));
                 if (n == 2) {
                     history.add(new Event(arguments[n], features));
                 } else {

@@ -76,7 +76,7 @@ def plot(report: Report, target: Path) -> None:
     for backend in sorted(used):
         axes.scatter([], [], 60, color=_COLOURS.get(backend, "#555"), alpha=0.55, label=backend)
     axes.legend(loc="best", frameon=False)
-    axes.set_xlabel("encode one video of 8 frames, ms (median)")
+    axes.set_xlabel("encode one video, its frames decoded, ms (median)")
     axes.set_ylabel(f"NDCG@10, {report.set}")
     axes.set_title(
         f"{report.bundle}: area is size; {report.machine.processor}, {report.machine.threads} threads", fontsize=9

@@ -94,7 +94,7 @@ class Configuration(msgspec.Struct, kw_only=True):
         bytes: Size of the graph's file.
         load_s: From `import linkedout_edge` to a loaded recommender, in a new process.
         warmup_s: Running it once after that.
-        encode: One video: 8 frames, resized already, to tokens.
+        encode: One video: its frames, resized already, to tokens.
         rank: 1,000 stored candidates by ids, 64 events, nothing new since the last ranking.
         rank_changed: The same just after one more event, so that the user is fitted again.
         rss_mb: Resident memory after that, the stored candidates included.

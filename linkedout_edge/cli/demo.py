@@ -226,9 +226,7 @@ def real_scene(folder: Path, history: Sequence[str], seed: int) -> Scene:
     if videos == [str(folder)]:
         raise ArgumentError(f"{folder} has no videos in it: name a folder that has, or leave it out to render some")
     if len(videos) == 1 and not history:
-        raise ArgumentError(
-            f"{folder} has only one video: name a folder with more, or what was watched with --history"
-        )
+        raise ArgumentError(f"{folder} has only one video: name a folder with more, or what was watched with --history")
     watched: list[tuple[str, float]] = []
     for value in history:
         path, fraction = parse_watched(value)

@@ -42,7 +42,7 @@ LOOK_EVERY_MS = 5_000
     type=click.Choice(["auto", "quick", "full"]),
     default="auto",
     show_default=True,
-    help="quick: key frames only. full: eight frames. auto: first quick for all videos, then full for all.",
+    help="quick: key frames only. full: seven frames. auto: first quick for all videos, then full for all.",
 )
 @click.option("--watch", is_flag=True, help="Keep running, and update the store when the folders change.")
 @click.option(

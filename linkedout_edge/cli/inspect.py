@@ -145,12 +145,13 @@ def inspect_video(path: str, decoder: str, frames_out: Path | None) -> dict[str,
     Raises:
         VideoError: The file cannot be used.
     """
-    from linkedout_edge.config import ModelConfig
+    from linkedout_edge.bundle import open_bundle
     from linkedout_edge.decode import Limits, get_decoder
 
     if frames_out is not None:
         _check_strip(frames_out)
-    config = ModelConfig()
+    with open_bundle("int8", None) as bundle:
+        config = bundle.manifest.config
     decode = get_decoder(decoder)
     start = time.perf_counter()
     frames = decode(path, config.frames, config.frame_size, Limits())

@@ -312,7 +312,8 @@ def _take_exam(load: Callable[[], Recommender], users: int, as_json: bool) -> No
 
     exam = make_exam(users_per_length=users)
     with load() as rec:
-        report = take_exam(rec, exam, pool_videos(exam))
+        info = rec.info()
+        report = take_exam(rec, exam, pool_videos(exam, info.frame_size, info.frames))
     if as_json:
         click.echo(json.dumps(report))
         return
@@ -328,8 +329,9 @@ def _measure_gates(load: Callable[[], Recommender], users: int, seed: int, as_js
     from linkedout_quant.evaluation.tables import gate_table, mean_gates
 
     exam = make_exam(users_per_length=1)
-    videos = pool_videos(exam)
     with load() as rec:
+        info = rec.info()
+        videos = pool_videos(exam, info.frame_size, info.frames)
         encode(rec, videos)
         values = stored_values(rec, [v.id for v in videos])
     reports = compare_gates(values, [a for a, _ in exam.pool], users, seed)
@@ -362,16 +364,15 @@ def _measure_tastes(
     asked = list(dict.fromkeys(tastes or TASTES))
     beside = list(dict.fromkeys(baselines or BASELINES[:3]))
     teacher = find_mobilenet(data, "--baseline teacher") if "teacher" in beside else None
-    clips: Iterable[MaybeClip]
-    if photos is None:
-        exam = make_exam(users_per_length=1)
-        kinds, clips = clip_kinds([a for a, _ in exam.pool]), micro_clips(exam)
-    else:
-        found = find_photos(photos, index)
-        kinds, clips = found.kinds, film(found.paths, seed)
+    exam = make_exam(users_per_length=1)
+    found = None if photos is None else find_photos(photos, index)
+    kinds = found.kinds if found else clip_kinds([a for a, _ in exam.pool])
     for taste in asked:
         able_kinds(kinds, taste)  # else it is said only after minutes of encoding
     with load() as rec:
+        info = rec.info()
+        clips: Iterable[MaybeClip]
+        clips = film(found.paths, seed, info.frames) if found else micro_clips(exam, info.frame_size, info.frames)
         pool = encode_pool(rec, clips, kinds, beside, teacher)
         reports = measure_tastes(rec, pool, asked, beside, users, seed)
     counts = dict(zip(pool.kinds.names, pool.kinds.member.sum(1).tolist(), strict=True))

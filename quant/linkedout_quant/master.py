@@ -10,6 +10,7 @@ import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import Tensor
 
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError
@@ -18,6 +19,7 @@ from linkedout_quant.model import Student
 log = logging.getLogger(__name__)
 
 MASTER, RUN = "master.safetensors", "run.json"
+POSITIONS = "encoder.lm.frame_position"
 USER = "user."
 """What the names of the user encoder's weights begin with in masters of before it went."""
 PROMPTS = {
@@ -70,9 +72,27 @@ def unfinished(run: Path) -> str:
     return f"{run}: training not finished: last stage {stage}{step}; continue with {command}"
 
 
+def spread_positions(positions: Tensor, frames: int) -> Tensor:
+    """What tells the LM when a frame is, for another number of frames that are spread over the same video.
+
+    Args:
+        positions: one for each frame of training, [F, ...].
+        frames: how many there are to be.
+
+    Returns:
+        [frames, ...]: between the centers of the former slots, in proportion; as they are where the number is the same.
+    """
+    count = len(positions)
+    at = ((torch.arange(frames) + 0.5) * count / frames - 0.5).clamp(0, count - 1)
+    before = at.floor().long()
+    share = (at - before).reshape(-1, *[1] * (positions.ndim - 1)).to(positions.dtype)
+    return (1 - share) * positions[before] + share * positions[(before + 1).clamp(max=count - 1)]
+
+
 def load_student(run: Path) -> Student:
     """The student of a run folder, in float32 from its fp16 master.
 
+    Its ``config.json`` may name another number and size of frames than it was trained with: see `spread_positions`.
     Masters of before also hold a user encoder, which is left out.
 
     Raises:
@@ -86,6 +106,8 @@ def load_student(run: Path) -> Student:
     weights = {k: v.float() if v.is_floating_point() else v for k, v in stored.items() if not k.startswith(USER)}
     if len(weights) < len(stored):
         log.debug("left out %d weights of a user encoder, which students no longer have", len(stored) - len(weights))
+    if POSITIONS in weights:
+        weights[POSITIONS] = spread_positions(weights[POSITIONS], config.frames)
     try:
         student.load_state_dict(weights)
     except RuntimeError as e:

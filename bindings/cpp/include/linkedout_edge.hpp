@@ -2,7 +2,7 @@
 //
 //     linkedout::Recommender rec("bundles/base");
 //     linkedout::Store store(rec);
-//     store.put({"a.mp4", rec.encode({rgb.data(), 8, 128, 128}, "Cats"), "Cats"});
+//     store.put({"a.mp4", rec.encode({rgb.data(), 7, 144, 144}, "Cats"), "Cats"});
 //     linkedout::History history(rec);
 //     history.add({"seen.mp4", features});
 //     for (const linkedout::Ranked &r : rec.rank(store, history).all()) std::cout << r.id << " " << r.score << "\n";

@@ -2,7 +2,7 @@
 //
 //     bench BUNDLE ONNXRUNTIME PACK FRAMES HISTORY
 //
-// PACK holds the videos: the first HISTORY of them were watched, the others are ranked. FRAMES: uint8 [8][128][128][3].
+// PACK holds the videos: the first HISTORY of them were watched, the others are ranked. FRAMES: uint8 [7][144][144][3].
 #include <chrono>
 #include <fstream>
 #include <iostream>
@@ -43,7 +43,7 @@ int main(int count, char **arguments) {
         }
         const auto start = std::chrono::steady_clock::now();
         if (word == "encode")
-            rec.encode({reinterpret_cast<const std::uint8_t *>(frames.data()), 8, 128, 128}, "Two cats");
+            rec.encode({reinterpret_cast<const std::uint8_t *>(frames.data()), 7, 144, 144}, "Two cats");
         else
             rank();
         std::cout << std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() << std::endl;

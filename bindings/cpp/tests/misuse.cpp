@@ -206,13 +206,13 @@ void frames(linkedout_recommender *rec, std::size_t size) {
     given.count = 2, given.height = 4, given.width = 5, given.size = pixels.size();
     EXPECT(LINKEDOUT_INVALID_FRAMES, linkedout_prepare_frames(rec, &given, nullptr, 0, &count));
     given.data = pixels.data();
-    std::vector<std::uint8_t> prepared(2 * 128 * 128 * 3 - 1);
+    std::vector<std::uint8_t> prepared(2 * 144 * 144 * 3 - 1);
     EXPECT(LINKEDOUT_BUFFER_TOO_SMALL, linkedout_prepare_frames(rec, &given, prepared.data(), prepared.size(), &count));
     EXPECT(LINKEDOUT_MISSING_DEPENDENCY, linkedout_encode(rec, &given, {nullptr, 0}, features.data(), features.size()));
     std::int64_t indices[8];
     EXPECT(LINKEDOUT_ARGUMENT, linkedout_choose_frames(rec, 0, indices, 8, &count));
     EXPECT(LINKEDOUT_ARGUMENT, linkedout_choose_frames(rec, INT64_MAX, indices, 8, &count));
-    EXPECT(LINKEDOUT_BUFFER_TOO_SMALL, linkedout_choose_frames(rec, 100, indices, 7, &count));
+    EXPECT(LINKEDOUT_BUFFER_TOO_SMALL, linkedout_choose_frames(rec, 100, indices, 6, &count));
     EXPECT(LINKEDOUT_OK, linkedout_choose_frames(rec, INT64_MAX / 16, indices, 8, &count));
 }
 

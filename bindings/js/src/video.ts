@@ -14,7 +14,7 @@ const PATIENCE_MS = 20_000;
  *
  * @param source A file, the address of one, or a `<video>` element.
  * @param count Frames wanted, 8 for the bundle that ships.
- * @param size Squash each frame to a square of this side (`rec.info().frameSize`) as soon as it is read: eight frames of a 4K
+ * @param size Squash each frame to a square of this side (`rec.info().frameSize`) as soon as it is read: seven frames of a 4K
  *   video would take 265 MB. Left out, they keep their size.
  * @returns RGB squares, or RGBA of the video's own size.
  * @throws {VideoUnreadableError} The browser cannot decode it.

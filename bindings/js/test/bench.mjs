@@ -3,7 +3,7 @@
  *
  *     node test/bench.mjs node|chromium PACK FRAMES HISTORY
  *
- * PACK holds the videos: the first HISTORY of them were watched, the others are ranked. FRAMES: uint8 [8][128][128][3].
+ * PACK holds the videos: the first HISTORY of them were watched, the others are ranked. FRAMES: uint8 [7][144][144][3].
  */
 
 import { existsSync } from "node:fs";

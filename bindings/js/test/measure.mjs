@@ -2,14 +2,14 @@
 
 /**
  * @param pack A feature pack: its first `watched` videos were watched, the others are ranked.
- * @param pixels uint8 [8, 128, 128, 3] of the video that is encoded.
+ * @param pixels uint8 [7, 144, 144, 3] of the video that is encoded.
  * @returns what does one thing for a word, and gives the seconds that it took.
  */
 export async function measured(rec, pack, pixels, watched) {
   const ids = await rec.store.importPack(pack);
   const history = ids.slice(0, watched).map((video) => ({ video, watched: 1 }));
   const candidates = ids.slice(watched);
-  const video = { id: "frames", title: "Two cats", frames: { data: pixels, shape: [8, 128, 128, 3] } };
+  const video = { id: "frames", title: "Two cats", frames: { data: pixels, shape: [7, 144, 144, 3] } };
   return async (word) => {
     if (word === "event") { // not timed: the user is fitted anew by the next ranking
       history.push(history[0]);

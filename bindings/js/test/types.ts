@@ -6,7 +6,7 @@ import * as web from "onnxruntime-web";
 export async function app(files: FileList, element: HTMLVideoElement, pixels: ImageData[]): Promise<string> {
   const options: LoadOptions = { ort: web, bundle: new URL("/bundle/", location.href), dataDir: "app", precision: "int8" };
   const rec = await Recommender.load({ ...options, ort: () => import("onnxruntime-web") });
-  const frames: Frames = await readFrames(element, 8, 128);
+  const frames: Frames = await readFrames(element, 7, 144);
   const { failed } = await rec.encode([...Array.from(files, (file) => ({ file })), { id: "a", frames }, new Video({ id: "b", frames: pixels })]);
   for (const f of failed) console.log(f.id, f.code === "unreadable", f.reason);
   try {

@@ -26,8 +26,11 @@ from linkedout_quant.progress import track
 Scorer = Callable[[ExamUser], np.ndarray]
 
 
-def pool_videos(exam: Exam, size: int = 128, frames: int = 8) -> list[Video]:
-    """The exam's clips as frames, under ids ``clip0``, ``clip1`` …"""
+def pool_videos(exam: Exam, size: int, frames: int) -> list[Video]:
+    """The exam's clips as so many frames of this side, under ids ``clip0``, ``clip1`` …
+
+    A model is shown what a decoder would give it: as many frames as it takes, and none that has to be enlarged.
+    """
     times = np.array(slot_centers(frames, 1.0))
     return [
         Video(frames=render_frames(attributes, seed, times, size), id=f"clip{i}")

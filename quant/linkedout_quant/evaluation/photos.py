@@ -82,7 +82,7 @@ def _kind(row: dict[str, str], index: Path) -> str:
     return (row[column] or "").strip()
 
 
-def film(paths: Sequence[Path], seed: int, frames: int = 8) -> Iterator[np.ndarray | ArgumentError]:
+def film(paths: Sequence[Path], seed: int, frames: int) -> Iterator[np.ndarray | ArgumentError]:
     """Each photo as a clip, uint8 [frames, SIDE, SIDE, 3] RGB, or what is wrong with its file."""
     moves = np.random.default_rng(seed).random((len(paths), 2, 3))
     times = np.array(slot_centers(frames, 1.0))

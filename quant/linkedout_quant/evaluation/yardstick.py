@@ -85,8 +85,8 @@ class TasteReport(msgspec.Struct):
     results: dict[str, dict[str, Measured]]
 
 
-def micro_clips(exam: Exam, size: int = 128, frames: int = 8) -> Iterator[Clip]:
-    """The exam's clips, one after the other."""
+def micro_clips(exam: Exam, size: int, frames: int) -> Iterator[Clip]:
+    """The exam's clips as so many frames of this side, one after the other."""
     times = np.array(slot_centers(frames, 1.0))
     for attributes, seed in exam.pool:
         yield render_frames(attributes, seed, times, size)

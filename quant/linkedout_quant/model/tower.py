@@ -49,9 +49,10 @@ class VisionTower(nn.Module):
         stages += [nn.Conv2d(widths[-1], self.width, 1, bias=False), nn.BatchNorm2d(self.width), nn.ReLU()]
         self.stages = nn.Sequential(*stages)
         side = config.frame_size // 2 ** len(widths)
-        if side % config.grid:
+        if side < config.grid:
             raise ValueError(f"a feature map of {side} × {side} cells cannot be pooled to a grid of {config.grid}")
-        self.pool = nn.AvgPool2d(side // config.grid)
+        step = side // config.grid  # squares overlap where the side is no multiple of the grid
+        self.pool = nn.AvgPool2d(side - (config.grid - 1) * step, step)
         self.connector = nn.Linear(self.width, config.lm_width)
 
     def middle_and_tokens(self, frames: Tensor) -> tuple[Tensor, Tensor]:

@@ -53,8 +53,8 @@ window.tests = {
   async prepared() {
     const most = [];
     for (const video of golden.videos.filter((v) => v.prepared)) {
-      const made = prepareFrames(asRgb(framesOf(await picture(video.frames), video.frame_count)), 8, 128);
-      const expected = asRgb(framesOf(await picture(video.prepared), 8)).data;
+      const made = prepareFrames(asRgb(framesOf(await picture(video.frames), video.frame_count)), 7, 144);
+      const expected = asRgb(framesOf(await picture(video.prepared), 7)).data;
       most.push(made.reduce((top, x, i) => Math.max(top, Math.abs(x - expected[i])), 0));
     }
     return { most, limit: golden.tolerance.pixel };

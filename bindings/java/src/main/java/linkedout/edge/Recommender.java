@@ -14,7 +14,7 @@ import org.jetbrains.annotations.Nullable;
  * try (Recommender rec = Recommender.load("bundles/base");
  *         Store store = new Store(rec);
  *         History history = new History(rec)) {
- *     store.put(new Video("new.mp4", rec.encode(new Frames(rgb, 8, 128, 128), "Cats at sea"), "Cats at sea"));
+ *     store.put(new Video("new.mp4", rec.encode(new Frames(rgb, 7, 144, 144), "Cats at sea"), "Cats at sea"));
  *     history.add(new Event("seen.mp4", featuresOfSeen));
  *     for (Ranked r : rec.rank(store, history)) System.out.println(r.id() + ": " + r.score());
  * }

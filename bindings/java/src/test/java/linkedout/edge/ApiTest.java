@@ -74,8 +74,8 @@ class ApiTest {
         assertEquals(6, info.layerNames().stream().distinct().count());
         assertEquals(info.layers() * info.tokensPerLayer() * (info.tokenWidth() + 4), info.featuresSize());
         assertEquals(816, info.featuresSize());
-        assertEquals(8, info.frames());
-        assertEquals(128, info.frameSize());
+        assertEquals(7, info.frames());
+        assertEquals(144, info.frameSize());
         assertFalse(info.hasEncoder());
         assertEquals(0, info.threads());
         assertEquals("", info.backend());
@@ -96,7 +96,7 @@ class ApiTest {
         byte[] rgb = new byte[2 * 90 * 160 * 3];
         new Random(1).nextBytes(rgb);
         byte[] wanted = rec.prepareFrames(new Frames(rgb, 2, 90, 160));
-        assertEquals(2 * 128 * 128 * 3, wanted.length);
+        assertEquals(2 * 144 * 144 * 3, wanted.length);
         ByteBuffer direct = ByteBuffer.allocateDirect(rgb.length + 11);
         direct.position(7);
         direct.put(rgb).limit(7 + rgb.length).position(7);

@@ -12,14 +12,14 @@ import java.util.List;
  * The Java side of benchmarks/bindings.py: does one thing for each word on stdin, and answers how long it took.
  *
  * <p>BUNDLE ONNXRUNTIME PACK FRAMES HISTORY. PACK holds the videos: the first HISTORY of them were watched, the others are
- * ranked. FRAMES: uint8 [8][128][128][3].
+ * ranked. FRAMES: uint8 [7][144][144][3].
  */
 final class Bench {
     private Bench() {}
 
     public static void main(String[] arguments) throws IOException {
         LoadOptions options = new LoadOptions().withOnnxruntime(arguments[1]).withThreads(1);
-        Frames frames = new Frames(Files.readAllBytes(Path.of(arguments[3])), 8, 128, 128);
+        Frames frames = new Frames(Files.readAllBytes(Path.of(arguments[3])), 7, 144, 144);
         int watched = Integer.parseInt(arguments[4]);
         try (Recommender rec = Recommender.load(arguments[0], options);
                 Store store = new Store(rec);
