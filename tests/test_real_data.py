@@ -89,7 +89,7 @@ def command_line(*arguments):
 def test_real_clips_rank_alike_by_every_way(videos):
     """Twice on the command line, in Python, and with OpenVINO: one order."""
     history, candidates = videos[:2], videos[2:]
-    arguments = ["--history", *history, "--candidates", *candidates]
+    arguments = ["--effort", "full", "--history", *history, "--candidates", *candidates]
     with Recommender.load("int8") as rec:
         ranking = rec.rank(history, candidates)
     assert not ranking.failed

@@ -101,13 +101,13 @@ def render_videos(size: int, count: int) -> tuple[list[np.ndarray], list[str]]:
 
 
 def other_sizes() -> tuple[list[np.ndarray], list[str]]:
-    """Frames uint8 [13, 97, 173, 3] and [9, 200, 136, 3], and titles, the first longer than the encoder reads.
+    """Frames uint8 [13, 97, 173, 3] and [9, 200, 150, 3], and titles, the first longer than the encoder reads.
 
     More frames than the encoder takes, to choose from, and sides both above and below its own. Fine stripes show how
     they were resized and a color of its own which frame it is, yet as PNGs they are small.
     """
     frames = []
-    for count, height, width in ((13, 97, 173), (9, 200, 136)):
+    for count, height, width in ((13, 97, 173), (9, 200, 150)):
         y, x = np.mgrid[:height, :width]
         video = np.empty((count, height, width, 3), np.uint8)
         for i in range(count):
