@@ -14,6 +14,9 @@ PLACES = 20
 """This many places are rearranged; the rest of the window follows by score."""
 REPRESENTS = 0.5
 """How much it counts how many videos one stands for, in deviations of the score."""
+LEVEL = 1e-5
+"""Candidates as close as this are level, and the first of them goes first: their order is not left to rounding, which
+differs by language and CPU."""
 
 
 def arrange_unknown(user: Taste, values: Singles, scores: Floats) -> NDArray[np.int64]:
@@ -39,7 +42,8 @@ def arrange_unknown(user: Taste, values: Singles, scores: Floats) -> NDArray[np.
     away = standardized(np.asarray(scores, np.float64))
     for _ in range(min(PLACES, len(rows))):
         gain = np.maximum(alike - covered, 0.0).sum(1, dtype=np.float64)
-        best = int(np.argmax(np.where(free, away + REPRESENTS * standardized(gain), -np.inf)))
+        worth = np.where(free, away + REPRESENTS * standardized(gain), -np.inf)
+        best = int(np.argmax(worth >= worth.max() - LEVEL))
         chosen.append(best)
         free[best] = False
         covered = np.maximum(covered, alike[best])

@@ -19,6 +19,7 @@ constexpr double SPLIT_FROM = 0.15, SHARE = 0.2;
 
 constexpr size_t UNKNOWN_PLACES = 20;
 constexpr double REPRESENTS = 0.5;
+constexpr double LEVEL = 1e-5;  // as close as this, the first goes first: rounding differs by language and CPU
 
 constexpr double NEVER = -std::numeric_limits<double>::infinity();
 
@@ -320,10 +321,12 @@ Positions arrange_unknown(const Taste &user, std::vector<float> values, const st
             for (size_t w = 0; w < count; w++)
                 gain[i] += static_cast<double>(std::max(alike[i * count + w] - covered[w], 0.0f));
         gain = standardized(std::move(gain));
-        size_t best = count;
+        std::vector<double> worth(count, NEVER);
         for (size_t n = 0; n < count; n++)
-            if (free[n] && (best == count || away[n] + REPRESENTS * gain[n] > away[best] + REPRESENTS * gain[best]))
-                best = n;
+            if (free[n]) worth[n] = away[n] + REPRESENTS * gain[n];
+        const double least = *std::max_element(worth.begin(), worth.end()) - LEVEL;
+        size_t best = 0;
+        while (worth[best] < least) best++;
         out.push_back(best);
         free[best] = false;
         for (size_t w = 0; w < count; w++) covered[w] = std::max(covered[w], alike[best * count + w]);

@@ -8,6 +8,8 @@ import type { Taste } from "./taste.js";
 export const WINDOW = 256;
 const PLACES = 20;
 const REPRESENTS = 0.5;
+/** Candidates as close as this are level, and the first of them goes first: rounding differs by language. */
+const LEVEL = 1e-5;
 
 /**
  * Best first: far from what was skipped, each standing for many videos that none before it stands for (greedy facility
@@ -39,7 +41,9 @@ export function arrangeUnknown(user: Taste, values: Float32Array, scores: Float6
       for (let j = 0; j < count; j++) gain[i]! += Math.max(Math.fround(alike[i * count + j]! - covered[j]!), 0);
     }
     const more = standardized(gain);
-    const best = argmax(free.map((f, i) => (f ? away[i]! + REPRESENTS * more[i]! : -Infinity)));
+    const worth = free.map((f, i) => (f ? away[i]! + REPRESENTS * more[i]! : -Infinity));
+    const least = worth[argmax(worth)]! - LEVEL;
+    const best = worth.findIndex((w) => w >= least);
     chosen.push(best);
     free[best] = false;
     for (let j = 0; j < count; j++) covered[j] = Math.max(covered[j]!, alike[best * count + j]!);
