@@ -189,7 +189,7 @@ class Core:
 
     def prepared(self, frames: np.ndarray) -> np.ndarray:
         given, count = _frames(frames), c.c_size_t()
-        out = np.zeros((8, 128, 128, 3), np.uint8)
+        out = np.zeros((7, 144, 144, 3), np.uint8)  # frames and frame_size of the built-in bundle
         at = out.ctypes.data_as(c.c_void_p)
         self.call("prepare_frames", self.rec, c.byref(given), at, c.c_size_t(out.size), c.byref(count))
         return out[: count.value]

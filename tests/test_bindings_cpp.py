@@ -296,7 +296,7 @@ def test_an_app_finds_it_installed(build: Path, tmp_path: Path) -> None:
     files = []
     for n in range(3):
         files.append(tmp_path / f"{n}.rgb")
-        files[-1].write_bytes(rng.integers(0, 256, (8, 128, 128, 3), dtype=np.uint8).tobytes())
+        files[-1].write_bytes(rng.integers(0, 256, (7, 144, 144, 3), dtype=np.uint8).tobytes())
     said = run(tmp_path / "app" / "simple", BUNDLE, onnxruntime_library(), *files)
     assert {line.split()[2] for line in said.splitlines()} == {str(f) for f in files[1:]}
     assert "because you watched “0.rgb”" in said or "is unlike “0.rgb”" in said

@@ -87,7 +87,7 @@ def test_the_example(build: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     files = [tmp_path / f"{n}.rgb" for n in range(3)]
     for file in files:
-        file.write_bytes(rng.integers(0, 256, (8, 128, 128, 3), dtype=np.uint8).tobytes())
+        file.write_bytes(rng.integers(0, 256, (7, 144, 144, 3), dtype=np.uint8).tobytes())
     example = ROOT / "examples" / "simple-java" / "Simple.java"
     said = java(build, example, BUNDLE, onnxruntime_library(), *files)
     assert {line.split()[2] for line in said.splitlines()} == {str(f) for f in files[1:]}
