@@ -486,3 +486,13 @@ def test_memory_stays_flat_for_long(rec: Recommender, frames: np.ndarray) -> Non
     before = rss()
     churn(rec, ids, 10_000, frames, 1000)
     assert rss() - before < 12 << 20
+
+
+def test_a_ranking_given_again_still_says_what_failed(rec: Recommender) -> None:
+    ids = fill(rec, 12)
+    handle = rec.store.select(ids[2:])
+    rec.store.remove([ids[5]])
+    for _ in range(3):
+        ranking = rec.rank(ids[:2], handle)
+        assert [f.id for f in ranking.failed] == [ids[5]]
+        assert len(ranking) == 9

@@ -111,3 +111,22 @@ def test_a_video_has_the_colors_that_it_states(tmp_path: Path, matrix: int, full
         container.mux(stream.encode())
     frames = PyAVDecoder()(path, 4, 128, DEFAULT_LIMITS)
     assert np.abs(frames.astype(int) - np.array(colors)[:, None, None]).max() <= 4
+
+
+def test_a_picture_that_is_stored_upside_down_is_decoded_upright(tmp_path: Path) -> None:
+    path = tmp_path / "bottom_up.mkv"
+    rgb = np.zeros((360, 640, 3), np.uint8)
+    rgb[180:] = 200
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+        stream.codec_context.extradata = b"BottomUp\0"
+        for n in range(8):
+            frame = av.VideoFrame.from_ndarray(rgb[::-1].copy(), format="rgb24").reformat(format="yuv420p")
+            frame.pts = n
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    frames = PyAVDecoder()(path, 4, 128, DEFAULT_LIMITS)
+    assert frames.shape == (4, 128, 128, 3)
+    assert frames[:, :56].mean() < 20
+    assert frames[:, 72:].mean() > 180

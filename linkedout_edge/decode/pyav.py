@@ -606,6 +606,8 @@ def _planes(frame: Any, size: int) -> list[NDArray[Any]] | None:
     for plane in frame.planes:
         values = np.frombuffer(plane, np.uint8 if bits == 8 else "<u2")
         row = plane.line_size // values.itemsize
+        if row < plane.width:  # below 0: the picture is stored upside down
+            return None
         planes.append(values[: plane.height * row].reshape(plane.height, row)[:, : plane.width])
     return planes
 

@@ -42,6 +42,8 @@ def arrange_unknown(user: Taste, values: Singles, scores: Floats) -> NDArray[np.
     away = standardized(np.asarray(scores, np.float64))
     for _ in range(min(PLACES, len(rows))):
         gain = np.maximum(alike - covered, 0.0).sum(1, dtype=np.float64)
+        if gain.std() <= LEVEL * max(1.0, gain.max()):  # level, too: standardized, rounding alone would decide
+            gain[:] = 0.0
         worth = np.where(free, away + REPRESENTS * standardized(gain), -np.inf)
         best = int(np.argmax(worth >= worth.max() - LEVEL))
         chosen.append(best)

@@ -146,7 +146,8 @@ class Ranker:
             if scored is not None:
                 break
         assert scored is not None  # nobody writes while the store is locked
-        if handle is not None and history.given and len(scored.order) <= KEPT_FOR_EXPLAINING:
+        whole = handle is not None and scored.ids is handle.ids  # else some left the store: each call says so itself
+        if whole and history.given and len(scored.order) <= KEPT_FOR_EXPLAINING:
             derived.ranking = asked, scored
         self.seconds = time.perf_counter() - start
         return scored

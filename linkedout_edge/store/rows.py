@@ -239,6 +239,10 @@ class Rows:
         if self._dead <= max(_LEAST, self._end // 10):
             return
         living = np.flatnonzero(self._alive)
+        new = np.zeros(self._end, np.int64)
+        new[living] = np.arange(len(living))
+        ids, index = self.index.ids(), RowIndex()
+        index.update(ids, new[self.find(ids)])  # before anything moves: memory may run out here
         previous, self._alive = self._alive, np.zeros(self.capacity, bool)
         previous[:] = False  # first: who reads them finds out that they moved
         for start in range(0, len(living), _MOVED):
@@ -249,10 +253,6 @@ class Rows:
         for name in _COLUMNS:
             getattr(self, name)[len(living) : self._end] = 0
         self._alive[: len(living)] = True
-        new = np.zeros(self._end, np.int64)
-        new[living] = np.arange(len(living))
-        ids, index = self.index.ids(), RowIndex()
-        index.update(ids, new[self.find(ids)])
         self.index = index
         self._end, self._dead = len(living), 0
         self.revision += 1

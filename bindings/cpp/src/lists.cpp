@@ -320,6 +320,11 @@ Positions arrange_unknown(const Taste &user, std::vector<float> values, const st
         for (size_t i = 0; i < count; i++)
             for (size_t w = 0; w < count; w++)
                 gain[i] += static_cast<double>(std::max(alike[i * count + w] - covered[w], 0.0f));
+        double mean = 0.0, variance = 0.0, most = 1.0;
+        for (const double g : gain) mean += g / static_cast<double>(count), most = std::max(most, g);
+        for (const double g : gain) variance += (g - mean) * (g - mean) / static_cast<double>(count);
+        if (std::sqrt(variance) <= LEVEL * most)  // standardized, rounding alone would decide
+            std::fill(gain.begin(), gain.end(), 0.0);
         gain = standardized(std::move(gain));
         std::vector<double> worth(count, NEVER);
         for (size_t n = 0; n < count; n++)

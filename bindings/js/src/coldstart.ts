@@ -40,7 +40,7 @@ export function arrangeUnknown(user: Taste, values: Float32Array, scores: Float6
     for (let i = 0; i < count; i++) {
       for (let j = 0; j < count; j++) gain[i]! += Math.max(Math.fround(alike[i * count + j]! - covered[j]!), 0);
     }
-    const more = standardized(gain);
+    const more = isLevel(gain) ? new Float64Array(count) : standardized(gain);
     const worth = free.map((f, i) => (f ? away[i]! + REPRESENTS * more[i]! : -Infinity));
     const least = worth[argmax(worth)]! - LEVEL;
     const best = worth.findIndex((w) => w >= least);
@@ -50,6 +50,13 @@ export function arrangeUnknown(user: Taste, values: Float32Array, scores: Float6
   }
   const rest = free.flatMap((f, i) => (f ? [i] : []));
   return [...chosen, ...rest.sort((a, b) => scores[b]! - scores[a]! || a - b)];
+}
+
+/** Whether numbers differ by no more than rounding: standardized, that alone would decide. */
+function isLevel(gain: Float64Array): boolean {
+  const mean = gain.reduce((a, b) => a + b, 0) / gain.length;
+  const spread = Math.sqrt(gain.reduce((a, g) => a + (g - mean) ** 2, 0) / gain.length);
+  return spread <= LEVEL * gain.reduce((a, b) => Math.max(a, b), 1);
 }
 
 /** Unit vectors of centered tokens. */
