@@ -13,15 +13,15 @@ const PATIENCE_MS = 20_000;
  * and post the frames.
  *
  * @param source A file, the address of one, or a `<video>` element.
- * @param count Frames wanted, 8 for the bundle that ships.
+ * @param count Frames wanted, 7 for the bundle that ships (`rec.info().frames`).
  * @param size Squash each frame to a square of this side (`rec.info().frameSize`) as soon as it is read: seven frames of a 4K
- *   video would take 265 MB. Left out, they keep their size.
+ *   video would take 232 MB. Left out, they keep their size.
  * @returns RGB squares, or RGBA of the video's own size.
  * @throws {VideoUnreadableError} The browser cannot decode it.
  * @throws {VideoTooLargeError} It is too long or its frames too large.
  */
 export async function readFrames(
-  source: Blob | string | URL | HTMLVideoElement, count = 8, size?: number,
+  source: Blob | string | URL | HTMLVideoElement, count = 7, size?: number,
 ): Promise<Frames> {
   if (typeof document === "undefined") {
     throw new VideoUnreadableError(
