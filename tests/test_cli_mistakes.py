@@ -138,7 +138,7 @@ def test_names_that_are_no_text_are_inspected_and_drawn(tiny_bundle: Path, clips
     for clip, name in zip(clips, names, strict=False):
         shutil.copy(clip, empty / name)
     seen = json.loads(run("inspect", empty / names[0], "--json", "--decoder", "opencv", code=0).stdout)
-    assert (seen["container"], seen["frames"][0]) == ({}, 8)
+    assert (seen["container"], seen["frames"][0]) == ({}, 7)
     assert json.loads(run("inspect", clips[0], "--json", "--decoder", "opencv", code=0).stdout)["container"]["width"]
     drawn = run("demo", empty, "--bundle", tiny_bundle, "--out", empty / "out", "--json", code=0)
     assert [r["id"] for r in json.loads(drawn.stdout)["ranked"]]

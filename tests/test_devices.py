@@ -99,7 +99,7 @@ def test_the_graphs_that_ship_answer_the_same_with_fixed_dimensions(library: str
         wanted, found = (b.load(bundle.encoder(), config).run(feeds) for b in (dynamic, fixed))
     # Kernels for fixed shapes round the seventh digit otherwise, and where activations are int8, values on the edge
     # between two steps fall to the other side. Graphs whose activations are floats have no such edges.
-    assert distance(found, wanted) < (0.01 if precision == "int8" else 1e-4)
+    assert distance(found, wanted) < (0.03 if precision == "int8" else 1e-4)
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "openvino"])
