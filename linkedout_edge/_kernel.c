@@ -395,6 +395,7 @@ static int view_of(PyObject *array, int which, Py_buffer *view) {
         return -1;
     }
     const char *format = view->format == NULL ? "B" : view->format;
+    if (*format == '=') format++; /* NumPy's mark of an array that is not aligned, which is said below */
     if (strlen(format) != 1 || strchr(wanted[which].codes, *format) == NULL || view->itemsize != wanted[which].itemsize)
         PyErr_Format(PyExc_TypeError, "%s: expected %s", wanted[which].name, wanted[which].dtype);
     else if (view->ndim != wanted[which].ndim)

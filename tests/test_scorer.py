@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linkedout_edge import extension
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError, BundleError
 from linkedout_edge.rank import scorer as scorer_module
@@ -24,7 +25,7 @@ def run(path: str, *arrays: Any) -> None:
     if path == NUMPY:
         score_with_numpy(*arrays)
     else:
-        scorer_module._kernel.score(path, *arrays)
+        extension.kernel.score(path, *arrays)
 
 
 def example(seed: int, layers: int, per_layer: int, width: int, stored: int, total: int, extreme: bool) -> list[Any]:
@@ -130,7 +131,7 @@ def test_sums_are_exact(path: str) -> None:
         (5, lambda a: a.astype(np.int32), TypeError),
         (5, lambda a: a[:, None].copy(), ValueError),
         (5, lambda a: np.repeat(a, 2)[::2], ValueError),
-        (5, lambda a: np.frombuffer(b"x" + a.tobytes(), np.int64, offset=1), (TypeError, ValueError)),
+        (5, lambda a: np.frombuffer(b"x" + a.tobytes(), np.int64, offset=1), ValueError),
         (5, lambda a: np.full_like(a, -1), IndexError),
         (5, lambda a: np.full_like(a, 10), IndexError),
         (5, lambda a: np.full_like(a, np.iinfo(np.int64).min), IndexError),

@@ -5,8 +5,7 @@ from datetime import datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from linkedout_edge import Event
-from linkedout_edge.rank import taste as taste_module
+from linkedout_edge import Event, extension
 from linkedout_edge.rank.taste import (
     BLOCK,
     DISLIKED,
@@ -19,7 +18,6 @@ from linkedout_edge.rank.taste import (
     gram,
     noise,
     of_events,
-    solve,
     wanted,
 )
 
@@ -50,66 +48,14 @@ def test_products_in_blocks_are_the_plain_ones(count, width):
     np.testing.assert_allclose(gram(by_layer), np.einsum("lif,ljf->lij", by_layer, by_layer), atol=1e-4)
 
 
-@pytest.fixture(params=["kernel", "NumPy"])
-def solver(request, monkeypatch):
-    if request.param == "NumPy":
-        monkeypatch.setattr(taste_module, "_kernel", None)
-    elif taste_module._kernel is None:
-        pytest.skip("installed without the extension")
-
-
-@pytest.mark.usefixtures("solver")
-@pytest.mark.parametrize(
-    ("kernels", "count"), [(1, 1), (6, 2), (6, 32), (1, BLOCK), (2, BLOCK + 1), (1, 2 * BLOCK), (1, 200)]
-)
-def test_each_system_is_solved(kernels, count, monkeypatch):
-    rng = np.random.default_rng(0)
-    half = rng.normal(size=(kernels, count, count + 3))
-    products, variance, y = half @ half.transpose(0, 2, 1) / count, rng.uniform(0.5, 2, count), rng.normal(size=count)
-    systems = products + np.diag(variance)
-    expected, factors = [np.linalg.solve(system, y) for system in systems], np.linalg.cholesky(systems)
-    sizes = []
-    for name in ("solve", "cholesky"):
-        whole = getattr(np.linalg, name)
-        monkeypatch.setattr(np.linalg, name, lambda a, *b, whole=whole: sizes.append(a.shape[-1]) or whole(a, *b))
-    solutions, roots = solve(products, variance, y)
-    np.testing.assert_allclose(solutions, expected, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(roots, factors.diagonal(axis1=1, axis2=2), rtol=1e-9)
-    assert max(sizes, default=0) <= BLOCK  # larger ones wake threads
-
-
-@pytest.mark.usefixtures("solver")
-def test_what_is_no_number_stays_none(values, space):
+@pytest.mark.parametrize("without_extension", [False, True])
+def test_what_is_no_number_stays_none(without_extension, values, space, monkeypatch):
     """The scorer refuses it then."""
+    if without_extension:
+        monkeypatch.setattr(extension, "kernel", None)
     broken = values[:3].copy()
     broken[1, 0, 0] = np.nan
     assert np.isnan(fit(broken, np.ones(3), np.ones(3), space).query).any()
-    with np.errstate(invalid="ignore"):
-        assert np.isnan(solve(np.full((1, 4, 4), -9.0), np.ones(4), np.ones(4))[0]).any()
-
-
-@pytest.mark.parametrize(
-    ("systems", "error"),
-    [
-        (np.ones((1, 2, 3), np.float32), TypeError),
-        (np.ones((2, 3)), ValueError),
-        (np.ones((1, 2, 2)), ValueError),
-        (np.ones((1, 3, 2)), ValueError),
-        (np.ones((3, 2, 1)).T, ValueError),
-        ([[[1.0, 1.0]]], TypeError),
-    ],
-)
-def test_the_extension_refuses_other_arrays(systems, error):
-    if taste_module._kernel is None:
-        pytest.skip("installed without the extension")
-    with pytest.raises(error):
-        taste_module._kernel.solve(systems)
-    read_only = np.ones((1, 1, 2))
-    read_only.setflags(write=False)
-    with pytest.raises((BufferError, ValueError)):
-        taste_module._kernel.solve(read_only)
-    taste_module._kernel.solve(np.ones((0, 4, 5)))
-    taste_module._kernel.solve(np.ones((4, 0, 1)))
 
 
 def test_values_are_overwritten_only_where_that_is_allowed(values, space):

@@ -16,10 +16,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from linkedout_edge import extension
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError, BundleError
 from linkedout_edge.lifetime import submit
-from linkedout_edge.rank.taste import Taste, _kernel
+from linkedout_edge.rank.taste import Taste
 
 Floats: TypeAlias = NDArray[np.float32]
 Digits: TypeAlias = NDArray[np.int16]
@@ -27,7 +28,7 @@ Tokens: TypeAlias = NDArray[np.int8]
 Positions: TypeAlias = NDArray[np.int64]
 
 NUMPY = "NumPy"
-PATHS: tuple[str, ...] = (*(_kernel.PATHS if _kernel else ()), NUMPY)
+PATHS: tuple[str, ...] = (*(extension.kernel.PATHS if extension.kernel else ()), NUMPY)
 """What can compute scores here, the best first: ``AVX512-VNNI``, ``AVX2``, ``NEON-dotprod``, ``NEON``, ``C``,
 ``NumPy``."""
 FORCED = "LINKEDOUT_SCORER"
@@ -162,7 +163,7 @@ class Scorer:
         if self.path == NUMPY:
             score_with_numpy(*query, tokens, scales, rows, scores, layers)
         else:
-            _kernel.score(self.path, *query, tokens, scales, rows, scores, layers)
+            extension.kernel.score(self.path, *query, tokens, scales, rows, scores, layers)
 
     def _in_digits(self, user: Taste) -> _WholeQuery:
         query = user.query.reshape(self._shape)

@@ -14,20 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from linkedout_edge import extension
 from linkedout_edge.inputs import Event
-
-if TYPE_CHECKING:
-    _kernel: Any
-else:
-    try:
-        from linkedout_edge import _kernel
-    except ImportError:  # installed where there was no compiler
-        _kernel = None
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -280,10 +272,10 @@ def solve(kernels: Floats, variance: Floats, y: Floats) -> tuple[Floats, Floats]
     systems[:, :, :-1], systems[:, :, -1] = kernels, y
     diagonals = systems.reshape(len(kernels), -1)[:, :: count + 2]
     diagonals += variance
-    if _kernel is None:
+    if extension.kernel is None:
         solve_with_numpy(systems)
     else:
-        _kernel.solve(systems)
+        extension.kernel.solve(systems)
     return systems[:, :, -1], diagonals
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import repeat
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from linkedout_edge import extension
 
 
 class DictIndex:
@@ -78,10 +79,4 @@ def _plain(id: object) -> str | None:
     return str.__str__(id) if isinstance(id, str) else None  # equal texts, whatever a subclass makes of equality
 
 
-if TYPE_CHECKING:
-    RowIndex = DictIndex
-else:
-    try:
-        from linkedout_edge._kernel import RowIndex
-    except ImportError:  # installed where there was no compiler
-        RowIndex = DictIndex
+RowIndex: type[DictIndex] = extension.kernel.RowIndex if extension.kernel else DictIndex

@@ -5,7 +5,8 @@ answer with the bits that NumPy gives. What is not installed is left out and sai
 
     gcc, clang, gcc-aarch64-linux-gnu, qemu-user, libsimde-dev (AVX512-VNNI in plain C: QEMU 7.2 does not know it)
 
-The index of rows needs Python: the whole extension is built with sanitizers, and tests/test_row_index.py runs on it.
+What needs Python is the whole extension, built with sanitizers: the tests of scores, the fit's equations and the index
+of rows run on it.
 """
 
 from __future__ import annotations
@@ -136,15 +137,18 @@ import importlib.util, sys, pytest
 spec = importlib.util.spec_from_file_location("linkedout_edge._kernel", sys.argv[1])
 sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules[spec.name])
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--strict-markers", sys.argv[2]]))
+from linkedout_edge import extension
+assert extension.kernel.__file__ == sys.argv[1]
+# What a sanitizer says goes to file descriptor 2, which is not captured then.
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--strict-markers", "--capture=sys", *sys.argv[2:]]))
 """
 
 
-def check_index(folder: str) -> None:
-    """The tests of the index of rows, with sanitizers."""
+def check_extension(folder: str) -> None:
+    """The extension's own tests, with sanitizers."""
     include, built = sysconfig.get_paths()["include"], str(Path(folder, "_kernel.so"))
     if not shutil.which("gcc") or not Path(include, "Python.h").exists():
-        print("index of rows, sanitizers: left out, there is no gcc or no Python.h")
+        print("the extension, sanitizers: left out, there is no gcc or no Python.h")
         return
     sources = [str(ROOT / "linkedout_edge" / name) for name in ("_kernel.c", "_row_index.c")]
     extension = ["-shared", "-fPIC", f"-I{include}"]
@@ -153,9 +157,10 @@ def check_index(folder: str) -> None:
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     # Python itself leaves memory behind at its end, and its own allocator would hide what is read beside a string.
     settings = {"LD_PRELOAD": library.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
-    command = [sys.executable, "-c", TESTED, built, str(ROOT / "tests/test_row_index.py")]
+    tests = [str(ROOT / "tests" / f"test_{name}.py") for name in ("scorer", "solver", "row_index")]
+    command = [sys.executable, "-c", TESTED, built, *tests]
     subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, **settings})
-    print("index of rows, sanitizers: its tests pass")
+    print("the extension, sanitizers: its tests pass")
 
 
 def main() -> None:
@@ -183,7 +188,7 @@ def main() -> None:
                 check(driver, path, given, answers)
                 ran += 1
             print(f"{build.name}: {', '.join(build.paths or here)}: the bits that NumPy gives")
-        check_index(folder)
+        check_extension(folder)
     if not ran:
         raise SystemExit("nothing was checked: there is no compiler")
 
