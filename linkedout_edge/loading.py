@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from linkedout_edge._version import __version__
-from linkedout_edge.backends.base import Backend, Providers, Session, create_backend
+from linkedout_edge.backends import Backend, Providers, Session, create_backend
 from linkedout_edge.bundle import Bundle, open_bundle
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.decode import get_decoder

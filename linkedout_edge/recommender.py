@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
-from linkedout_edge.backends.base import Providers
+from linkedout_edge.backends import Providers
 from linkedout_edge.cancellation import in_thread
 from linkedout_edge.encode.encoder import DecoderLike, Effort
 from linkedout_edge.encode.service import EncodeService, Progress

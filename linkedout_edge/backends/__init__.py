@@ -1,5 +1,6 @@
 """Inference libraries behind one small interface; each is imported only when it is chosen."""
 
-from linkedout_edge.backends.base import BACKENDS, DEVICES, Backend, Session, create_backend
+from linkedout_edge.backends.base import Backend, Session
+from linkedout_edge.backends.create import BACKENDS, DEVICES, Providers, create_backend
 
-__all__ = ["BACKENDS", "DEVICES", "Backend", "Session", "create_backend"]
+__all__ = ["BACKENDS", "DEVICES", "Backend", "Providers", "Session", "create_backend"]

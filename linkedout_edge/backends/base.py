@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.backends.notices import Notices, callers_level
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.errors import ArgumentError, ArgumentTypeError, BundleCorruptError, DeviceError, unknown
-
-BACKENDS = ("onnxruntime", "openvino")
-DEVICES = ("auto", "cpu", "cuda", "tensorrt", "gpu", "npu")
+from linkedout_edge.errors import BundleCorruptError, DeviceError
 
 Arrays: TypeAlias = "dict[str, NDArray[Any]]"
-Providers: TypeAlias = "Sequence[str | tuple[str, dict[str, Any]]]"
 
 
 class Port(NamedTuple):
@@ -153,84 +147,6 @@ def fall_back(
         RuntimeWarning,
         stacklevel=callers_level(),
     )
-
-
-def create_backend(
-    name: str = "onnxruntime",
-    *,
-    device: str = "auto",
-    providers: Providers | None = None,
-    threads: int,
-    cache_dir: str | os.PathLike[str] | None = None,
-    strict: bool = False,
-    static: bool | None = None,
-) -> Backend:
-    """The backend of that name on that device.
-
-    Args:
-        name: One of `BACKENDS`.
-        device: One of `DEVICES`; ``auto`` measures the graph on what is there, if that is more than the CPU.
-        providers: Execution providers of ONNX Runtime, or device names of OpenVINO, instead of `device`.
-        threads: Of the CPU.
-        cache_dir: Where engines and measurements are kept.
-        strict: Raise instead of using the CPU.
-        static: Fix the graph's dimensions; None does where the device needs it. True on a CPU stands in for an NPU.
-
-    Raises:
-        ArgumentError: An unknown name or device, or `providers` together with something that contradicts them.
-        ArgumentTypeError: `providers` is no list.
-        DeviceError: The device is not available and `strict` is set, or a provider is not available.
-        MissingDependencyError: The library is not installed.
-    """
-    if name not in BACKENDS:
-        raise ArgumentError(unknown("backend", name, BACKENDS))
-    if device not in DEVICES:
-        raise ArgumentError(unknown("device", device, DEVICES))
-    chosen = None if providers is None else _pairs(providers)
-    if chosen is not None and device != "auto":
-        raise ArgumentError(f"providers and device={device!r} contradict each other: leave one out")
-    kind = _backend_class(name)
-
-    def create(on: str, strictly: bool, notices: Notices) -> Any:
-        return kind(on, chosen, threads, cache_dir, strictly, static, notices)
-
-    notices = Notices()
-    if device != "auto" or chosen is not None:
-        backend: Backend = create(device, strict, notices)
-        return backend
-    cpu = create("cpu", strict, notices)
-    others = [d for d in cpu.devices() if d != "cpu"]
-    if not others:
-        return cast("Backend", cpu)
-    from linkedout_edge.backends.auto import AutoBackend
-
-    return AutoBackend(cpu, {d: partial(create, d, True, notices) for d in others}, cache_dir, notices)
-
-
-def _backend_class(name: str) -> Any:
-    if name == "onnxruntime":
-        from linkedout_edge.backends.onnxruntime import OnnxRuntimeBackend
-
-        return OnnxRuntimeBackend
-    from linkedout_edge.backends.openvino import OpenVinoBackend
-
-    return OpenVinoBackend
-
-
-def _pairs(providers: Providers) -> list[tuple[str, dict[str, Any]]]:
-    """Each provider with its options."""
-    if isinstance(providers, str | bytes) or not isinstance(providers, Sequence):
-        raise ArgumentTypeError("providers must be a list, such as ['CPUExecutionProvider']")
-    if not providers:
-        raise ArgumentError("providers is empty: leave it out, or name at least one")
-    pairs: list[tuple[str, dict[str, Any]]] = []
-    for entry in providers:
-        pair: Any = (entry, {}) if isinstance(entry, str) else entry
-        fits = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], dict)
-        if not fits:
-            raise ArgumentTypeError(f"each of providers must be a name or a (name, options) tuple, not {entry!r}")
-        pairs.append((pair[0], dict(pair[1])))
-    return pairs
 
 
 def contiguous(feeds: Mapping[str, NDArray[Any]]) -> Arrays:

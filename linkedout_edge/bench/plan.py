@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from linkedout_edge import install
@@ -57,7 +57,7 @@ def model_arguments(bundle: str | None, precision: str) -> dict[str, str | None]
     return {"bundle": str(Path(bundle).absolute()), "precision": precision}
 
 
-def _check(what: str, values: Sequence[str], known: Sequence[str]) -> None:
+def _check(what: str, values: Sequence[str], known: Collection[str]) -> None:
     for value in values:
         if value not in known:
             raise ArgumentError(unknown(what, value, known))

@@ -4,6 +4,7 @@ Nothing of the runtime imports this package, and nothing of it is needed on a de
 over by ``linkedout-edge store import``.
 """
 
-from linkedout_edge.scale.run import STALL_SECONDS, PacksResult, StalledError, encode_to_packs
+from linkedout_edge.errors import StalledError
+from linkedout_edge.scale.run import STALL_SECONDS, PacksResult, encode_to_packs
 
 __all__ = ["STALL_SECONDS", "PacksResult", "StalledError", "encode_to_packs"]

@@ -25,8 +25,7 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when Ray is imported, and wh
 
 from linkedout_edge import errors, install
 from linkedout_edge.encode.encoder import DecoderLike
-from linkedout_edge.errors import ArgumentError, LinkedOutError, MissingDependencyError, StorageError
-from linkedout_edge.scale.run import StalledError
+from linkedout_edge.errors import ArgumentError, LinkedOutError, MissingDependencyError, StalledError, StorageError
 from linkedout_edge.scale.shards import PULSES
 from linkedout_edge.scale.worker import Done, Task, Worker
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from linkedout_edge.encode.encoder import DecoderLike
-from linkedout_edge.errors import ArgumentError, LinkedOutError, StorageError, unknown
+from linkedout_edge.errors import ArgumentError, StalledError, StorageError, unknown
 from linkedout_edge.scale import remote
 from linkedout_edge.scale.shards import by_shard, number_of_shards, pack_name, packs_in, remove_leftovers
 from linkedout_edge.scale.worker import Done, Task, Worker
@@ -22,10 +22,6 @@ Engine: TypeAlias = Literal["local", "ray"]
 FAILURES = "failures.jsonl"
 STALL_SECONDS = 600.0
 """How long nothing may be done anywhere. A video may take 20 s to decode, and a cluster minutes to start machines."""
-
-
-class StalledError(LinkedOutError, TimeoutError):
-    """Nothing was done for too long; what was written stays, and the same call continues from there."""
 
 
 @dataclass(frozen=True)
