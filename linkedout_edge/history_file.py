@@ -25,12 +25,13 @@ from linkedout_edge.store import Tokens, token_file
 from linkedout_edge.store.packs import read_videos
 from linkedout_edge.store.token_file import Videos
 
-FORMAT = "linkedout-history"
 MAX_BYTES = 2**28
 MAX_EVENTS = 65536
 EXAMPLE = "history.safetensors"
 """A good name for such a file."""
-_KIND = token_file.Kind(FORMAT, "the saved history", "a file that history.save wrote", {"events": ("F64", 4)})
+KIND = token_file.Kind(
+    "linkedout-history", "the saved history", "a file that history.save wrote", {"events": ("F64", 4)}
+)
 
 
 class Saved(NamedTuple):
@@ -56,7 +57,7 @@ def save(store: Tokens, events: Sequence[Event], path: str | os.PathLike[str]) -
         if e.id in place
     ]
     more = {"events": np.array(table, np.float64).reshape(-1, 4)}
-    token_file.write(file, FORMAT, store.token_space, videos, "the saved history", more, mode=0o600)
+    token_file.write(file, KIND, store.token_space, videos, more, mode=0o600)
     return len(table)
 
 
@@ -77,7 +78,7 @@ def read_history(
     """
     file = file_path(path)
     try:
-        videos, more = token_file.read(file, _KIND, token_space=token_space, shape=shape, max_bytes=max_bytes)
+        videos, more = token_file.read(file, KIND, token_space=token_space, shape=shape, max_bytes=max_bytes)
         return Saved(_events(more["events"], videos), videos)
     except PackError as e:
         raise type(e)(f"{file}: {e}") from e

@@ -211,8 +211,8 @@ def test_a_long_list_is_shared_by_threads(path: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(scorer_module, "SHARED_FROM", 100)
     monkeypatch.setattr(scorer_module, "PART", 700)
     used: set[str] = set()
-    original = Scorer._score
-    monkeypatch.setattr(Scorer, "_score", lambda *a: (used.add(threading.current_thread().name), original(*a))[1])
+    compute = two._compute
+    monkeypatch.setattr(two, "_compute", lambda *a: (used.add(threading.current_thread().name), compute(*a))[1])
     alone, shared = one.score(user, tokens, scales, rows), two.score(user, tokens, scales, rows)
     assert len(used) > 1
     for a, b in zip(alone, shared, strict=True):
@@ -231,8 +231,8 @@ def test_most_of_a_store_is_scored_in_its_order(path: str, monkeypatch: pytest.M
     user, scorer = user_of(tokens[:9], scales[:9]), Scorer(CONFIG)
     mixed = np.random.default_rng(0).permutation(1000)[:700]
     read: list[int] = []
-    original = Scorer._score
-    monkeypatch.setattr(Scorer, "_score", lambda *a: (read.append(len(a[4])), original(*a))[1])
+    compute = scorer._compute
+    monkeypatch.setattr(scorer, "_compute", lambda *a: (read.append(len(a[5])), compute(*a))[1])
     one_by_one = scorer.score(user, tokens, scales, mixed)
     monkeypatch.setattr(scorer_module, "IN_ORDER_FROM", 100)
     scales[np.setdiff1d(np.arange(1000), mixed)] = np.nan  # rows that nobody asks for may hold anything

@@ -20,10 +20,10 @@ from linkedout_edge.backends import cpu
 from linkedout_edge.bundle import open_bundle
 from linkedout_edge.decode import prepare_frames
 from linkedout_edge.decode.base import slot_centers, spread
-from linkedout_edge.history_file import FORMAT as HISTORY
+from linkedout_edge.history_file import KIND as HISTORY
 from linkedout_edge.microworld import caption, random_attributes, render_frames
 from linkedout_edge.store import Fingerprint, read_tokens, token_file
-from linkedout_edge.store.packs import FORMAT as PACK
+from linkedout_edge.store.packs import KIND as PACK
 from linkedout_edge.text import Tokenizer
 
 FORMAT = 3
@@ -269,7 +269,7 @@ def write_files(out: Path, document: dict[str, Any]) -> dict[str, Any]:
     known = [Fingerprint(f"{n:032x}", v["title"] or None) for n, v in enumerate(document["videos"])]
     tokens = np.array([v["tokens"] for v in document["videos"]], np.int8)
     scales = np.array([v["scales"] for v in document["videos"]], np.float32)
-    token_file.write(out / "pack.safetensors", PACK, space, token_file.Videos(ids, known, tokens, scales), "the pack")
+    token_file.write(out / "pack.safetensors", PACK, space, token_file.Videos(ids, known, tokens, scales))
     names = ["video3", "katt 🐈.mp4"]
     moment = 1767225600.25  # 2026-01-01 00:00:00.25 UTC
     events = [
@@ -280,7 +280,7 @@ def write_files(out: Path, document: dict[str, Any]) -> dict[str, Any]:
     rows = [(0, 0.25, -1, moment), (1, 1.0, 1, np.nan), (0, 1.0, 0, moment + 3600)]
     videos = token_file.Videos(names, known[3:5], tokens[3:5], scales[3:5])
     more = {"events": np.array(rows, np.float64)}
-    token_file.write(out / "history.safetensors", HISTORY, space, videos, "the saved history", more)
+    token_file.write(out / "history.safetensors", HISTORY, space, videos, more)
     return {"pack": "pack.safetensors", "history": "history.safetensors", "events": events}
 
 

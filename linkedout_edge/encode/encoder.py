@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -32,7 +31,6 @@ from linkedout_edge.lifetime import native, submit
 from linkedout_edge.store import Fingerprint, fingerprint
 from linkedout_edge.text import Tokenizer
 
-logger = logging.getLogger("linkedout_edge")
 T = TypeVar("T")
 
 BATCH = 4
@@ -124,11 +122,13 @@ class Encoder:
         At most a few decoded videos are held at a time. Close the iterator to stop early.
         """
         timings = timings or Timings()
-        if self.single is not None and len(jobs) >= MANY and self._decoder_for(len(jobs))[1] > 1:
-            yield from self._each_in_its_thread(jobs, timings)
+        decoder, workers = self._decoder_for(len(jobs))
+        if self.single is not None and len(jobs) >= MANY and workers > 1:
+            self._single = self._single or self.single()
+            yield from self._each_in_its_thread(jobs, self._single, decoder, workers, timings)
             return
         batch: list[tuple[Job, _Inputs]] = []
-        with closing(self._decoded(jobs)) as decoded:
+        with closing(_in_order(jobs, lambda job: self._prepare(job, decoder), workers, self.batch)) as decoded:
             while True:
                 start = time.perf_counter()
                 item = next(decoded, None)
@@ -137,7 +137,6 @@ class Encoder:
                     break
                 job, result = item
                 if isinstance(result, VideoError):
-                    logger.debug("cannot use %s: %s", job.id, result)
                     yield job, result
                     continue
                 batch.append((job, result))
@@ -155,14 +154,8 @@ class Encoder:
             self._infer([blank] * count)
 
     def _each_in_its_thread(
-        self, jobs: Sequence[Job], timings: Timings
+        self, jobs: Sequence[Job], session: Session, decoder: DecoderLike, workers: int, timings: Timings
     ) -> Generator[tuple[Job, Encoded | VideoError], None, None]:
-        if self._single is None:
-            assert self.single is not None
-            self._single = self.single()
-        session = self._single
-        decoder, workers = self._decoder_for(len(jobs))
-
         def whole(job: Job) -> tuple[Encoded | VideoError, float, float]:
             start = time.perf_counter()
             inputs = self._prepare(job, decoder)
@@ -176,13 +169,7 @@ class Encoder:
             for job, (result, decode, encode) in results:
                 timings.decode += decode / workers
                 timings.encode += encode / workers
-                if isinstance(result, VideoError):
-                    logger.debug("cannot use %s: %s", job.id, result)
                 yield job, result
-
-    def _decoded(self, jobs: Sequence[Job]) -> Generator[tuple[Job, _Inputs | VideoError], None, None]:
-        decoder, workers = self._decoder_for(len(jobs))
-        return _in_order(jobs, lambda job: self._prepare(job, decoder), workers, self.batch)
 
     def _decoder_for(self, count: int) -> tuple[DecoderLike, int]:
         """What decodes so many videos, and how many it decodes at a time."""

@@ -213,6 +213,7 @@ class EncodeService(OneProcess):
                         self._background.submit([Job(job.id, job.video, refines=True)], behind=True)
                     finished(job, None)
                 else:
+                    logger.debug("cannot use %s: %s", job.id, result)
                     finished(job, result)
                 if stop is not None and stop.is_set():
                     return

@@ -59,8 +59,7 @@ class RankOptions:
 
     def is_default(self) -> bool:
         """Whether all values are the defaults."""
-        plain = self.top_k is None and self.deadline_ms is None and self.prior is None
-        return plain and not (self.diversity or self.exclude_watched or self.fold_duplicates or self.explore)
+        return vars(self) == vars(RankOptions())
 
 
 @dataclass

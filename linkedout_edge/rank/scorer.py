@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -81,6 +82,7 @@ class Scorer:
         if self.path not in PATHS:
             raise BackendError(f"{FORCED}={self.path}: here are {', '.join(PATHS)}")
         self.device = NUMPY if self.path == NUMPY else f"{self.path} kernel"
+        self._compute = score_with_numpy if self.path == NUMPY else partial(extension.kernel.score, self.path)
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads - 1, "linkedout-score") if threads > 1 else None  # starts none yet
         self._largest = min(LARGEST, MOST // config.token_width)
@@ -139,10 +141,10 @@ class Scorer:
             for start in range(first, total, step):
                 part = slice(start, start + PART)
                 into = None if layers is None else layers[part]
-                self._score(query, tokens, scales, rows[part], scores[part], into)
+                self._compute(*query, tokens, scales, rows[part], scores[part], into)
 
         if self._pool is None or total < SHARED_FROM:
-            self._score(query, tokens, scales, rows, scores, layers)
+            self._compute(*query, tokens, scales, rows, scores, layers)
         else:
             step = self._threads * PART
             others = [submit(self._pool, work, n * PART, step) for n in range(1, self._threads)]
@@ -150,20 +152,6 @@ class Scorer:
             for other in others:
                 other.result()
         return scores, layers
-
-    def _score(
-        self,
-        query: _WholeQuery,
-        tokens: Tokens,
-        scales: Floats,
-        rows: Positions,
-        scores: Floats,
-        layers: Floats | None,
-    ) -> None:
-        if self.path == NUMPY:
-            score_with_numpy(*query, tokens, scales, rows, scores, layers)
-        else:
-            extension.kernel.score(self.path, *query, tokens, scales, rows, scores, layers)
 
     def _in_digits(self, user: Taste) -> _WholeQuery:
         query = user.query.reshape(self._shape)

@@ -170,7 +170,8 @@ class Taste:
 
     def rows(self, centered: Singles) -> Singles:
         """Centred tokens [K, L, M·D] as float32 [K, L·M·D]: their inner products are the kernel's, gates and all."""
-        return _rows(centered, self.gates, self.space)
+        by_layer = np.sqrt(self.gates / self.space.size).astype(np.float32)[:, None]
+        return np.asarray((centered * by_layer).reshape(len(centered), self.space.mean.size))
 
     def score(self, values: NDArray[np.floating]) -> Floats:
         """Scores [C] of tokens [C, L, M·D]. The runtime scores stored bytes instead, see `scorer`."""
@@ -303,11 +304,6 @@ def solve_with_numpy(systems: Floats) -> None:
         known = systems[:, own, own.stop : -1] @ systems[:, own.stop :, -1:]
         systems[:, own, -1:] = np.linalg.solve(root.transpose(0, 2, 1), systems[:, own, -1:] - known)
         systems[:, range(own.start, own.stop), range(own.start, own.stop)] = root.diagonal(axis1=1, axis2=2)
-
-
-def _rows(centered: Singles, gates: Floats, space: Space) -> Singles:
-    by_layer = np.sqrt(gates / space.size).astype(np.float32)[:, None]
-    return np.asarray((centered * by_layer).reshape(len(centered), space.mean.size))
 
 
 def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floats:

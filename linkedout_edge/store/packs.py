@@ -16,7 +16,7 @@ from linkedout_edge.store.fingerprint import Fingerprint
 from linkedout_edge.store.token_file import Videos
 from linkedout_edge.store.tokens import Tokens
 
-FORMAT = "linkedout-pack"
+KIND = token_file.Kind("linkedout-pack", "the pack", "a file that export_pack wrote")
 MAX_PACK_BYTES = 2**30
 
 
@@ -29,7 +29,7 @@ def export_pack(store: Tokens, path: str | os.PathLike[str], ids: Iterable[str] 
             "them out"
         )
     videos = read_videos(store, wanted)
-    token_file.write(path, FORMAT, store.token_space, videos, "the pack")
+    token_file.write(path, KIND, store.token_space, videos)
     return len(videos.ids)
 
 
@@ -58,8 +58,7 @@ def read_pack(path: str | os.PathLike[str], *, token_space: str, shape: tuple[in
         TokenSpaceError: It was made by another model.
         PackError: Anything else that is wrong with it.
     """
-    what = token_file.Kind(FORMAT, "the pack", "a file that export_pack wrote")
-    return token_file.read(path, what, token_space=token_space, shape=shape, max_bytes=max_bytes)[0]
+    return token_file.read(path, KIND, token_space=token_space, shape=shape, max_bytes=max_bytes)[0]
 
 
 def read_videos(store: Tokens, ids: Iterable[str]) -> Videos:

@@ -43,9 +43,6 @@ class Mark:
     alive: NDArray[np.bool_]
     revision: int
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def is_current(self) -> bool:
         """Whether all of them still hold what they held; asked with the lock held."""
         if self.revision == self.source.revision or not self.rows.size:

@@ -47,7 +47,7 @@ class Videos(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Which file is expected.
+    """What kind of file it is.
 
     Attributes:
         format: As in its metadata.
@@ -64,10 +64,9 @@ class Kind(NamedTuple):
 
 def write(
     path: str | os.PathLike[str],
-    format: str,
+    kind: Kind,
     token_space: str,
     videos: Videos,
-    name: str,
     more: Mapping[str, NDArray[Any]] | None = None,
     mode: int = 0o666,
 ) -> None:
@@ -75,10 +74,9 @@ def write(
 
     Args:
         path: The file.
-        format: For its metadata.
+        kind: Which file it is to be.
         token_space: The model's.
         videos: Tokens and records.
-        name: What messages call it.
         more: Further arrays.
         mode: Who may read and write it, before the umask.
 
@@ -96,7 +94,7 @@ def write(
         "records": np.frombuffer(json.dumps(records).encode("ascii"), np.uint8),
         **(more or {}),
     }
-    metadata = {"format": format, "version": VERSION, "token_space": token_space}
+    metadata = {"format": kind.format, "version": VERSION, "token_space": token_space}
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
@@ -115,8 +113,8 @@ def write(
             raise
     except Exception as e:  # safetensors has its own error for what the system says
         if "space" in str(e).lower():
-            raise StorageFullError(f"there is no room for {name}: free some, or write it elsewhere") from e
-        raise StorageError(f"{name} cannot be written: {getattr(e, 'strerror', None) or e}") from e
+            raise StorageFullError(f"there is no room for {kind.name}: free some, or write it elsewhere") from e
+        raise StorageError(f"{kind.name} cannot be written: {getattr(e, 'strerror', None) or e}") from e
 
 
 def _order_header(file: BinaryIO) -> None:
