@@ -114,6 +114,10 @@ class TokenSpaceError(PackError):
     """A feature pack was made by another model, so its tokens cannot be compared."""
 
 
+class ClusterError(LinkedOutError, ConnectionError):
+    """Ray cannot be started, or its cluster cannot be joined."""
+
+
 class StalledError(LinkedOutError, TimeoutError):
     """Encoding many videos on a cluster came to a halt; what was written stays, and the same call continues there."""
 

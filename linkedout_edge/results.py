@@ -142,10 +142,11 @@ class Explanation:
         }
 
 
+@dataclass(frozen=True, eq=False)
 class Evidence:
     """What is needed to explain a ranking; references to arrays, no work until an explanation is asked for.
 
-    Args:
+    Attributes:
         events: The N events that counted, oldest first.
         user: What they say.
         layer_names: L names.
@@ -156,42 +157,31 @@ class Evidence:
         scored: Positions below it were scored by content, the others are pending; None: all were.
     """
 
-    def __init__(
-        self,
-        events: Sequence[Event],
-        user: Taste,
-        layer_names: tuple[str, ...],
-        candidate: Callable[[int], tuple[NDArray[np.int8], Floats]],
-        name: Callable[[Event], str],
-        bonus: Floats | None = None,
-        explored: Floats | None = None,
-        scored: int | None = None,
-    ) -> None:
-        self._events = events
-        self._user = user
-        self._layer_names = layer_names
-        self._candidate = candidate
-        self._name = name
-        self._bonus = bonus
-        self._explored = explored
-        self._scored = scored
+    events: Sequence[Event]
+    user: Taste
+    layer_names: tuple[str, ...]
+    candidate: Callable[[int], tuple[NDArray[np.int8], Floats]]
+    name: Callable[[Event], str]
+    bonus: Floats | None = None
+    explored: Floats | None = None
+    scored: int | None = None
 
     def explain(self, position: int, id: str, score: float) -> Explanation:
         """Split the score of the candidate at `position` (in scoring order)."""
-        prior = 0.0 if self._bonus is None else float(self._bonus[position])
-        names = tuple(e.id for e in self._events)
-        matrix = np.zeros((len(self._events), len(self._layer_names)), np.float32)
-        if self._scored is not None and position >= self._scored:
-            return Explanation(id, matrix, names, self._layer_names, _PENDING, score, prior)
-        if len(self._user):
-            matrix[:] = self._user.contributions(dequantize(*self._candidate(position)))
-        explored = 0.0 if self._explored is None else float(self._explored[position])
-        return Explanation(id, matrix, names, self._layer_names, self._sentence(matrix, prior), score, prior, explored)
+        prior = 0.0 if self.bonus is None else float(self.bonus[position])
+        names = tuple(e.id for e in self.events)
+        matrix = np.zeros((len(self.events), len(self.layer_names)), np.float32)
+        if self.scored is not None and position >= self.scored:
+            return Explanation(id, matrix, names, self.layer_names, _PENDING, score, prior)
+        if len(self.user):
+            matrix[:] = self.user.contributions(dequantize(*self.candidate(position)))
+        explored = 0.0 if self.explored is None else float(self.explored[position])
+        return Explanation(id, matrix, names, self.layer_names, self._sentence(matrix, prior), score, prior, explored)
 
     def _sentence(self, matrix: Floats, prior: float) -> str:
-        if not self._events:
+        if not self.events:
             return _prior_alone(prior) if prior else _NOTHING_KNOWN
-        return _sentence(self._events, matrix, self._name)
+        return _sentence(self.events, matrix, self.name)
 
 
 _PENDING = "It was not looked at before the deadline, so it stands behind what was."

@@ -88,7 +88,7 @@ def test_a_snapshot_says_whether_what_was_read_still_holds() -> None:
         put(store, i)
     tokens = inner(store)
     with tokens.lock:
-        some = tokens.snapshot(tokens.find(["b", "d"]))
+        some = tokens.rows.snapshot(tokens.find(["b", "d"]))
     put(store, "c", 9)
     put(store, "e")
     assert some.is_current()  # other rows come and go
@@ -131,7 +131,7 @@ def test_rows_that_moved_together_are_found_again() -> None:
         put(store, i, n % 120 + 1)
     tokens = inner(store)
     with tokens.lock:
-        before = tokens.snapshot(tokens.find(["v299"]))
+        before = tokens.rows.snapshot(tokens.find(["v299"]))
     handle = store.select(ids[150:])
     store.remove(ids[:150])
     assert not before.is_current()

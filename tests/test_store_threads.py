@@ -53,7 +53,7 @@ def test_what_a_snapshot_calls_current_was_never_half_written(path: str, monkeyp
         while not stop.is_set():
             with tokens.lock:
                 ids = [i for i in tokens.ids() if i[0] == "v"]
-                snapshot = tokens.snapshot(tokens.find(ids))
+                snapshot = tokens.rows.snapshot(tokens.find(ids))
             scores, _ = scorer.score(user, snapshot.tokens, snapshot.scales, snapshot.rows)
             current = snapshot.is_current()
             counts[current] += 1

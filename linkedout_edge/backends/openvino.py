@@ -82,7 +82,6 @@ class OpenVinoBackend(OneProcess):
             raise MissingDependencyError(
                 f"the backend openvino cannot be imported ({e}): {install.library('openvino')}"
             ) from e
-        self._ov = openvino
         self.version = str(openvino.__version__)
         self.threads = threads
         self.notices = notices

@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from linkedout_edge.cancellation import STOP, Stop
@@ -240,6 +241,7 @@ class EncodeService(OneProcess):
             self._run(needed, finished, stop=self._background.stopping, durable=False)
 
 
+@dataclass(eq=False)
 class Ticket:
     """One video that is being encoded.
 
@@ -249,11 +251,10 @@ class Ticket:
         done: Whether it is stored, or failed, or was dropped (then `dropped`).
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.error: VideoError | None = None
-        self.done = False
-        self.dropped = False
+    job: Job
+    error: VideoError | None = None
+    done: bool = False
+    dropped: bool = False
 
 
 class Background(OneProcess):

@@ -67,10 +67,11 @@ class Pipeline:
                 whole = not jobs and len(request.events) == min(len(request.given), MAX_EVENTS)
                 given = request.given if whole else None
                 encoded = self._ranker.encode_history(request.events, request.plan, derived, given)
-            user_seconds = time.perf_counter() - encoded_at
+            fitted_at = time.perf_counter()
             quick = self._store.quick()
             scored = self._ranker.rank(encoded, request, options, derived)
-        timing = Timing(timings.decode, timings.encode, user_seconds, scored.seconds, time.perf_counter() - start)
+        end = time.perf_counter()
+        timing = Timing(timings.decode, timings.encode, fitted_at - encoded_at, end - fitted_at, end - start)
         sources = _with_quick(scored.sources, scored.ids, quick) if quick else scored.sources
         return Ranking(
             scored.ids,

@@ -32,12 +32,12 @@ from linkedout_edge.rank.interests import find_interests, take_turns
 from linkedout_edge.rank.memo import EncodedHistory, keep_history
 from linkedout_edge.rank.prior import standardized
 from linkedout_edge.rank.profile import TasteSummary, summarise
-from linkedout_edge.rank.request import RankOptions, Request, not_stored
+from linkedout_edge.rank.request import RankOptions, Request
 from linkedout_edge.rank.rerank import rerank, unit_tokens
 from linkedout_edge.rank.scorer import Scorer
 from linkedout_edge.rank.taste import Space, Taste, dequantize
 from linkedout_edge.results import Evidence, Role
-from linkedout_edge.store import Derived, Mark, Positions, Selection, Snapshot, Tokens
+from linkedout_edge.store import Derived, Mark, Positions, Selection, Snapshot, Tokens, not_stored
 
 KEPT_FOR_EXPLAINING = 4096
 """Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""
@@ -52,7 +52,7 @@ Tokenised: TypeAlias = tuple[NDArray[np.int8], Floats]
 
 
 class ScoredCandidates(NamedTuple):
-    """What a `Ranking` is made of, and the seconds that it took to score and order."""
+    """What a `Ranking` is made of."""
 
     ids: Sequence[str]
     scores: Floats  # [C]
@@ -60,7 +60,6 @@ class ScoredCandidates(NamedTuple):
     order: Positions  # [K]
     evidence: Evidence
     sources: str | list[str]
-    seconds: float
 
 
 class Ranker:
@@ -104,9 +103,8 @@ class Ranker:
                 events, rows, given = [events[n] for n in usable], rows[usable], None
             revision = store.revision
             before = memo.find_user_before(derived, rows, revision)
-            stored = store.snapshot(rows if before is None else rows[-1:]).take(slice(None))
-            average = store.rows.sum
-            space = self._space.following(average.total(), average.count) if before is None else before.space
+            stored = store.rows.snapshot(rows if before is None else rows[-1:]).take(slice(None))
+            space = before.space if before is not None else self._space.following(store.rows.sum.total(), len(store))
         values = dequantize(*stored)
         user = taste.fit(values, *taste.of_events(events, hour), space, overwrite=True, before=before)
         ageless = not any(e.at for e in events)
@@ -139,7 +137,7 @@ class Ranker:
             if handle is not None and latest is not None and latest[0] == asked:
                 store.touch(handle._rows())
                 known: ScoredCandidates = latest[1]
-                return known._replace(seconds=time.perf_counter() - start)
+                return known
         for left in reversed(range(ATTEMPTS)):
             with nullcontext() if left else store.lock:
                 scored = self._attempt(history, request, options)
@@ -154,7 +152,6 @@ class Ranker:
 
     def _attempt(self, history: EncodedHistory, request: Request, options: RankOptions) -> ScoredCandidates | None:
         """One ranking; None if a row was written while it was read."""
-        start = time.perf_counter()
         store, chosen, plan, user = self._store, request.candidates, request.plan, history.user
         with store.lock:
             store.check_open()
@@ -164,33 +161,34 @@ class Ranker:
                 usable = _usable(ids, rows, "candidate", plan)
                 ids, rows = [ids[n] for n in usable], rows[usable]
             store.touch(rows)
-            view, mark = store.snapshot(rows), store.mark(rows)
+            view, mark = store.rows.snapshot(rows), store.rows.mark(rows)
         # Of few places out of many, layers are scored once more: all candidates' take more memory than anything else.
         few = options.top_k is not None and options.top_k <= KEPT_FOR_EXPLAINING < len(rows)
         content, split = self._score(user, view, not few)
         # While nothing is known to be liked, all is uncertain alike.
         explored = options.explore * self._unsure(user, view) if options.explore and user.is_known else None
-        ordering = self._list(ids, content, explored, history, request, options, view)
-        ready = ordering.order[ordering.order < len(rows)]
-        kept = ready[:KEPT_FOR_EXPLAINING]
+        pending = request.pending
+        bonus = request.priors.bonus([*ids, *pending] if pending else ids) if request.priors else None
+        scores = content if explored is None else content + explored
+        scores = scores if bonus is None else scores + bonus[: len(ids)]
+        cold = bonus is None and not user.is_known
+        source = "cold_start" if cold else "content" if history.events else "prior"
+        order = self._order(scores, cold, history, options, view)
+        kept = order[:KEPT_FOR_EXPLAINING]
         found = view.take(kept)
-        layers = np.zeros((len(ordering.order), self._config.layers), np.float32)  # who is pending has none
-        layers[: len(ready)] = self._layers(user, found) if split is None else split[ready]
+        layers = self._layers(user, found) if split is None else split[order]
         read = self._reader(mark, kept, found)
         if not view.is_current():
             return None
-        evidence = Evidence(
-            history.events, user, self._layer_names, read, self._name, ordering.bonus, explored, len(rows)
-        )
-        return ScoredCandidates(
-            ordering.ids,
-            ordering.scores,
-            layers,
-            ordering.order,
-            evidence,
-            ordering.sources,
-            time.perf_counter() - start,
-        )
+        evidence = Evidence(history.events, user, self._layer_names, read, self._name, bonus, explored, len(rows))
+        sources: str | list[str] = source
+        if pending:  # last, in order of the prior
+            late = np.zeros(len(pending), np.float32) if bonus is None else bonus[len(ids) :]
+            order = np.concatenate([order, len(ids) + np.argsort(-late, kind="stable")])[: options.top_k]
+            layers = np.concatenate([layers, np.zeros((len(order) - len(layers), layers.shape[1]), np.float32)])
+            scores, sources = np.concatenate([scores, late]), [source] * len(ids) + ["pending"] * len(pending)
+            ids = [*ids, *pending]
+        return ScoredCandidates(ids, scores, layers, order, evidence, sources)
 
     def warm_up(self) -> None:
         """Fit and score once."""
@@ -231,59 +229,28 @@ class Ranker:
         assert layers is not None
         return layers
 
-    def _list(
-        self,
-        ids: Sequence[str],
-        content: Floats,
-        explored: Floats | None,
-        history: EncodedHistory,
-        request: Request,
-        options: RankOptions,
-        view: Snapshot,
-    ) -> _Ordering:
-        """Mix in prior and optimism, and order; who is pending comes last, in order of the prior."""
-        count, pending = len(ids), request.pending
-        every: Sequence[str] = [*ids, *pending] if pending else ids
-        bonus = request.priors.bonus(every) if request.priors else None
-        scores = content if explored is None else content + explored
-        scores = scores if bonus is None else scores + bonus[:count]
-        source, head = "content", SHARED_WINDOW if len(history.interests) > 1 else 0
-        if not history.user.is_known and bonus is None:
-            source, head = "cold_start", UNKNOWN_WINDOW
-        elif not history.events:
-            source = "prior"
-        top_k = options.top_k
-        limit = top_k if top_k is None or options.diversity else max(top_k, head)
+    def _order(
+        self, scores: Floats, cold: bool, history: EncodedHistory, options: RankOptions, view: Snapshot
+    ) -> Positions:
+        """Best first. The list's head is shared by several interests, or spread out while none is known."""
+        head = UNKNOWN_WINDOW if cold else SHARED_WINDOW if len(history.interests) > 1 else 0
+        top_k, head = options.top_k, 0 if options.diversity else head
         order = rerank(
             scores,
-            limit,
+            top_k if top_k is None else max(top_k, head),
             lambda p: unit_tokens(view.take(p)[0]),
             diversity=options.diversity,
             fold_duplicates=options.fold_duplicates,
         )
-        if head and not options.diversity:
-            order = self._mixed(order, head, scores, history, source, view)[:top_k]
-        if not pending:
-            return _Ordering(every, scores, order, bonus, source)
-        late = np.zeros(len(pending), np.float32) if bonus is None else bonus[count:]
-        order = np.concatenate([order, count + np.argsort(-late, kind="stable")])[:top_k]
-        return _Ordering(
-            every,
-            np.concatenate([scores, late]),
-            order,
-            bonus,
-            [source] * count + ["pending"] * len(pending),
-        )
-
-    def _mixed(
-        self, order: Positions, head: int, scores: Floats, history: EncodedHistory, source: str, view: Snapshot
-    ) -> Positions:
-        """The list's head rearranged: shared by several interests, or spread out while none is known."""
-        window, rest = order[:head], order[head:]
-        values, ranked = dequantize(*view.take(window)), scores[window].astype(np.float64)
-        if source == "cold_start":
-            return np.concatenate([window[arrange_unknown(history.user, values, ranked)], rest])
-        return np.concatenate([window[take_turns(history.user, history.interests, values, ranked)], rest])
+        if head:
+            window, user = order[:head], history.user
+            values, ranked = dequantize(*view.take(window)), scores[window].astype(np.float64)
+            if cold:
+                mixed = arrange_unknown(user, values, ranked)
+            else:
+                mixed = take_turns(user, history.interests, values, ranked)
+            order[:head] = window[mixed]
+        return order[:top_k]
 
     def _reader(
         self, mark: Mark, kept: Positions, found: Tokenised
@@ -310,14 +277,6 @@ class Ranker:
                 return store.rows.tokens[row].copy(), store.rows.scales[row].copy()
 
         return read
-
-
-class _Ordering(NamedTuple):
-    ids: Sequence[str]
-    scores: Floats
-    order: Positions
-    bonus: Floats | None
-    sources: str | list[str]
 
 
 def _usable(ids: Sequence[str], rows: Positions, role: Role, plan: RequestPlan) -> list[int]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from linkedout_edge.encode.encoder import Effort
 from linkedout_edge.encode.request import RequestPlan
-from linkedout_edge.errors import ArgumentError, VideoNotFoundError
+from linkedout_edge.errors import ArgumentError
 from linkedout_edge.inputs import Event, EventLike, Video, VideoLike, as_events, as_video, check_list
 from linkedout_edge.options import at_least_0, flag, fraction, positive
 from linkedout_edge.rank.memo import EncodedHistory, find_history, find_list, keep_list
 from linkedout_edge.rank.prior import Prior, PriorLike, Priors
 from linkedout_edge.rank.taste import MAX_EVENTS
-from linkedout_edge.store import Derived, Selection, Tokens
+from linkedout_edge.store import Derived, Selection, Tokens, not_stored
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,11 +104,6 @@ class Request:
             self.candidates = [i for i in self.candidates if i not in late]
 
 
-def not_stored() -> VideoNotFoundError:
-    """What is wrong with an id that the store does not have."""
-    return VideoNotFoundError("the id is not in the store: encode the video first, or pass its path or frames")
-
-
 def resolve(
     store: Tokens,
     derived: Derived,
@@ -148,30 +143,27 @@ def resolve(
     if options.exclude_watched or candidates is None:  # what was watched too long ago to count, too
         watched = {e.id for e in (every if len(every) == len(given) else as_events(given))}
     chosen: list[str] | Selection
+    aligned: Sequence[str] | None = named  # what a prior that is a sequence belongs to
     if isinstance(candidates, Selection):
-        chosen = _of_handle(store, candidates, watched, plan, priors)
+        chosen, aligned = _of_handle(store, candidates, watched, plan), candidates.ids
     elif named is None:
-        if priors:
-            priors.align(None)
         chosen = [i for i in store.ids() if i not in watched]
-    elif not only_ids:
-        chosen = _of_videos(named, watched, plan, priors)
-    else:
-        if priors:
-            priors.align(named)
+    elif only_ids:
         chosen = listed if listed is not None and not watched else _of_ids(store, derived, named, watched, plan)
+    else:
+        videos = [as_video(c, f"candidates[{i}]") for i, c in enumerate(named)]
+        chosen = list(dict.fromkeys(v.id for v in videos if v.id not in watched and plan.add(v, "candidate")))
+        aligned = [v.id for v in videos]
+    if priors:
+        priors.align(aligned)
     return Request(plan, given, events, known, chosen, chosen is candidates, priors)
 
 
-def _of_handle(
-    store: Tokens, handle: Selection, watched: set[str], plan: RequestPlan, priors: Priors | None
-) -> list[str] | Selection:
+def _of_handle(store: Tokens, handle: Selection, watched: set[str], plan: RequestPlan) -> list[str] | Selection:
     if not handle._belongs_to(store):
         raise ArgumentError("the selection was made by another recommender's store: call rec.store.select again")
     for missing in handle.missing:
         plan.fail(missing, "candidate", not_stored())
-    if priors:
-        priors.align(handle.ids)
     return [i for i in handle.ids if i not in watched] if watched else handle
 
 
@@ -188,10 +180,3 @@ def _of_ids(
     if not watched:
         keep_list(derived, given, selection)
     return selection
-
-
-def _of_videos(given: list[Any], watched: set[str], plan: RequestPlan, priors: Priors | None) -> list[str]:
-    videos = [as_video(c, f"candidates[{i}]") for i, c in enumerate(given)]
-    if priors:
-        priors.align([v.id for v in videos])
-    return list(dict.fromkeys(v.id for v in videos if v.id not in watched and plan.add(v, "candidate")))

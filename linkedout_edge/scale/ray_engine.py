@@ -25,7 +25,14 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when Ray is imported, and wh
 
 from linkedout_edge import errors, install
 from linkedout_edge.encode.encoder import DecoderLike
-from linkedout_edge.errors import ArgumentError, LinkedOutError, MissingDependencyError, StalledError, StorageError
+from linkedout_edge.errors import (
+    ArgumentError,
+    ClusterError,
+    LinkedOutError,
+    MissingDependencyError,
+    StalledError,
+    StorageError,
+)
 from linkedout_edge.scale.shards import PULSES
 from linkedout_edge.scale.worker import Done, Task, Worker
 
@@ -39,10 +46,6 @@ BLOCKS = 4096
 """Tasks that Ray is given at most: it keeps books of each."""
 _LOOK_SECONDS = 1.0
 _PULSE_SECONDS = 1.0
-
-
-class ClusterError(LinkedOutError, ConnectionError):
-    """Ray cannot be started, or the cluster cannot be joined."""
 
 
 class _Actor:

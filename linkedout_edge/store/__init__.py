@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.store.derived import Derived
-from linkedout_edge.store.fingerprint import Fingerprint, content_hash, file_is_unchanged, fingerprint
+from linkedout_edge.store.fingerprint import Fingerprint, content_hash, file_is_unchanged, fingerprint, not_stored
 from linkedout_edge.store.rows import Mark, Positions, Snapshot
 from linkedout_edge.store.store import Selection, StoreStats, TokenStore
 from linkedout_edge.store.tokens import MAX_VIDEOS, Tokens
@@ -35,6 +35,7 @@ __all__ = [
     "content_hash",
     "file_is_unchanged",
     "fingerprint",
+    "not_stored",
     "open_tokens",
     "read_tokens",
     "write_tokens",

@@ -17,25 +17,18 @@ class RunningSum:
 
     Args:
         shape: L, M and D.
-
-    Attributes:
-        count: How many videos it holds.
     """
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
-        layers, m, d = shape
-        self._sum = np.zeros((layers, m, d), np.int64)
-        self.count = 0
+        self._sum = np.zeros(shape, np.int64)
 
     def add(self, tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
         """Videos come: int8 ``[V, L, M, D]``, float32 ``[V, L, M]``."""
         self._sum += _in_units(tokens, scales)
-        self.count += len(tokens)
 
     def remove(self, tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
         """Videos that came before leave."""
         self._sum -= _in_units(tokens, scales)
-        self.count -= len(tokens)
 
     def total(self) -> NDArray[np.float64]:
         """Sum of their dequantised tokens, float64 ``[L, M·D]``."""

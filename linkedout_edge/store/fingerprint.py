@@ -55,7 +55,7 @@ def fingerprint(video: Video) -> Fingerprint:
     if video.frames is not None:
         return Fingerprint(video.content, video.title)
     if video.path is None:
-        raise VideoNotFoundError("the id is not in the store: encode the video first, or pass its path or frames")
+        raise not_stored()
     path = Path(video.path)
     try:
         if not path.is_file():  # follows links; false for a fifo, which would block
@@ -76,6 +76,11 @@ def fingerprint(video: Video) -> Fingerprint:
             raise
         raise VideoUnreadableError(f"the file cannot be read: {getattr(e, 'strerror', None) or e}") from e
     return Fingerprint(content, video.title, info.st_size, info.st_mtime_ns)
+
+
+def not_stored() -> VideoNotFoundError:
+    """What is wrong with an id that the store does not have."""
+    return VideoNotFoundError("the id is not in the store: encode the video first, or pass its path or frames")
 
 
 def content_hash(file: IO[bytes], size: int) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from linkedout_edge.errors import PackError, VideoNotFoundError
-from linkedout_edge.inputs import check_list
 from linkedout_edge.store import token_file
 from linkedout_edge.store.fingerprint import Fingerprint
 from linkedout_edge.store.token_file import Videos
@@ -18,31 +16,6 @@ from linkedout_edge.store.tokens import Tokens
 
 KIND = token_file.Kind("linkedout-pack", "the pack", "a file that export_pack wrote")
 MAX_PACK_BYTES = 2**30
-
-
-def export_pack(store: Tokens, path: str | os.PathLike[str], ids: Iterable[str] | None = None) -> int:
-    """See `TokenStore.export_pack`."""
-    wanted = store.ids() if ids is None else list(dict.fromkeys(check_list(ids, "ids")))
-    if missing := [i for i in wanted if i not in store]:
-        raise VideoNotFoundError(
-            f"{len(missing)} of the ids are not in the store, the first is {missing[0]!r}: encode them first, or leave "
-            "them out"
-        )
-    videos = read_videos(store, wanted)
-    token_file.write(path, KIND, store.token_space, videos)
-    return len(videos.ids)
-
-
-def import_pack(store: Tokens, path: str | os.PathLike[str], max_bytes: int) -> tuple[str, ...]:
-    """See `TokenStore.import_pack`."""
-    pack = read_pack(path, token_space=store.token_space, shape=store.shape, max_bytes=max_bytes)
-    if len(pack.ids) > store.max_videos:
-        raise PackError(f"the pack holds {len(pack.ids)} videos, and the store at most {store.max_videos}")
-    store.check_writable()
-    with store.batch():
-        for i, known_as, tokens, scales in zip(pack.ids, pack.fingerprints, pack.tokens, pack.scales, strict=True):
-            store.put(i, tokens, scales, known_as)
-    return tuple(pack.ids)
 
 
 def read_pack(path: str | os.PathLike[str], *, token_space: str, shape: tuple[int, int, int], max_bytes: int) -> Videos:

@@ -126,7 +126,7 @@ class Rows:
         return rows
 
     def mark(self, rows: Positions) -> Mark:
-        """Rows that `find` gave, to be recognised later."""
+        """Rows that `find` gave, to be recognised later. Hold the lock, as for `snapshot`."""
         return Mark(self, rows, self._alive, self.revision)
 
     def snapshot(self, rows: Positions) -> Snapshot:
@@ -138,9 +138,7 @@ class Rows:
         self.reserve(1)
         row, old = self._end, self.index.get(id)
         if old >= 0:
-            for name in _COLUMNS[2:]:
-                column = getattr(self, name)
-                column[row] = column[old]
+            self.number[row] = self.number[old]
         self.tokens[row], self.scales[row] = tokens, scales
         self._came(1)
         self.index[id] = row  # an id that was known keeps its place in the order

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from linkedout_edge.errors import PackError, VideoNotFoundError
 from linkedout_edge.inputs import check_list
 from linkedout_edge.lifetime import OneProcess
-from linkedout_edge.store.packs import MAX_PACK_BYTES, export_pack, import_pack
+from linkedout_edge.store import packs, token_file
+from linkedout_edge.store.packs import MAX_PACK_BYTES
 from linkedout_edge.store.rows import Positions
 from linkedout_edge.store.tokens import Tokens
 
@@ -23,7 +25,7 @@ class Selection:
 
     def __init__(self, tokens: Tokens, ids: list[str], rows: Positions, missing: tuple[str, ...] = ()) -> None:
         self._tokens = tokens
-        self._mark = tokens.mark(rows)
+        self._mark = tokens.rows.mark(rows)
         self.ids = ids
         self.missing = missing
 
@@ -42,7 +44,7 @@ class Selection:
     def _rows(self) -> Positions:
         """Row of each id, int64 ``[C]``; -1 for those that left the store since. Hold the lock."""
         if not self._mark.is_current():
-            self._mark = self._tokens.mark(self._tokens.find(self.ids))
+            self._mark = self._tokens.rows.mark(self._tokens.find(self.ids))
         return self._mark.rows
 
 
@@ -167,7 +169,15 @@ class TokenStore(OneProcess):
         """
         self._tokens.check_open()
         self._tokens.refresh()
-        return export_pack(self._tokens, path, ids)
+        wanted = self._tokens.ids() if ids is None else list(dict.fromkeys(check_list(ids, "ids")))
+        if missing := [i for i in wanted if i not in self._tokens]:
+            raise VideoNotFoundError(
+                f"{len(missing)} of the ids are not in the store, the first is {missing[0]!r}: encode them first, or "
+                "leave them out"
+            )
+        videos = packs.read_videos(self._tokens, wanted)
+        token_file.write(path, packs.KIND, self._tokens.token_space, videos)
+        return len(videos.ids)
 
     def import_pack(self, path: str | os.PathLike[str], *, max_bytes: int = MAX_PACK_BYTES) -> tuple[str, ...]:
         """Take over the videos of a pack; what is stored under their ids is replaced. All of it is checked before.
@@ -184,5 +194,13 @@ class TokenStore(OneProcess):
             PackError: It is no pack, damaged, too large, or of other shapes.
             StorageError: The database cannot be written.
         """
-        self._tokens.check_open()
-        return import_pack(self._tokens, path, max_bytes)
+        store = self._tokens
+        store.check_open()
+        pack = packs.read_pack(path, token_space=store.token_space, shape=store.shape, max_bytes=max_bytes)
+        if len(pack.ids) > store.max_videos:
+            raise PackError(f"the pack holds {len(pack.ids)} videos, and the store at most {store.max_videos}")
+        store.check_writable()
+        with store.batch():
+            for i, known_as, tokens, scales in zip(pack.ids, pack.fingerprints, pack.tokens, pack.scales, strict=True):
+                store.put(i, tokens, scales, known_as)
+        return tuple(pack.ids)

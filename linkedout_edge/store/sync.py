@@ -17,7 +17,7 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import StorageError
 from linkedout_edge.storage import Database
 from linkedout_edge.storage.encryption import id_bytes
-from linkedout_edge.storage.records import VideoRecord
+from linkedout_edge.storage.records import VideoRecord, text
 from linkedout_edge.storage.tables import StoredVideo, VideoTable
 from linkedout_edge.store.fingerprint import QUICK, Fingerprint
 from linkedout_edge.store.rows import Positions
@@ -181,7 +181,7 @@ class StoredTokens(Tokens):
                 with self.lock:
                     written = [i for i in self._pending if i in self.rows.index]
                     known = [self._fingerprints.get(i, Fingerprint("")) for i in written]
-                    rows = self.snapshot(self.find(written))
+                    rows = self.rows.snapshot(self.find(written))
                     numbers = [self._write(con, *each) for each in zip(written, rows.rows.tolist(), known, strict=True)]
                     settled = len(self._leaving)
                     # What was put again since it was evicted, here or by another process, has kept its number.
@@ -284,11 +284,7 @@ class StoredTokens(Tokens):
             for video in videos:  # another process removed one and put it again while all were read
                 self._merge(video)
             return
-        count, (layers, m, d) = len(videos), self.rows.shape
-        payload = np.frombuffer(b"".join(v.payload for v in videos), np.uint8).reshape(count, -1)
-        tokens = payload[:, : layers * m * d].view(np.int8).reshape(count, layers, m, d)
-        scales = np.ascontiguousarray(payload[:, layers * m * d :]).view("<f4").reshape(count, layers, m)
-        part = self.rows.append_many(names, tokens, scales)
+        part = self.rows.append_many(names, *self._unpack(videos))
         self.rows.used[part] = [v.used for v in videos]
         self.rows.number[part] = [v.n for v in videos]
         self._clock = max(self._clock, int(self.rows.used[part].max(initial=0)))
@@ -300,14 +296,18 @@ class StoredTokens(Tokens):
         if self._is_newer_here(identity):
             self.rows.number[self.rows.index[identity]] = video.n
             return
-        layers, m, d = self.rows.shape
-        tokens = np.frombuffer(video.payload[: layers * m * d], np.int8).reshape(layers, m, d)
-        scales = np.frombuffer(video.payload[layers * m * d :], "<f4").reshape(layers, m)
+        (tokens,), (scales,) = self._unpack([video])
         row = self._append(identity, tokens, scales)  # may make new arrays
         self.rows.number[row] = video.n
         self._pending.pop(identity, None)
         self._private.discard(identity)
         self._know(identity, _fingerprint(video.record))
+
+    def _unpack(self, videos: list[StoredVideo]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        count, (layers, m, d) = len(videos), self.rows.shape
+        payload = np.frombuffer(b"".join(v.payload for v in videos), np.uint8).reshape(count, -1)
+        scales = np.ascontiguousarray(payload[:, layers * m * d :]).view("<f4")
+        return payload[:, : layers * m * d].view(np.int8).reshape(count, layers, m, d), scales.reshape(count, layers, m)
 
     def _sync(self, con: sqlite3.Connection) -> None:
         """Bring memory up to what is committed. The database's lock is held."""
@@ -381,5 +381,4 @@ def _id(video: StoredVideo) -> str:
 
 
 def _fingerprint(record: VideoRecord) -> Fingerprint:
-    title = None if record.title is None else record.title.decode("utf-8", "surrogatepass")
-    return Fingerprint(record.content, title, record.size, record.mtime_ns)
+    return Fingerprint(record.content, text(record.title), record.size, record.mtime_ns)

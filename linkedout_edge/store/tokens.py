@@ -21,7 +21,7 @@ from linkedout_edge.errors import ArgumentError, ClosedError
 from linkedout_edge.lifetime import OneProcess
 from linkedout_edge.store.derived import Derived
 from linkedout_edge.store.fingerprint import Fingerprint
-from linkedout_edge.store.rows import Mark, Positions, Rows, Snapshot
+from linkedout_edge.store.rows import Positions, Rows
 
 if TYPE_CHECKING:
     import sqlite3
@@ -110,14 +110,6 @@ class Tokens(OneProcess):
             rows = np.array([self.rows.index[i] for i in ids], np.int64)
             return self.rows.tokens[rows], self.rows.scales[rows]
 
-    def mark(self, rows: Positions) -> Mark:
-        """Rows that `find` gave, to be recognised later; hold the lock."""
-        return self.rows.mark(rows)
-
-    def snapshot(self, rows: Positions) -> Snapshot:
-        """Rows to be read without the lock; hold it while they are looked up and this is called."""
-        return self.rows.snapshot(rows)
-
     def touch(self, rows: Positions) -> None:
         """Mark rows as used just now; hold the lock."""
         if not self._private_depth:
@@ -202,8 +194,8 @@ class Tokens(OneProcess):
             return
         self._fingerprints.pop(id, None)
         self.rows.content[row] = np.frombuffer(bytes.fromhex(known_as.content), np.uint8)
-        if known_as.size is not None or self.rows.file[row, 0]:
-            self.rows.file[row] = (0, 0) if known_as.size is None else (known_as.size + 1, known_as.mtime_ns or 0)
+        if known_as.size is not None:
+            self.rows.file[row] = known_as.size + 1, known_as.mtime_ns or 0
 
     def _note_quick(self, id: str, known_as: Fingerprint) -> None:
         if known_as.is_quick:
