@@ -166,10 +166,7 @@ class EncodeService(OneProcess):
 
     def cancel(self, ids: Iterable[str]) -> None:
         """Drop these from the background's queue; when this returns, none of them is being encoded there."""
-        ids = list(ids)
-        self._background.cancel(ids)
-        for i in ids:
-            self._background.wait_for_running(i)
+        self._background.cancel(list(ids))
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether nothing is being encoded in the background any more, within `timeout` seconds."""
@@ -256,6 +253,10 @@ class Ticket:
     done: bool = False
     dropped: bool = False
 
+    def drop(self) -> None:
+        """It will not be encoded."""
+        self.done = self.dropped = True
+
 
 class Background(OneProcess):
     """Encodes videos in a thread of its own.
@@ -294,22 +295,21 @@ class Background(OneProcess):
             tickets = []
             for job in jobs if behind else reversed(jobs):
                 running = self._running.get(job.id)
-                if running is not None and not running.done and running.job[1:] == job[1:]:
+                if running is not None and not running.done and running.job == job:
                     tickets.append(running)
                     continue
                 ticket = self._waiting.get(job.id)
                 if ticket is not None and behind:  # what was asked for comes before what is done besides
                     tickets.append(ticket)
                     continue
-                if ticket is None or ticket.job[1:] != job[1:]:
+                if ticket is None or ticket.job != job:
                     if ticket is not None:  # another content of that id: the later one counts
-                        ticket.done = ticket.dropped = True
+                        ticket.drop()
                     ticket = self._waiting[job.id] = Ticket(job)
                 self._waiting.move_to_end(job.id, last=behind)
                 tickets.append(ticket)
             while len(self._waiting) > MAX_WAITING:
-                _, dropped = self._waiting.popitem()
-                dropped.done = dropped.dropped = True
+                self._waiting.popitem()[1].drop()
             if self._waiting and self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="linkedout-encode", daemon=True)
                 self._thread.start()
@@ -327,33 +327,30 @@ class Background(OneProcess):
         with self._changed:
             self._changed.notify_all()
 
-    def wait_for_running(self, id: str) -> None:
-        """Return when that video is not being encoded any more."""
-        with self._changed:
-            ticket = self._running.get(id)
-            if ticket is not None and threading.current_thread() is not self._thread:
-                self._changed.wait_for(lambda: ticket.done)
-
     def wait(self, timeout: float | None = None) -> bool:
         """Whether nothing is left to do, within `timeout` seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: self._thread is None, timeout)
 
-    def cancel(self, ids: Iterable[str] | None = None) -> None:
-        """Drop what waits: some ids, or all. What is being encoded right now continues."""
+    def cancel(self, ids: Sequence[str]) -> None:
+        """Drop these ids where they wait, and return when none of them is being encoded here."""
         with self._changed:
-            for i in list(self._waiting) if ids is None else list(ids):
-                ticket = self._waiting.pop(i, None)
-                if ticket is not None:
-                    ticket.done = ticket.dropped = True
+            for ticket in [self._waiting.pop(i) for i in ids if i in self._waiting]:
+                ticket.drop()
             self._changed.notify_all()
+            running = [self._running[i] for i in ids if i in self._running]
+            if threading.current_thread() is not self._thread:
+                self._changed.wait_for(lambda: all(t.done for t in running))
 
     def close(self, timeout: float | None = None) -> None:
         """Drop what waits, and return when the video that is being encoded is stored, or after `timeout` seconds."""
         with self._changed:
             self.stopping.set()
+            for ticket in self._waiting.values():
+                ticket.drop()
+            self._waiting.clear()
+            self._changed.notify_all()
             thread = self._thread
-        self.cancel()
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
@@ -388,7 +385,7 @@ class Background(OneProcess):
             self._running = {}
             for t in batch:
                 if not t.done:
-                    t.done = t.dropped = True
+                    t.drop()
             self._changed.notify_all()
 
     def _finish(self, job: Job, error: VideoError | None) -> None:

@@ -113,11 +113,8 @@ class Priors:
         if self._array is not None:
             if ids is self._ids:  # a handle: no look-up at all
                 return self._array
-            if self._mapping is None:
-                first: dict[str, float] = {}
-                for i, v in zip(self._ids, self._array.tolist(), strict=True):
-                    first.setdefault(i, v)
-                self._mapping = first
+            if self._mapping is None:  # of an id that is named twice, the first value counts
+                self._mapping = dict(zip(self._ids[::-1], self._array[::-1].tolist(), strict=True))
         assert self._mapping is not None
         get = self._mapping.get
         return _numbers([get(i, math.nan) for i in ids])
