@@ -64,7 +64,7 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     "--recipe",
     default="base",
     show_default=True,
-    help="base, wide, refine, finish, axes, clean, smoke, or the path of a .yaml.",
+    help="base, wide, refine, finish, axes, larger, clean, smoke, or the path of a .yaml.",
 )
 @click.option(
     "--cache",
