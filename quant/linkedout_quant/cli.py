@@ -333,8 +333,8 @@ def _measure_gates(load: Callable[[], Recommender], users: int, seed: int, as_js
         info = rec.info()
         videos = pool_videos(exam, info.frame_size, info.frames)
         encode(rec, videos)
-        values = stored_values(rec, [v.id for v in videos])
-    reports = compare_gates(values, [a for a, _ in exam.pool], users, seed)
+        values, trust = stored_values(rec, [v.id for v in videos]), rec.taste([]).layers
+    reports = compare_gates(values, [a for a, _ in exam.pool], users, seed, trust)
     if as_json:
         print_json(msgspec.to_builtins(reports))
         return
