@@ -77,8 +77,9 @@ def add(
 ) -> None:
     """Record that VIDEOS were watched just now, in this order.
 
-    Takes files, folders and patterns. --watched says how much of them was watched: with --watched 0.1 they were
-    skipped. For one among several videos, put @ and the fraction behind it: seen/dull.mp4@0.1.
+    Takes files, folders and patterns; in a folder and its subfolders, videos are recognised by their content.
+    --watched says how much of them was watched: with --watched 0.1 they were skipped. For one among several videos,
+    put @ and the fraction behind it: seen/dull.mp4@0.1.
 
     Exit code: 0 if something was added, 1 if every video failed, 2 for a mistake in the call.
     """
