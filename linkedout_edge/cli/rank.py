@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir
+from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir, stored_arguments
 from linkedout_edge.cli.options import NO_VIDEO_INSIDE, SeveralValues, expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 if TYPE_CHECKING:
     from linkedout_edge import Event, Failed, Ranking, RankOptions, Recommender, Selection
     from linkedout_edge.encode.encoder import Effort
+
+
+NOTHING_STORED = (
+    "nothing is stored that could be ranked: name videos with --candidates, or run linkedout-edge encode FOLDER first"
+)
 
 
 @dataclass(frozen=True)
@@ -124,17 +129,18 @@ def rank(
     events = read_history(history)
     videos = expand_videos(candidates)
     kept: dict[str, Any] = {}
-    if data_dir is not None or (not (history and candidates) and default_data_dir().exists()):
+    if not candidates:
+        kept = stored_arguments(data_dir, key_file)
+        if not kept:
+            raise ArgumentError(NOTHING_STORED)
+    elif data_dir is not None or (not history and default_data_dir().exists()):
         kept = data_arguments(data_dir, key_file)
     # The same names as `encode` and `history` give and keep, whether or not anything is kept here.
     videos = absolute(videos)
     events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
     with Recommender.load(**model, **kept, decoder=decoder, decoders=decoders) as rec:
         if not candidates and not len(rec.store):
-            raise ArgumentError(
-                "nothing is stored that could be ranked: name videos with --candidates, or run linkedout-edge encode "
-                "FOLDER first"
-            )
+            raise ArgumentError(NOTHING_STORED)
         if not history:
             events = list(rec.history)
         outcome = prepare_and_rank(
