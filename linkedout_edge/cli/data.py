@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,7 +97,32 @@ def _is_empty(folder: Path) -> bool:
 
 def absolute(paths: Iterable[str]) -> list[str]:
     """Absolute paths, under which videos are stored."""
-    return [os.path.abspath(p) for p in paths]  # noqa: PTH100 (links stay as they are)
+    found = [os.path.abspath(p) for p in paths]  # noqa: PTH100 (links stay as they are)
+    if not all(p.isascii() for p in found):
+        _warn_of_encoding()
+    return found
+
+
+def encoding_problem() -> str | None:
+    """What is wrong with how this process reads file names; None in UTF-8, as nearly everywhere.
+
+    A name that is no ASCII is another str here, and so another id.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8":
+        return None
+    return f"file names are read as {encoding}, so those that are not ASCII get other ids than in UTF-8"
+
+
+ENCODING_FIX = "set PYTHONUTF8=1, or a UTF-8 locale such as LC_ALL=C.UTF-8"
+
+
+@functools.cache
+def _warn_of_encoding() -> None:
+    from linkedout_edge.cli.output import note
+
+    if problem := encoding_problem():
+        note(f"warning: {problem}: {ENCODING_FIX}")
 
 
 @contextmanager
