@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from linkedout_edge.errors import PackError, VideoNotFoundError
 from linkedout_edge.inputs import check_list
+from linkedout_edge.options import file_path, new_file
 from linkedout_edge.store import token_file
 from linkedout_edge.store.fingerprint import Fingerprint
 from linkedout_edge.store.token_file import Videos
@@ -18,10 +19,13 @@ from linkedout_edge.store.tokens import Tokens
 
 FORMAT = "linkedout-pack"
 MAX_PACK_BYTES = 2**30
+EXAMPLE = "videos.safetensors"
+"""A good name for such a file."""
 
 
 def export_pack(store: Tokens, path: str | os.PathLike[str], ids: Iterable[str] | None = None) -> int:
     """See `TokenStore.export_pack`."""
+    file = new_file(path, EXAMPLE)
     wanted = store.ids() if ids is None else list(dict.fromkeys(check_list(ids, "ids")))
     if missing := [i for i in wanted if i not in store]:
         raise VideoNotFoundError(
@@ -29,13 +33,13 @@ def export_pack(store: Tokens, path: str | os.PathLike[str], ids: Iterable[str] 
             "them out"
         )
     videos = read_videos(store, wanted)
-    token_file.write(path, FORMAT, store.token_space, videos, "the pack")
+    token_file.write(file, FORMAT, store.token_space, videos, "the pack")
     return len(videos.ids)
 
 
 def import_pack(store: Tokens, path: str | os.PathLike[str], max_bytes: int) -> tuple[str, ...]:
     """See `TokenStore.import_pack`."""
-    pack = read_pack(path, token_space=store.token_space, shape=store.shape, max_bytes=max_bytes)
+    pack = read_pack(file_path(path), token_space=store.token_space, shape=store.shape, max_bytes=max_bytes)
     if len(pack.ids) > store.max_videos:
         raise PackError(f"the pack holds {len(pack.ids)} videos, and the store at most {store.max_videos}")
     store.check_writable()

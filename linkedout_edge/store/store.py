@@ -163,7 +163,8 @@ class TokenStore(OneProcess):
 
         Raises:
             VideoNotFoundError: An id is not in the store.
-            StorageError: The file cannot be written.
+            StorageError: The file cannot be written, or is a folder.
+            ArgumentTypeError: `path` is no path, or `ids` no list.
         """
         self._tokens.check_open()
         self._tokens.refresh()
@@ -183,6 +184,7 @@ class TokenStore(OneProcess):
             TokenSpaceError: It was made by another model.
             PackError: It is no pack, damaged, too large, or of other shapes.
             StorageError: The database cannot be written.
+            ArgumentTypeError: `path` is no path.
         """
         self._tokens.check_open()
         return import_pack(self._tokens, path, max_bytes)
