@@ -6,7 +6,7 @@ PYTHON ?= python3
 DATA ?= $(wildcard ../shared/data)
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1
 
-.PHONY: demo test test-all test-optimum test-floors test-scale fuzz lint type check needs-data photos train wide refine finish bundle clean-bundle student golden \
+.PHONY: demo test test-all test-optimum test-floors test-scale fuzz lint type check needs-data photos train wide larger refine finish bundle clean-bundle student golden \
 	exam bench table readme-table aarch64 haswell kernel-check test-bindings test-bindings-cpp test-bindings-java test-bindings-js fuzz-bindings clean help
 
 help:  ## this list
@@ -162,6 +162,13 @@ wide: needs-data .venv/installed  ## distill a wider student on a GPU from photo
 	.venv/bin/linkedout-edge distill --teacher efficientnet-lite2+efficientnet-lite0 --data $(DATA) --device $(or $(DEVICE),cuda) \
 		--videos $(DATA)/images/captions.csv --also $(DATA)/photos --recipe wide --out runs/wide \
 		--sources "photo shards (docs/data.md) and 1,000 captioned photos of Flickr8k"
+
+larger: WHAT = distill --teacher composite --data $(DATA) --videos $(DATA)/images/captions.csv --also $(DATA)/photos \
+	--sources "photo shards (docs/data.md) and 1,000 captioned photos of Flickr8k" --out runs/larger --recipe larger \
+	--start $(or $(START),runs/wide) --device cpu
+larger: needs-data .venv/installed  ## a wide student learns to look at 7 frames of 144 pixels (an hour; DATA=) → runs/larger
+	.venv/bin/linkedout-edge $(WHAT) --from crops --until crops
+	$(LAUNCH) $(WHAT) --from clips
 
 refine: needs-data .venv/installed $(PHOTOS)  ## continue from START's language model, its tower as it is (an hour; DATA=) → runs/refine
 	$(LAUNCH) $(WHAT)

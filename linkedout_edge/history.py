@@ -237,7 +237,8 @@ class History(OneProcess):
     def incognito(self) -> Iterator[None]:
         """Nothing that happens inside is recorded.
 
-        `add` keeps nothing, and what is encoded stays in memory until the end. Holds for all threads.
+        `add` keeps nothing, and what is encoded stays in memory until the end; a stored video that is encoded again
+        then has its former tokens back. Holds for all threads.
         """
         self._check_open()
         with self._lock:

@@ -175,8 +175,9 @@ class Recommender(OneProcess):
 
     arank = in_thread(
         rank,
-        "`rank` for asyncio. Cancelled, it ends after the video that is being encoded; with `deadline_ms` it ends at "
-        "once, and encoding continues in the background.",
+        "`rank` for asyncio, in a thread. A cancelled task ends at once. Its thread ends after the videos that are "
+        "being encoded, which are kept (`asyncio.run` waits for it at its end), or at once with `deadline_ms`: then "
+        "encoding continues in the background.",
     )
 
     def taste(self, history: Iterable[EventLike] | None = None) -> TasteSummary:

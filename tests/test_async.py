@@ -130,6 +130,34 @@ def test_a_cancelled_arank_does_not_wait_for_its_deadline(tiny_bundle: Path, tmp
         assert sorted(rec.store) == paths
 
 
+@pytest.mark.parametrize("call", ["arank", "aencode"])
+def test_a_call_that_is_cancelled_before_its_turn_encodes_nothing(tiny_bundle: Path, tmp_path: Path, call: str) -> None:
+    (tmp_path / "other").mkdir()
+    paths, others = files(tmp_path, 3), files(tmp_path / "other", 2)
+    decoder = Slow(held=True)
+
+    async def app(rec: Recommender) -> None:
+        work = rec.arank([], others) if call == "arank" else rec.aencode(others)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(work, 0.05)  # type: ignore[arg-type]
+
+    with Recommender.load(tiny_bundle, precision="fp32", decoder=decoder, threads=1) as rec:
+        encoding = threading.Thread(target=rec.encode, args=(paths,), daemon=True)
+        encoding.start()
+        while decoder.count < 3:
+            time.sleep(0.005)
+        loop = threading.Thread(target=lambda: asyncio.run(app(rec)), daemon=True)  # ends after the call's thread
+        loop.start()
+        loop.join(60)
+        still_waits = loop.is_alive()
+        decoder.go.set()
+        encoding.join(60)
+        loop.join(60)
+        assert not still_waits
+        assert list(rec.store) == paths
+        assert decoder.count == 3
+
+
 def test_a_coroutine_that_is_closed_elsewhere_stops_too(tiny_bundle: Path, tmp_path: Path) -> None:
     paths = files(tmp_path, 60)
     decoder = Slow(held=True)

@@ -19,6 +19,7 @@ from linkedout_edge.cli import main as cli_main
 from linkedout_edge.cli.main import cli
 from linkedout_edge.cli.options import expand_videos, parse_watched, spread
 from linkedout_edge.cli.output import layer_bars, printable, short_names
+from linkedout_edge.encode.library import find_videos
 from linkedout_edge.errors import ArgumentError
 
 
@@ -60,13 +61,17 @@ def test_an_option_without_values_is_an_error(args: list[str]):
         list(spread(args, ["--history", "--candidates"]))
 
 
-def test_folders_and_patterns_become_sorted_videos(tmp_path: Path):
-    for name in ("b.mp4", "a.MOV", "notes.txt"):
-        (tmp_path / name).touch()
+def test_folders_and_patterns_become_sorted_videos(tmp_path: Path, clips: list[Path]):
+    (tmp_path / "inner").mkdir()
     (tmp_path / "empty").mkdir()
+    for name in ("b.mp4", "a.MOV", "no suffix", ".hidden.mp4", "inner/c.mp4"):
+        shutil.copy(clips[0], tmp_path / name)
+    for name in ("fake.mp4", "notes.txt"):
+        (tmp_path / name).write_text("no video")
     a, b = str(tmp_path / "a.MOV"), str(tmp_path / "b.mp4")
-    assert expand_videos([str(tmp_path)]) == [a, b]
-    assert expand_videos([str(tmp_path / "*.mp4"), b]) == [b]
+    inside = [a, b, str(tmp_path / "no suffix"), str(tmp_path / "inner" / "c.mp4")]
+    assert expand_videos([str(tmp_path)]) == inside == find_videos(str(tmp_path))
+    assert expand_videos([str(tmp_path / "b*.mp4"), b]) == [b]
     stays = [str(tmp_path / "empty"), str(tmp_path / "*.webm"), "gone.mp4"]
     assert expand_videos(stays) == stays
 

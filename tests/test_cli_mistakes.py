@@ -117,6 +117,33 @@ def test_export_into_a_file_says_so(empty: Path) -> None:
     assert json.loads((empty / "out.json").read_text()) == {"events": []}
 
 
+@pytest.mark.parametrize(
+    ("call", "code", "told"),
+    [
+        (("history", "list"), 0, "Nothing was watched yet."),
+        (("history", "export"), 0, '"events": []'),
+        (("history", "taste", "--bundle", "BUNDLE"), 0, "(0 watched)"),
+        (("history", "save", "FILE", "--bundle", "BUNDLE"), 0, "0 saved"),
+        (("history", "forget", "a.mp4"), 1, "not in the history: a.mp4"),
+        (("history", "clear", "--yes"), 0, "0 forgotten"),
+        (("rank",), 2, ""),
+        (("doctor", "--privacy"), 0, "Nothing is kept there."),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_what_only_reads_makes_no_folder(
+    call: tuple[str, ...], code: int, told: str, tiny_bundle: Path, empty: Path, tmp_path: Path
+) -> None:
+    words = {"BUNDLE": tiny_bundle, "FILE": tmp_path / "saved.safetensors"}
+    for folder in (tmp_path / "none", empty):
+        done = run(*(words.get(word, word) for word in call), "--data-dir", folder, code=code)
+        assert told in done.stdout
+        if call[0] != "doctor":
+            assert f"Nothing is stored in {folder} yet." in done.stderr
+    assert not (tmp_path / "none").exists()
+    assert list(empty.iterdir()) == []
+
+
 def test_a_folder_that_is_no_bundle_is_named(empty: Path) -> None:
     for call in (("inspect", empty), ("rank", "--candidates", "a.mp4", "--bundle", empty)):
         assert f"manifest.json is missing, so {empty.resolve()} is no bundle" in run(*call).stderr

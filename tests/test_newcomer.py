@@ -19,6 +19,8 @@ from click.testing import CliRunner
 from linkedout_edge import install
 from linkedout_edge.bundle import reader
 from linkedout_edge.cli import output, terminal
+from linkedout_edge.cli.data import ENCODING_FIX
+from linkedout_edge.cli.doctor import _python
 from linkedout_edge.cli.main import missing
 
 ROOT = Path(__file__).parents[1]
@@ -248,6 +250,30 @@ def test_a_terminal_without_utf8_gets_what_it_can_show(
         assert b"precision x backend x device" in b" ".join(printed.split())
         assert b"-> frames uint8" in printed
         assert b"\\u" not in printed.replace(b"\\u0301", b"")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, file names are always UTF-8")
+def test_ids_are_the_same_in_the_c_locale_and_where_not_a_warning_says_so(
+    tiny_bundle: Path, clips: list[Path], tmp_path: Path
+) -> None:
+    named = tmp_path / "café.mp4"
+    shutil.copy(clips[0], named)
+    here = ("--bundle", tiny_bundle, "--data-dir", tmp_path / "d")
+    told = b"warning: file names are read as ascii, so those that are not ASCII get other ids"
+    utf8_mode_off = ASCII[1]
+    for environment in ({"PYTHONUTF8": "1"}, {"LC_ALL": "C"}, {"LC_ALL": "POSIX", "LANG": "POSIX"}, utf8_mode_off):
+        done = command("encode", tmp_path, *here, "--json", **environment)
+        is_same = json.loads(done.stdout.splitlines()[0])["id"] == str(named)
+        assert is_same == (environment is not utf8_mode_off)
+        assert done.stderr.count(told) == (0 if is_same else 1)
+
+
+def test_doctor_warns_where_file_names_are_not_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [c.status for c in _python()] == ["ok", "ok"]
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+    check = list(_python())[-1]
+    assert (check.status, check.fix) == ("warn", ENCODING_FIX)
+    assert "file names are read as iso8859-1" in check.found
 
 
 def test_every_character_that_is_printed_has_one_in_ascii() -> None:

@@ -144,8 +144,13 @@ def test_exporting_mistakes(tmp_path: Path) -> None:
     store = filled()
     with pytest.raises(errors.VideoNotFoundError, match="the first is 'nope'"):
         store.export_pack(tmp_path / "p", ["v0.mp4", "nope"])
-    with pytest.raises(errors.StorageError, match="cannot be written"):
+    with pytest.raises(errors.StorageError, match=r"there is no folder .*nowhere: make it first"):
         store.export_pack(tmp_path / "nowhere" / "p")
+    with pytest.raises(errors.StorageError, match=r"is a folder: name a file inside it, such as .*videos\.safetensors"):
+        store.export_pack(tmp_path)
+    for call in (store.export_pack, store.import_pack):
+        with pytest.raises(errors.ArgumentTypeError, match=r"path must be a str or os\.PathLike, not int"):
+            call(7)  # type: ignore[arg-type]
     with pytest.raises(errors.ArgumentTypeError):
         store.export_pack(tmp_path / "p", "v0.mp4")
     assert list(tmp_path.iterdir()) == []

@@ -93,19 +93,25 @@ def test_what_has_other_planes_or_is_too_small_is_converted_whole() -> None:
     assert _planes(odd, 128) is None, "YCgCo"
 
 
-@pytest.mark.parametrize(("matrix", "full_range"), [(1, False), (6, False), (1, True)])
-def test_a_video_has_the_colors_that_it_states(tmp_path: Path, matrix: int, full_range: bool) -> None:
+@pytest.mark.parametrize(("matrix", "full_range"), [(1, False), (6, False), (1, True), (6, True)])
+@pytest.mark.parametrize(
+    ("name", "width", "height"),
+    [("yuv420p", 640, 360), ("yuv420p", 192, 128), ("yuv422p", 640, 360), ("yuv444p", 640, 360)],
+)
+def test_a_video_has_the_colors_that_it_states(
+    tmp_path: Path, name: str, width: int, height: int, matrix: int, full_range: bool
+) -> None:
     path = tmp_path / "clip.mp4"
     colors = [(200, 30, 60), (20, 180, 40), (10, 60, 230), (230, 230, 40)]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(10), options={"crf": "4"})
-        stream.width, stream.height, stream.pix_fmt = 640, 360, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, name
         context = stream.codec_context
         context.colorspace, context.color_range = matrix, 2 if full_range else 1
         for n, color in enumerate(np.repeat(colors, 5, axis=0)):
-            frame = av.VideoFrame(640, 360, "yuv420p")
-            planes = planes_of(np.broadcast_to(color, (360, 640, 3)), matrix, full_range=full_range, bits=8)
-            fill(frame, planes)
+            frame = av.VideoFrame(width, height, name)
+            planes = planes_of(np.broadcast_to(color, (2, 2, 3)), matrix, full_range=full_range, bits=8)
+            fill(frame, [np.full((p.height, p.width), v[0, 0]) for p, v in zip(frame.planes, planes, strict=True)])
             frame.pts, frame.colorspace, frame.color_range = n, matrix, 2 if full_range else 1
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -134,11 +134,77 @@ def test_what_was_stored_before_stays_though_it_was_replaced_in_private(tmp_path
         put(s.store, "x", 1)
         with s.tokens.private():
             put(s.store, "x", 5)
+            put(s.store, "x", 6)
             put(s.store, "only here")
+            assert value(s.store, "x") == 6
         assert s.store.select().ids == ["x"]
+        assert value(s.store, "x") == 1
+        assert s.tokens.fingerprint("x") == Fingerprint("content 1")
         assert s.store.stats().unsaved == 0
     with stored(tmp_path) as s:
         assert value(s.store, "x") == 1
+
+
+def test_what_was_not_yet_written_when_it_was_replaced_in_private_is_written_later(tmp_path: Path) -> None:
+    with stored(tmp_path) as s, stored(tmp_path) as other:
+        with s.tokens.batch():
+            put(s.store, "x", 1)
+            with s.tokens.private():
+                put(s.store, "x", 5)
+                s.tokens.flush()
+                assert other.store.select().ids == []
+        other.tokens.refresh()
+        assert (value(s.store, "x"), value(other.store, "x")) == (1, 1)
+
+
+def test_what_was_replaced_in_private_is_written_as_it_was_when_closed_there(tmp_path: Path) -> None:
+    s = open_stored(tmp_path)
+    with s.tokens.batch():
+        put(s.store, "x", 1)
+        with s.tokens.private():
+            put(s.store, "x", 5)
+            s.close()
+    with stored(tmp_path) as s:
+        assert value(s.store, "x") == 1
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_what_was_replaced_in_private_is_itself_again_when_all_is_read_again(tmp_path: Path, rebuilt: bool) -> None:
+    with stored(tmp_path) as s:
+        put(s.store, "x", 1)
+        with s.tokens.private():
+            put(s.store, "x", 5)
+            put(s.store, "only here")
+            s.tokens._reload(rebuilt=rebuilt)  # type: ignore[attr-defined]
+            s.tokens.flush()
+            assert sorted(s.store) == ["only here", "x"]
+        assert value(s.store, "x") == 1
+    with stored(tmp_path) as s:
+        assert (list(s.store), value(s.store, "x")) == (["x"], 1)
+
+
+def test_what_was_replaced_in_private_and_by_another_process_is_the_others(tmp_path: Path) -> None:
+    with stored(tmp_path) as a, stored(tmp_path) as b:
+        put(a.store, "x", 1)
+        b.tokens.refresh()
+        with b.tokens.private():
+            put(b.store, "x", 5)
+            put(a.store, "x", 7)
+            b.tokens.refresh()
+        assert value(b.store, "x") == 7
+
+
+def test_what_leaves_in_private_does_not_come_back() -> None:
+    store = new_store(max_videos=2)
+    for i in "ab":
+        put(store, i, 1)
+    with inner(store).private():
+        for i in "ab":
+            put(store, i, 2)
+        store.remove("a")
+        put(store, "c")
+        put(store, "d")  # b is evicted: it was used least recently
+    assert list(store) == []
 
 
 @pytest.mark.parametrize("slept_long", [False, True])

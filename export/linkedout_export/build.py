@@ -31,6 +31,9 @@ from linkedout_export.sensitivity import choose_int8, onnx_runner, token_agreeme
 from linkedout_export.user_model import fit_user_model
 from linkedout_export.writer import write_bundle, write_manifest
 
+LAST_TRUST = 4.0
+"""How far a student's last layer is trusted before anything is known of a user, where each other layer has 1."""
+
 
 def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, seed: int = 77) -> list[Feeds]:
     """Encoder inputs for calibration: micro-videos and, where there is data, its photos and videos, in turn."""
@@ -59,6 +62,11 @@ def calibration_feeds(config: ModelConfig, data: Path | None, clips: int = 96, s
             }
         )
     return feeds
+
+
+def trust_in_layers(layers: int) -> list[float]:
+    """How far a student's layers are trusted before anything is known of a user: the last one most (LAST_TRUST)."""
+    return [1.0] * (layers - 1) + [LAST_TRUST]
 
 
 def origin(run: Path) -> tuple[str, str]:
@@ -109,7 +117,7 @@ def _write(
         student,
         precisions,
         (run / "tokenizer.json").read_bytes(),
-        fit_user_model(tokens_of(onnx_runner(precisions["fp32"]), feeds)),
+        fit_user_model(tokens_of(onnx_runner(precisions["fp32"]), feeds), trust_in_layers(student.config.layers)),
         name=name,
         prompt=prompt,
         calibration=Calibration(

@@ -5,6 +5,8 @@ It is measured on the calibration clips, of any encoder: nothing here is trained
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,14 +24,15 @@ SKIPPED = 0.1
 """Fraction of a skipped clip that was watched."""
 
 
-def fit_user_model(tokens: NDArray[np.floating]) -> UserModel:
+def fit_user_model(tokens: NDArray[np.floating], trust: Sequence[float] = ()) -> UserModel:
     """Measure a user model on clips.
 
     Args:
         tokens: [V, L, M·D], dequantized; V at least `MIN_CALIBRATION`, better a hundred.
+        trust: [L], how far each layer is trusted before anything is known of a user; empty: all alike.
 
     Returns:
-        With all layers trusted alike. `score_scale` gives the scores of simulated users a mean standard deviation of 1.
+        `score_scale` gives the scores of simulated users a mean standard deviation of 1.
 
     Raises:
         ArgumentError: Too few clips.
@@ -37,11 +40,12 @@ def fit_user_model(tokens: NDArray[np.floating]) -> UserModel:
     if len(tokens) < MIN_CALIBRATION:
         raise ArgumentError(f"{len(tokens)} clips are too few: give at least {MIN_CALIBRATION}, better 100")
     values = tokens.astype(np.float64)
-    space = Space.of(values)
+    space = Space.of(values, trust)
     deviation = np.mean(_deviations(values, space))
     return UserModel(
         mean=[_short(row) for row in space.mean],
         size=_short(space.size),
+        layer_prior=list(trust),
         score_scale=_short([1 / max(float(deviation), 1e-6)])[0],
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,14 +69,65 @@ def data_arguments(data_dir: Path | None, key_file: Path | None) -> dict[str, An
     return {"data_dir": data_dir or default_data_dir(), "key": key}
 
 
+def stored_arguments(data_dir: Path | None, key_file: Path | None) -> dict[str, Any]:
+    """As `data_arguments`, for commands that only read: empty, said on stderr, where nothing is stored yet.
+
+    Opening a database would make it, and its folder.
+    """
+    from linkedout_edge.cli.output import note
+
+    arguments = data_arguments(data_dir, key_file)
+    if not _is_empty(folder := arguments["data_dir"]):
+        return arguments
+    note(f"Nothing is stored in {folder} yet.")
+    return {}
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether neither a database nor a copy of a damaged one lies there."""
+    from linkedout_edge.storage import FILE_NAME
+
+    try:
+        return not any(name.startswith(FILE_NAME) for name in os.listdir(folder))  # noqa: PTH208
+    except FileNotFoundError:
+        return True
+    except OSError:  # whoever opens it says what is wrong
+        return False
+
+
 def absolute(paths: Iterable[str]) -> list[str]:
     """Absolute paths, under which videos are stored."""
-    return [os.path.abspath(p) for p in paths]  # noqa: PTH100 (links stay as they are)
+    found = [os.path.abspath(p) for p in paths]  # noqa: PTH100 (links stay as they are)
+    if not all(p.isascii() for p in found):
+        _warn_of_encoding()
+    return found
+
+
+def encoding_problem() -> str | None:
+    """What is wrong with how this process reads file names; None in UTF-8, as nearly everywhere.
+
+    A name that is no ASCII is another str here, and so another id.
+    """
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8":
+        return None
+    return f"file names are read as {encoding}, so those that are not ASCII get other ids than in UTF-8"
+
+
+ENCODING_FIX = "set PYTHONUTF8=1, or a UTF-8 locale such as LC_ALL=C.UTF-8"
+
+
+@functools.cache
+def _warn_of_encoding() -> None:
+    from linkedout_edge.cli.output import note
+
+    if problem := encoding_problem():
+        note(f"warning: {problem}: {ENCODING_FIX}")
 
 
 @contextmanager
 def kept(data_dir: Path | None, key_file: Path | None) -> Iterator[tuple[History, Tokens]]:
-    """History and store on disk, without a model: enough to list and to forget."""
+    """History and store on disk, without a model: enough to list and to forget. Nothing is made there."""
     from linkedout_edge.config import ModelConfig
     from linkedout_edge.history import History
     from linkedout_edge.inputs import Video
@@ -84,7 +137,8 @@ def kept(data_dir: Path | None, key_file: Path | None) -> Iterator[tuple[History
     def refuse(video: Video) -> None:
         raise ArgumentError("a model is needed to add videos")
 
-    database = Database(**data_arguments(data_dir, key_file))
+    arguments = stored_arguments(data_dir, key_file)
+    database = Database(**arguments) if arguments else None
     try:
         store = open_tokens(ModelConfig(), database=database)  # of no token space: it holds nothing
         history = History(store, refuse, database=database)
@@ -92,4 +146,5 @@ def kept(data_dir: Path | None, key_file: Path | None) -> Iterator[tuple[History
         history.close()
         store.close()
     finally:
-        database.close()
+        if database is not None:
+            database.close()

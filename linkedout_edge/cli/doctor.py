@@ -17,6 +17,7 @@ import click
 
 from linkedout_edge import install
 from linkedout_edge._telemetry import ADVICE, TOO_LATE, import_openvino
+from linkedout_edge.cli.data import ENCODING_FIX, encoding_problem
 
 Status: TypeAlias = Literal["ok", "warn", "fail"]
 
@@ -135,6 +136,8 @@ def _python() -> Iterator[Check]:
 
     yield Check("linkedout-edge", "ok", __version__)
     yield Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    if problem := encoding_problem():
+        yield Check("file names", "warn", problem, ENCODING_FIX)
 
 
 def _libraries() -> Iterator[Check]:

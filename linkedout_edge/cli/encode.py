@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,14 +110,15 @@ def encode(
         raise click.UsageError("--engine and --shards need --packs FOLDER, the folder for the packs")
     from linkedout_edge import Recommender
     from linkedout_edge.cli.output import console, duration, note, plain
-    from linkedout_edge.encode.library import Library, find_videos
+    from linkedout_edge.encode.library import Library
     from linkedout_edge.options import new_file
+    from linkedout_edge.store.packs import EXAMPLE
 
     if export_pack:
-        new_file(export_pack, "videos.safetensors")  # before everything is encoded
+        new_file(export_pack, EXAMPLE)  # before everything is encoded
     watched = [v for v in videos if Path(v).is_dir()]
     changes = _changes(watched) if watch else None
-    paths = absolute(_found(videos, find_videos))
+    paths = absolute(v for v in expand_videos(videos) if not Path(v).is_dir())  # an empty folder is no failure
     if not paths and not watch:
         note(f"No video found in {', '.join(videos)}; photos in folders are left out.")
     start = time.perf_counter()
@@ -151,14 +152,6 @@ def encode(
             _follow(library, watched, changes, as_json=as_json)
     if not stored:
         ctx.exit(1)
-
-
-def _found(values: Sequence[str], find: Callable[[str], list[str]]) -> list[str]:
-    """Folders become the videos in them; files and patterns as everywhere."""
-    found: list[str] = []
-    for value in values:
-        found += find(value) if Path(value).is_dir() else expand_videos([value])
-    return list(dict.fromkeys(found))
 
 
 def _run(library: Library, paths: Sequence[str], *, as_json: bool) -> dict[str, Outcome]:

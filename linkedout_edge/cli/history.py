@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept
+from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept, stored_arguments
 from linkedout_edge.cli.options import NO_VIDEO_INSIDE, Fraction, Group, expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
@@ -77,8 +77,9 @@ def add(
 ) -> None:
     """Record that VIDEOS were watched just now, in this order.
 
-    Takes files, folders and patterns. --watched says how much of them was watched: with --watched 0.1 they were
-    skipped. For one among several videos, put @ and the fraction behind it: seen/dull.mp4@0.1.
+    Takes files, folders and patterns; in a folder and its subfolders, videos are recognised by their content.
+    --watched says how much of them was watched: with --watched 0.1 they were skipped. For one among several videos,
+    put @ and the fraction behind it: seen/dull.mp4@0.1.
 
     Exit code: 0 if something was added, 1 if every video failed, 2 for a mistake in the call.
     """
@@ -183,7 +184,7 @@ def taste(data_dir: Path | None, key_file: Path | None, model: dict[str, Any], a
     """Show what the model believes you like, from what you watched."""
     from linkedout_edge import Recommender
 
-    with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
+    with Recommender.load(**model, **stored_arguments(data_dir, key_file)) as rec:
         found = rec.taste()
     _say(found.to_dict(), f"{found.sentence} ({found.events} watched)", as_json=as_json)
 
@@ -221,7 +222,7 @@ def save(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[s
     from linkedout_edge.options import new_file
 
     new_file(file, EXAMPLE)  # before the model is loaded
-    with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
+    with Recommender.load(**model, **stored_arguments(data_dir, key_file)) as rec:
         count = rec.history.save(file)
     _say({"saved": count}, f"{count} saved", as_json=as_json)
 

@@ -19,8 +19,8 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts"}
     | {".mpg", ".mpeg", ".3gp", ".3g2", ".flv", ".wmv", ".ogv", ".gif"}
 )
-"""Suffixes that count as videos in a folder; a file given by name may have any suffix."""
-NO_VIDEO_INSIDE = "there is no video in this folder; folders within it are not searched: name them, or their files"
+"""Suffixes that count as videos where no content is at hand: in folders by URL, and of files that are not there."""
+NO_VIDEO_INSIDE = "there is no video in this folder or in those within it; photos in folders are left out: name them"
 """What is wrong with a folder that `expand_videos` leaves as it is."""
 
 
@@ -93,6 +93,7 @@ def spread(args: Iterable[str], names: Iterable[str]) -> Iterable[str]:
 def expand_videos(values: Iterable[str]) -> list[str]:
     """Folders become the videos in them, patterns the files that match, both sorted; the rest stays as it is.
 
+    `encode.library.find_videos` says what counts as a video in a folder, for all commands.
     What leads to no video stays as well: it fails by name later, beside those that can be ranked.
 
     Raises:
@@ -104,10 +105,9 @@ def expand_videos(values: Iterable[str]) -> list[str]:
     for value in values:
         path = Path(value)
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-            videos += map(str, inside)
-            if not inside:
-                videos.append(value)
+            from linkedout_edge.encode.library import find_videos
+
+            videos += find_videos(value) or [value]
         elif not path.exists() and glob.has_magic(value):
             videos += sorted(glob.glob(value, recursive=True)) or [value]  # noqa: PTH207 (the pattern may be absolute)
         else:

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir
+from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir, stored_arguments
 from linkedout_edge.cli.options import NO_VIDEO_INSIDE, SeveralValues, expand_videos, model_options, parse_watched
 from linkedout_edge.errors import ArgumentError
 
 if TYPE_CHECKING:
     from linkedout_edge import Event, Failed, Ranking, RankOptions, Recommender, Selection
     from linkedout_edge.encode.encoder import Effort
+
+
+NOTHING_STORED = (
+    "nothing is stored that could be ranked: name videos with --candidates, or run linkedout-edge encode FOLDER first"
+)
 
 
 @dataclass(frozen=True)
@@ -101,8 +106,9 @@ def rank(
 ) -> None:
     """Rank videos by what was watched.
 
-    Both lists take files, folders and patterns: --history seen/ --candidates new/*.mp4. Add @ and a fraction to
-    say how much of a video was watched: seen/dull.mp4@0.1 was skipped.
+    Both lists take files, folders and patterns: --history seen/ --candidates new/*.mp4. In a folder and its subfolders,
+    videos are recognised by their content, as in `encode`. Add @ and a fraction to say how much of a video was watched:
+    seen/dull.mp4@0.1 was skipped.
 
     Without --history, the history of `linkedout-edge history` is used. Without --candidates, everything that `encode`
     stored is ranked. In both cases, videos that are new get stored as well. With both options, only the videos are read
@@ -123,17 +129,18 @@ def rank(
     events = read_history(history)
     videos = expand_videos(candidates)
     kept: dict[str, Any] = {}
-    if data_dir is not None or (not (history and candidates) and default_data_dir().exists()):
+    if not candidates:
+        kept = stored_arguments(data_dir, key_file)
+        if not kept:
+            raise ArgumentError(NOTHING_STORED)
+    elif data_dir is not None or (not history and default_data_dir().exists()):
         kept = data_arguments(data_dir, key_file)
     # The same names as `encode` and `history` give and keep, whether or not anything is kept here.
     videos = absolute(videos)
     events = [replace(e, video=Video(absolute([e.id])[0])) for e in events]
     with Recommender.load(**model, **kept, decoder=decoder, decoders=decoders) as rec:
         if not candidates and not len(rec.store):
-            raise ArgumentError(
-                "nothing is stored that could be ranked: name videos with --candidates, or run linkedout-edge encode "
-                "FOLDER first"
-            )
+            raise ArgumentError(NOTHING_STORED)
         if not history:
             events = list(rec.history)
         outcome = prepare_and_rank(

@@ -580,14 +580,14 @@ class _Run:
         colors = Colors(int(context.color_primaries), int(transfer), int(frame.colorspace))
         mapped = needs_mapping(colors)
         matrix = _BT709 if colors.matrix == _BT709 and not mapped else _BT601
+        full = frame.format.name.startswith("yuvj") or int(frame.color_range) == _FULL_RANGE
         planes = _planes(frame, self._size)
         if planes:
-            full = frame.format.name.startswith("yuvj") or int(frame.color_range) == _FULL_RANGE
             image = prepare_planes(planes, self._size, matrix=matrix, full_range=full)
         else:
-            # Said outright where FFmpeg's versions differ in what they do by themselves.
-            said = "ITU601" if mapped else "ITU709" if matrix == _BT709 else None
-            image = prepare(frame.to_ndarray(format="rgb24", src_colorspace=said), self._size)
+            known = mapped or colors.matrix in _MATRICES
+            colors_said = _said(matrix, full_range=full) if known and _is_yuv(frame.format) else {}
+            image = prepare(frame.to_ndarray(format="rgb24", **colors_said), self._size)
         if mapped:
             image = to_sdr(image, colors)
         turn = self._turn
@@ -595,6 +595,26 @@ class _Run:
             turn = Orientation.turned(frame.rotation)
         # Squashing and turning by right angles commute, so the smaller picture is turned.
         return turn.apply(image)
+
+
+def _is_yuv(format: Any) -> bool:
+    """Whether a pixel format has brightness and colors; not so RGB, palettes and gray."""
+    return len(format.components) >= 3 and not format.is_rgb
+
+
+def _said(matrix: int, *, full_range: bool) -> dict[str, str]:
+    """Arguments of PyAV's conversion to RGB that say outright what PyAV 18 finds out by itself: it gives the same.
+
+    PyAV 14 tells FFmpeg a matrix and a range only if those of source and target differ; else FFmpeg takes BT.601, and
+    mostly limited range. RGB has no matrix, so another one for the target makes PyAV tell it, and changes nothing else.
+    """
+    source, other = ("ITU709", "ITU601") if matrix == _BT709 else ("ITU601", "ITU709")
+    return {
+        "src_colorspace": source,
+        "dst_colorspace": other,
+        "src_color_range": "JPEG" if full_range else "MPEG",
+        "dst_color_range": "JPEG",
+    }
 
 
 def _planes(frame: Any, size: int) -> list[NDArray[Any]] | None:

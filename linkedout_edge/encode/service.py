@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ logger = logging.getLogger("linkedout_edge")
 
 MAX_WAITING = 4096
 """Beyond it those that wait longest are dropped; they are encoded when they are asked for again."""
+STOP_SECONDS = 0.1
+"""How often a call that waits for its turn looks whether anybody waits for it."""
 AT_A_TIME = 4
 """Videos handed to the encoder together, so that their decoding overlaps."""
 
@@ -101,7 +103,9 @@ class EncodeService(OneProcess):
             ClosedError: After `close`, which also ends a call that is under way.
         """
         encoded: list[str] = []
-        with self._encoding:
+        with self._turn(stop := STOP.get()) as is_wanted:
+            if not is_wanted:
+                return encoded
             self._check_open()
             jobs = plan.jobs()
             if jobs and durable:
@@ -123,7 +127,7 @@ class EncodeService(OneProcess):
                     self._check_process()  # it may have forked, and the threads that decode are not here
 
             known = plan.refinements() if plan.effort == "auto" else []
-            self._run(jobs, finished, timings, STOP.get(), durable=durable)
+            self._run(jobs, finished, timings, stop, durable=durable)
             self._background.submit(known, behind=True)
         return encoded
 
@@ -190,6 +194,21 @@ class EncodeService(OneProcess):
         self._check_process()
         if self._closed:
             raise _closed_error()
+
+    @contextmanager
+    def _turn(self, stop: Stop | None) -> Iterator[bool]:
+        """Wait for the lock and hold it; gives False, perhaps without it, once `stop` is set."""
+        if stop is None:
+            with self._encoding:
+                yield True
+            return
+        while not (held := self._encoding.acquire(timeout=STOP_SECONDS)) and not stop.is_set():
+            pass
+        try:
+            yield not stop.is_set()
+        finally:
+            if held:
+                self._encoding.release()
 
     def _run(
         self,

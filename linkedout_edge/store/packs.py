@@ -16,6 +16,8 @@ from linkedout_edge.store.tokens import Tokens
 
 KIND = token_file.Kind("linkedout-pack", "the pack", "a file that export_pack wrote")
 MAX_PACK_BYTES = 2**30
+EXAMPLE = "videos.safetensors"
+"""A good name for such a file."""
 
 
 def read_pack(path: str | os.PathLike[str], *, token_space: str, shape: tuple[int, int, int], max_bytes: int) -> Videos:

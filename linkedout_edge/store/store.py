@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from linkedout_edge.errors import PackError, VideoNotFoundError
 from linkedout_edge.inputs import check_list
 from linkedout_edge.lifetime import OneProcess
+from linkedout_edge.options import file_path, new_file
 from linkedout_edge.store import packs, token_file
 from linkedout_edge.store.packs import MAX_PACK_BYTES
 from linkedout_edge.store.rows import Positions
@@ -165,10 +166,12 @@ class TokenStore(OneProcess):
 
         Raises:
             VideoNotFoundError: An id is not in the store.
-            StorageError: The file cannot be written.
+            StorageError: The file cannot be written, or is a folder.
+            ArgumentTypeError: `path` is no path, or `ids` no list.
         """
         self._tokens.check_open()
         self._tokens.refresh()
+        file = new_file(path, packs.EXAMPLE)
         wanted = self._tokens.ids() if ids is None else list(dict.fromkeys(check_list(ids, "ids")))
         if missing := [i for i in wanted if i not in self._tokens]:
             raise VideoNotFoundError(
@@ -176,7 +179,7 @@ class TokenStore(OneProcess):
                 "leave them out"
             )
         videos = packs.read_videos(self._tokens, wanted)
-        token_file.write(path, packs.KIND, self._tokens.token_space, videos)
+        token_file.write(file, packs.KIND, self._tokens.token_space, videos)
         return len(videos.ids)
 
     def import_pack(self, path: str | os.PathLike[str], *, max_bytes: int = MAX_PACK_BYTES) -> tuple[str, ...]:
@@ -193,10 +196,12 @@ class TokenStore(OneProcess):
             TokenSpaceError: It was made by another model.
             PackError: It is no pack, damaged, too large, or of other shapes.
             StorageError: The database cannot be written.
+            ArgumentTypeError: `path` is no path.
         """
         store = self._tokens
         store.check_open()
-        pack = packs.read_pack(path, token_space=store.token_space, shape=store.shape, max_bytes=max_bytes)
+        file = file_path(path)
+        pack = packs.read_pack(file, token_space=store.token_space, shape=store.shape, max_bytes=max_bytes)
         if len(pack.ids) > store.max_videos:
             raise PackError(f"the pack holds {len(pack.ids)} videos, and the store at most {store.max_videos}")
         store.check_writable()

@@ -104,7 +104,7 @@ class StoredTokens(Tokens):
         """See `Tokens.set_fingerprint`. It goes with the next transaction: losing it costs a look at the file."""
         with self.lock:
             super().set_fingerprint(id, known_as)
-            hidden = self._private_depth or id in self._private or self._db.read_only is not None
+            hidden = self._private_depth or self._db.read_only is not None
             if id in self and not hidden:
                 self._pending[id] = None
 
@@ -115,7 +115,7 @@ class StoredTokens(Tokens):
     def _trim_fingerprints(self) -> None:
         if len(self._fingerprints) > _KNOWN:
             with self.lock:
-                held = (self._pending.keys() | self._private) & self._fingerprints.keys()
+                held = (self._pending.keys() | self._private | self._former.keys()) & self._fingerprints.keys()
                 self._fingerprints = {i: self._fingerprints[i] for i in held}
 
     @property
@@ -179,7 +179,7 @@ class StoredTokens(Tokens):
             with self._db.transaction() as con:
                 self._sync(con)
                 with self.lock:
-                    written = [i for i in self._pending if i in self.rows.index]
+                    written = [i for i in self._pending if i in self.rows.index and i not in self._former]
                     known = [self._fingerprints.get(i, Fingerprint("")) for i in written]
                     rows = self.rows.snapshot(self.find(written))
                     numbers = [self._write(con, *each) for each in zip(written, rows.rows.tolist(), known, strict=True)]
@@ -241,6 +241,8 @@ class StoredTokens(Tokens):
         if self._forked:
             return
         if not self._closed and self._db.read_only is None:
+            with self.lock:
+                self._restore()  # closed while `private`
             try:
                 self._note_uses()
             except StorageError as e:
@@ -301,6 +303,7 @@ class StoredTokens(Tokens):
         self.rows.number[row] = video.n
         self._pending.pop(identity, None)
         self._private.discard(identity)
+        self._former.pop(identity, None)
         self._know(identity, _fingerprint(video.record))
 
     def _unpack(self, videos: list[StoredVideo]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -345,6 +348,7 @@ class StoredTokens(Tokens):
         If the database was `rebuilt`, what it may have lost is still here, and is written again.
         """
         with self.lock:
+            self._restore()
             if rebuilt:
                 self._leaving.clear()  # numbers of rows that are not there any more
                 self._pending.update(dict.fromkeys(i for i in self.ids() if i not in self._private))

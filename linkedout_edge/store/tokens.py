@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,18 @@ class Write:
     removed: list[str] = field(default_factory=list)
 
 
+class _Former(NamedTuple):
+    """What a stored id was before it was encoded again inside `Tokens.private`."""
+
+    tokens: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    used: int
+    content: NDArray[np.uint8]
+    file: Positions
+    fingerprint: Fingerprint | None
+    is_quick: bool
+
+
 class Tokens(OneProcess):
     """Layer tokens of one token space. Usable from several threads.
 
@@ -71,6 +83,7 @@ class Tokens(OneProcess):
         self._quick: set[str] = set()  # ids of which only a quick look was taken
         self._pins: Counter[str] = Counter()
         self._private: set[str] = set()  # leave at the end of `private`
+        self._former: dict[str, _Former] = {}  # come back at the end of `private`
         self._private_depth = 0
         self._clock = 0
         self._closed = False
@@ -128,12 +141,16 @@ class Tokens(OneProcess):
             is_new = id not in self.rows.index
             if is_new and len(self.rows) >= self.max_videos:
                 self._evict()
-            self._append(id, tokens, scales)
+            if self._private_depth and is_new:
+                self._private.add(id)
+            elif self._private_depth and id not in self._private and id not in self._former:
+                self._former[id] = self._save(id)
+            row = self._append(id, tokens, scales)
             self._know(id, known_as)
             if not self._private_depth:
                 self._private.discard(id)
-            elif is_new:
-                self._private.add(id)
+            elif id in self._former:
+                self.rows.used[row] = self._former[id].used
 
     def copy(self, source: str, target: str, known_as: Fingerprint) -> bool:
         """Store the tokens of one id under another, too; whether the first was there. Raises as `put` does."""
@@ -175,9 +192,12 @@ class Tokens(OneProcess):
             return Fingerprint(self.rows.content[row].tobytes().hex(), None, *file)
 
     def set_fingerprint(self, id: str, known_as: Fingerprint) -> None:
-        """Note a new fingerprint of a content that stayed the same (a file that was only touched)."""
+        """Note a new fingerprint of a content that stayed the same (a file that was only touched).
+
+        Inside `private` it is noted only of what does not stay.
+        """
         with self.lock:
-            if id in self.rows.index:
+            if id in self.rows.index and not (self._private_depth and self._stays(id)):
                 self._know(id, known_as)
 
     def quick(self) -> frozenset[str]:
@@ -256,7 +276,10 @@ class Tokens(OneProcess):
 
     @contextmanager
     def private(self) -> Iterator[None]:
-        """What is put inside stays in memory, and leaves the store at the end; uses are not noted."""
+        """What is put inside stays in memory, and leaves the store at the end; uses are not noted.
+
+        A stored id that is put again has its former tokens at the end.
+        """
         with self.lock:
             self._private_depth += 1
         try:
@@ -266,7 +289,39 @@ class Tokens(OneProcess):
                 self._private_depth -= 1
                 if not self._private_depth:
                     self._drop(list(self._private))
+                    self._restore()
                     self.forget_derived()
+
+    def _stays(self, id: str) -> bool:
+        """Whether what memory has of an id outlasts `private`."""
+        return id not in self._private and id not in self._former
+
+    def _save(self, id: str) -> _Former:
+        rows, row = self.rows, self.rows.index[id]
+        return _Former(
+            rows.tokens[row].copy(),
+            rows.scales[row].copy(),
+            int(rows.used[row]),
+            rows.content[row].copy(),
+            rows.file[row].copy(),
+            self._fingerprints.get(id),
+            id in self._quick,
+        )
+
+    def _restore(self) -> None:
+        """Give ids back what they were before `private`."""
+        for id, former in self._former.items():
+            row = self._append(id, former.tokens, former.scales)
+            self.rows.used[row] = former.used
+            self.rows.content[row] = former.content
+            self.rows.file[row] = former.file
+            self._fingerprints.pop(id, None)
+            if former.fingerprint is not None:
+                self._fingerprints[id] = former.fingerprint
+            self._quick.discard(id)
+            if former.is_quick:
+                self._quick.add(id)
+        self._former.clear()
 
     def pin(self, ids: Iterable[str]) -> None:
         """Keep ids from being evicted; each as often as `unpin` will be called with it."""
@@ -318,6 +373,7 @@ class Tokens(OneProcess):
             self._fingerprints.pop(i, None)
             self._quick.discard(i)
             self._private.discard(i)
+            self._former.pop(i, None)
 
     def _append(self, id: str, tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
         row = self.rows.append(id, tokens, scales)
@@ -344,5 +400,5 @@ class Tokens(OneProcess):
             self._closed = True
             self.rows.clear()
             self.forget_derived()
-            for held in (self._fingerprints, self._quick, self._pins, self._private):
+            for held in (self._fingerprints, self._quick, self._pins, self._private, self._former):
                 held.clear()

@@ -64,7 +64,7 @@ _BASELINE = click.Choice(["random", "histogram", "cosine", "teacher"])
     "--recipe",
     default="base",
     show_default=True,
-    help="base, wide, refine, finish, axes, clean, smoke, or the path of a .yaml.",
+    help="base, wide, refine, finish, axes, larger, clean, smoke, or the path of a .yaml.",
 )
 @click.option(
     "--cache",
@@ -333,8 +333,8 @@ def _measure_gates(load: Callable[[], Recommender], users: int, seed: int, as_js
         info = rec.info()
         videos = pool_videos(exam, info.frame_size, info.frames)
         encode(rec, videos)
-        values = stored_values(rec, [v.id for v in videos])
-    reports = compare_gates(values, [a for a, _ in exam.pool], users, seed)
+        values, trust = stored_values(rec, [v.id for v in videos]), rec.taste([]).layers
+    reports = compare_gates(values, [a for a, _ in exam.pool], users, seed, trust)
     if as_json:
         print_json(msgspec.to_builtins(reports))
         return

@@ -225,8 +225,10 @@ def _crops(
 
 
 def _begun(start: Path, run: Path, config: ModelConfig) -> Student:
-    """The finished student of a folder with today's prompt; its tokenizer is copied to the run."""
-    student = load_student(start)
+    """The finished student of a folder with today's prompt, looking at frames as `config` says; its tokenizer is copied
+    to the run.
+    """
+    student = load_student(start, config.frames, config.frame_size)
     if student.config != config:
         raise ArgumentError(
             f"the student in {start} has another shape than the recipe's model: give the recipe its model"

@@ -89,11 +89,16 @@ def spread_positions(positions: Tensor, frames: int) -> Tensor:
     return (1 - share) * positions[before] + share * positions[(before + 1).clamp(max=count - 1)]
 
 
-def load_student(run: Path) -> Student:
+def load_student(run: Path, frames: int | None = None, frame_size: int | None = None) -> Student:
     """The student of a run folder, in float32 from its fp16 master.
 
-    Its ``config.json`` may name another number and size of frames than it was trained with: see `spread_positions`.
     Masters of before also hold a user encoder, which is left out.
+
+    Args:
+        run: The folder.
+        frames: How many it is to look at; by default as its ``config.json`` says. Either may be another number than in
+            training: see `spread_positions`.
+        frame_size: Their side in pixels; by default as its ``config.json`` says.
 
     Raises:
         ArgumentError: the folder holds no finished training, or one of another version of the model.
@@ -101,6 +106,7 @@ def load_student(run: Path) -> Student:
     if not (run / MASTER).exists():
         raise ArgumentError(unfinished(run))
     config = msgspec.json.decode((run / "config.json").read_bytes(), type=ModelConfig)
+    config = msgspec.structs.replace(config, frames=frames or config.frames, frame_size=frame_size or config.frame_size)
     student = Student(config)
     stored = load_file(run / MASTER)
     weights = {k: v.float() if v.is_floating_point() else v for k, v in stored.items() if not k.startswith(USER)}

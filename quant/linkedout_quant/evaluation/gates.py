@@ -71,7 +71,9 @@ def without_gates(values: np.ndarray, space: Space) -> tuple[np.ndarray, Space]:
     return one, Space(np.zeros(one.shape[1:]), np.ones(1), np.ones(1))
 
 
-def compare_gates(values: np.ndarray, attributes: Sequence[Attributes], users: int, seed: int) -> list[GateReport]:
+def compare_gates(
+    values: np.ndarray, attributes: Sequence[Attributes], users: int, seed: int, trust: Sequence[float] = ()
+) -> list[GateReport]:
     """Rank for users of each depth.
 
     Args:
@@ -79,8 +81,9 @@ def compare_gates(values: np.ndarray, attributes: Sequence[Attributes], users: i
         attributes: What each clip shows.
         users: How many of each depth.
         seed: Of the users.
+        trust: [L], how far each layer is trusted before anything is known of a user; empty: all alike.
     """
-    space, pool = Space.of(values), UserPool(attributes)
+    space, pool = Space.of(values, trust), UserPool(attributes)
     joined, one_layer = without_gates(values, space)
     reports = []
     for kind in track(DEPTHS, "ranking for users of each depth"):

@@ -11,7 +11,7 @@ from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import ArgumentError, unknown
 from linkedout_quant.training.loop import StageRecipe
 
-NAMES = ("base", "wide", "refine", "finish", "axes", "clean", "smoke")
+NAMES = ("base", "wide", "refine", "finish", "axes", "larger", "clean", "smoke")
 
 
 class Crops(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -53,7 +53,8 @@ FACET_WEIGHTS: dict[str, dict[str, float]] = {
 }
 """Prompt → facet → weight of its similarities; facets that a prompt does not ask for count 0.3."""
 FACETS_BY_DEPTH = (("palette", "scene"), ("object", "text"), ("motion", "camera", "cuts"))
-"""What shallow, middle and deep taps follow first: looks need no LM, time needs all of it."""
+"""What shallow, middle and deep taps follow first: looks need no LM, time needs all of it. The last tap follows all
+alike: it is the one that knows most of what a photo shows, so users are told by it before anything else is known."""
 OWN_FACET, OTHER_FACET = 1.5, 0.5
 TITLED = 0.4  # share of clips that come with a title
 VIEW_SHARE = 0.6  # of a batch that are photos and videos, where there are some; the others are micro-videos
@@ -123,11 +124,10 @@ def facet_shares(prompt: str) -> dict[str, float]:
 
 
 def layer_weights(layers: int) -> np.ndarray:
-    """What each latent counts for each layer's similarities, float32 [L, K]; a layer by itself follows all alike."""
-    if layers == 1:
-        return latent_weights("general")[None]
-    own = [FACETS_BY_DEPTH[layer * len(FACETS_BY_DEPTH) // layers] for layer in range(layers)]
-    return np.stack([per_latent({f: OWN_FACET if f in first else OTHER_FACET for f in FACETS}) for first in own])
+    """What each latent counts for each layer's similarities, float32 [L, K]; the last layer follows all alike."""
+    own = [FACETS_BY_DEPTH[layer * len(FACETS_BY_DEPTH) // layers] for layer in range(layers - 1)]
+    first = [per_latent({f: OWN_FACET if f in facets else OTHER_FACET for f in FACETS}) for facets in own]
+    return np.stack([*first, latent_weights("general")])
 
 
 def facet_indices(vector: np.ndarray) -> np.ndarray:
