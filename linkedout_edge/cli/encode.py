@@ -89,8 +89,8 @@ def encode(
 ) -> None:
     """Encode VIDEOS once, so that ranking them is fast.
 
-    Takes files, folders and patterns. In a folder and its subfolders, videos are recognised by their content. Unchanged
-    videos are not encoded again, and moved files are recognised. You can interrupt the command at any time: what was
+    Takes files, folders and patterns. In a folder and its subfolders, videos are recognized by their content. Unchanged
+    videos are not encoded again, and moved files are recognized. You can interrupt the command at any time: what was
     encoded is kept, and the same command continues from there.
 
     With --watch it keeps running: it encodes new and changed files, and forgets removed ones after a while.

@@ -77,7 +77,7 @@ def add(
 ) -> None:
     """Record that VIDEOS were watched just now, in this order.
 
-    Takes files, folders and patterns; in a folder and its subfolders, videos are recognised by their content.
+    Takes files, folders and patterns; in a folder and its subfolders, videos are recognized by their content.
     --watched says how much of them was watched: with --watched 0.1 they were skipped. For one among several videos,
     put @ and the fraction behind it: seen/dull.mp4@0.1.
 

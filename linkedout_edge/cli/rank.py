@@ -107,7 +107,7 @@ def rank(
     """Rank videos by what was watched.
 
     Both lists take files, folders and patterns: --history seen/ --candidates new/*.mp4. In a folder and its subfolders,
-    videos are recognised by their content, as in `encode`. Add @ and a fraction to say how much of a video was watched:
+    videos are recognized by their content, as in `encode`. Add @ and a fraction to say how much of a video was watched:
     seen/dull.mp4@0.1 was skipped.
 
     Without --history, the history of `linkedout-edge history` is used. Without --candidates, everything that `encode`

@@ -126,7 +126,7 @@ class Rows:
         return rows
 
     def mark(self, rows: Positions) -> Mark:
-        """Rows that `find` gave, to be recognised later. Hold the lock, as for `snapshot`."""
+        """Rows that `find` gave, to be recognized later. Hold the lock, as for `snapshot`."""
         return Mark(self, rows, self._alive, self.revision)
 
     def snapshot(self, rows: Positions) -> Snapshot:
