@@ -337,6 +337,13 @@ def test_photos_are_ranked_by_the_product_and_by_what_is_simpler(photos, tiny_bu
     assert cosine["difference"] is None
 
 
+def test_a_precision_alone_is_one_of_the_built_in_bundle(photos):
+    done = run("--precision", "int3", "--photos", photos)
+    assert done.exit_code == 2
+    assert "int8" in done.stderr
+    assert "contradicts" not in done.stderr
+
+
 def test_tables_name_what_was_asked_for(photos, tiny_bundle):
     args = ("--bundle", tiny_bundle, "--photos", photos, "--index", "objects.csv", "--users", 3)
     done = run(*args, "--taste", "session", "mixed", "--baseline", "random")

@@ -170,6 +170,11 @@ def default_cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("linkedout-edge", appauthor=False))
 
 
+def named_bundle(bundle: str | None, precision: str | None) -> dict[str, Any]:
+    """Keywords of `Recommender.load` for the options ``--bundle`` and ``--precision``, of which both may be left out."""
+    return {"bundle": precision or "int8"} if bundle is None else {"bundle": bundle, "precision": precision}
+
+
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--bundle --precision --backend --device --provider --threads --strict-device --cache-dir`.
 
@@ -192,9 +197,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         from linkedout_edge.cli.output import announcements
 
-        named = {"bundle": precision or "int8"} if bundle is None else {"bundle": bundle, "precision": precision}
         model = {
-            **named,
+            **named_bundle(bundle, precision),
             "backend": backend,
             "device": device,
             "providers": list(provider) or None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from linkedout_edge.cli.options import SeveralValues
+from linkedout_edge.cli.options import SeveralValues, named_bundle
 
 if TYPE_CHECKING:
     from linkedout_edge import Recommender
@@ -215,11 +215,10 @@ def distill(
 @click.command(cls=SeveralValues)
 @click.option(
     "--bundle",
-    default="int8",
-    show_default=True,
-    help="Precision of the built-in bundle, or a bundle's path.",
+    default=None,
+    help="Precision of the built-in bundle, or a bundle's path.  [default: int8]",
 )
-@click.option("--precision", default=None, help="Precision within a bundle given by path.")
+@click.option("--precision", default=None, help="One of the bundle's precisions, such as int8 or int4.")
 @click.option("--backend", default="onnxruntime", show_default=True, help="onnxruntime or openvino.")
 @click.option(
     "--photos",
@@ -268,7 +267,7 @@ def distill(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all metrics as JSON.")
 def evaluate(
-    bundle: str,
+    bundle: str | None,
     precision: str | None,
     backend: str,
     photos: Path | None,
@@ -293,7 +292,7 @@ def evaluate(
         raise ArgumentError("--index says what --photos show: name their folder, too")
     if gates and (photos is not None or tastes or baselines):
         raise ArgumentError("--gates asks users of its own: leave --photos, --taste and --baseline out")
-    load = partial(Recommender.load, bundle, precision=precision, backend=backend)
+    load = partial(Recommender.load, **named_bundle(bundle, precision), backend=backend)
     if gates:
         _measure_gates(load, users or 400, seed, as_json)
     elif photos is not None or tastes:
