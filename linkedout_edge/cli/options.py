@@ -171,7 +171,7 @@ def default_cache_dir() -> Path:
 
 
 def named_bundle(bundle: str | None, precision: str | None) -> dict[str, Any]:
-    """Keywords of `Recommender.load` for the options ``--bundle`` and ``--precision``, of which both may be left out."""
+    """Keywords of `Recommender.load` for ``--bundle`` and ``--precision``, of which both may be left out."""
     return {"bundle": precision or "int8"} if bundle is None else {"bundle": bundle, "precision": precision}
 
 
