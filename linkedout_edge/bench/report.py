@@ -97,7 +97,7 @@ def footnotes(report: Report) -> list[str]:
     notes = [
         f"`{report.command}`, {report.created[:10]}: {' · '.join(w for w in where if w)}.",
         "Times are median (95th percentile). Each row is a process of its own; all take turns within one run. "
-        "Encode: one video, as the frames that the encoder takes, to tokens. Rank: 1,000 stored candidates "
+        "Encode: one video's resized frames to tokens. Rank: 1,000 stored candidates "
         "by ids, 64 events, nothing new; after an event, all is scored again; RSS after that. "
         "Load: with the files in the system's cache, engines "
         f"{'as cache_dir has them' if report.cached else 'compiled again'}.",
