@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,10 @@ with contextlib.suppress(ImportError):
     import av.audio.stream
     import av.subtitles.stream
     import av.video.stream  # noqa: F401
+
+# In the background of a script or under nohup, Ctrl-C is ignored, and so in all processes that are started from here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PRECISIONS = ("fp32", "int8")
 # The same examples in every run, and no word about time: a test that fails does so on every machine, however slow.
