@@ -6,7 +6,9 @@ import asyncio
 import contextvars
 import threading
 import time
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +36,17 @@ class Slow:
         assert self.count < 3 or self.go.wait(60)
         rng = np.random.default_rng(len(Path(path).read_bytes()))
         return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def ends_while_held(app: Coroutine[Any, Any, None], decoder: Slow) -> bool:
+    """Whether a loop and the threads of its calls end while the decoder is held, which is let go afterwards."""
+    loop = threading.Thread(target=lambda: asyncio.run(app), daemon=True)  # ends after its calls' threads
+    loop.start()
+    loop.join(60)
+    ended = not loop.is_alive()
+    decoder.go.set()
+    loop.join(60)
+    return ended
 
 
 def files(folder: Path, count: int) -> list[str]:
@@ -119,13 +132,7 @@ def test_a_cancelled_arank_does_not_wait_for_its_deadline(tiny_bundle: Path, tmp
             await task
 
     with Recommender.load(tiny_bundle, precision="fp32", decoder=decoder, threads=1) as rec:
-        loop = threading.Thread(target=lambda: asyncio.run(app(rec)), daemon=True)  # ends after the ranking's thread
-        loop.start()
-        loop.join(60)
-        still_waits = loop.is_alive()
-        decoder.go.set()
-        loop.join(60)
-        assert not still_waits
+        assert ends_while_held(app(rec), decoder)
         assert rec.wait(60)  # what was begun continues in the background
         assert sorted(rec.store) == paths
 
@@ -146,14 +153,8 @@ def test_a_call_that_is_cancelled_before_its_turn_encodes_nothing(tiny_bundle: P
         encoding.start()
         while decoder.count < 3:
             time.sleep(0.005)
-        loop = threading.Thread(target=lambda: asyncio.run(app(rec)), daemon=True)  # ends after the call's thread
-        loop.start()
-        loop.join(60)
-        still_waits = loop.is_alive()
-        decoder.go.set()
+        assert ends_while_held(app(rec), decoder)
         encoding.join(60)
-        loop.join(60)
-        assert not still_waits
         assert list(rec.store) == paths
         assert decoder.count == 3
 
