@@ -148,7 +148,7 @@ photos: $(PHOTOS)  ## fetch openly licensed photos for training out of Debian pa
 
 # Each resumes where it stopped. The teacher looks in one process, which starts its own workers.
 train: WHAT = $(DISTILL) $(SOURCES) --out runs/base --recipe base
-refine: WHAT = $(DISTILL) $(SOURCES) --out runs/refine --recipe refine --start $(or $(START),models/base) --from clips
+refine: WHAT = $(DISTILL) $(SOURCES) --out runs/refine --recipe refine --start $(or $(START),runs/base) --from clips
 finish: WHAT = $(DISTILL) --also $(DATA)/images/objects.csv $(ALL_SOURCES) --out runs/finish \
 	--recipe finish --start $(or $(START),runs/refine) --from crops
 
