@@ -57,7 +57,7 @@ def main() -> None:
     axes.axhline(0, color="gray", lw=0.6)
     axes.set_xlabel("fraction that was watched")
     axes.set_ylabel("score of a similar video (the average video: 0)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     figure.tight_layout()
     figure.savefig(given.out, dpi=110)
 

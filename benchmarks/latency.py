@@ -32,7 +32,7 @@ from clips import videos_of
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli import terminal
 from linkedout_edge.encode.request import RequestPlan
-from linkedout_edge.rank.taste import TEMPER, TEMPER_EVENTS, of_events
+from linkedout_edge.rank.taste import FEW_EVENTS, TEMPER, TEMPER_EVENTS, of_events
 from linkedout_edge.store import Tokens, read_tokens, write_tokens
 
 EVENTS = 64
@@ -117,7 +117,8 @@ def torch_baselines(
         white = torch.linalg.solve_triangular(root, y.expand(len(root), -1)[..., None], upper=False)
         evidence = -0.5 * white.square().sum((1, 2)) - root.diagonal(dim1=1, dim2=2).log().sum(1)
         gates = torch.softmax(prior.log() + TEMPER / (1 + count / TEMPER_EVENTS) * evidence, 0)
-        alpha = torch.linalg.solve((gates[:, None, None] * kernels).sum(0) + noise.diag(), y)
+        few = 1 + FEW_EVENTS / count
+        alpha = torch.linalg.solve((gates[:, None, None] * kernels).sum(0) + few * noise.diag(), few * y)
         query = torch.einsum("n,l,nlf->lf", alpha, gates / size, seen)
         return query, (query * mean).sum()
 

@@ -42,7 +42,7 @@ def test_of_two_that_are_equally_large_the_one_with_the_latest_event_comes_first
 def test_one_kind_is_one_interest_and_skips_are_none() -> None:
     values = videos()
     assert [g.tolist() for g in find_interests(user_of(values, [0]))] == [[0]]
-    assert len(find_interests(user_of(values, list(range(12))))) == 1
+    assert len(find_interests(user_of(values, list(range(30))))) == 1
     assert len(find_interests(user_of(values, [0, 1, 2, 3, 30]))) == 1  # one event may be chance
     assert find_interests(user_of(values, [0, 1, 30, 31], y=-0.2)) == ()
     assert find_interests(user_of(values, [])) == ()

@@ -31,7 +31,7 @@ from linkedout_export.sensitivity import choose_int8, onnx_runner, token_agreeme
 from linkedout_export.user_model import fit_user_model
 from linkedout_export.writer import write_bundle, write_manifest
 
-LAST_TRUST = 3.0
+LAST_TRUST = 4.0
 """How far a student's last layer is trusted before anything is known of a user, where each other layer has 1."""
 
 

@@ -31,6 +31,9 @@ LIKED, DISLIKED = 1.2, -0.5
 a whole video is above it."""
 NOISE = 1.0
 """How far the watched fraction follows other things than the video, in units of a video's own variance."""
+FEW_EVENTS = 20.0
+"""With N events the noise is 1 + FEW_EVENTS / N times as much, and scores are multiplied by the same. Nothing tells
+which of a few events is the odd one: they are averaged. In a longer history those that are alike share their effect."""
 AGED_DAYS = 365.0
 """An event of this age is twice as noisy as one of today. Unknown age counts as today."""
 MAX_EVENTS = 192
@@ -39,6 +42,8 @@ EVIDENCE_EVENTS = 32
 """Only the latest so many events choose between layers, which costs a factorisation for each layer."""
 TEMPER, TEMPER_EVENTS = 4.0, 16.0
 """Evidence that chooses between layers is multiplied by TEMPER / (1 + N / TEMPER_EVENTS)."""
+LEAST_FIT = 1e-9
+"""Where all events say nothing, the logarithm in a layer's evidence is that of this."""
 PRIOR_VIDEOS = 10.0
 """The bundle's average video counts as so many videos of the device's own store."""
 
@@ -226,7 +231,9 @@ def fit(
     gates = _gates(products[:, late, late], y[late], variance[late], space)
     trust = gates / space.size
     kernel = np.einsum("l,lnm->nm", trust.astype(np.float32), products).astype(np.float64)
-    (alpha,), _ = solve(kernel[None], variance, y)
+    few = 1.0 + FEW_EVENTS / max(count, 1)
+    variance = few * variance
+    (alpha,), _ = solve(kernel[None], variance, few * y)
     by_gate = space.scale * trust
     weights = alpha[:, None] * by_gate
     query = np.einsum("n,nlf->lf", alpha.astype(np.float32), seen) * by_gate[:, None]
@@ -309,10 +316,12 @@ def solve_with_numpy(systems: Floats) -> None:
 def _gates(products: Singles, y: Floats, variance: Floats, space: Space) -> Floats:
     """Trust in each layer after what its kernel alone makes of the events, float64 [L].
 
-    A layer's evidence is log N(y; 0, K + noise).
+    A layer's evidence is the logarithm of the density of y under N(0, s · (K + noise)), with the scale s integrated out
+    under the prior 1 / s (Gramacy, "Surrogates", 2020, section 5.2): -N/2 · log(yᵀ (K + noise)⁻¹ y) - 1/2 · log |K +
+    noise|. With a fixed scale, small y would count for little beside the determinant, which knows nothing of them.
     """
     solutions, roots = solve(products * (1.0 / space.size)[:, None, None], variance, y)
-    evidence = -0.5 * (solutions @ y) - np.log(roots).sum(1)
+    evidence = -0.5 * len(y) * np.log(np.maximum(solutions @ y, LEAST_FIT)) - np.log(roots).sum(1)
     logits = space.log_prior + TEMPER / (1.0 + len(y) / TEMPER_EVENTS) * evidence
     gates = np.exp(logits - logits.max())
     return np.asarray(gates / gates.sum())

@@ -9,10 +9,10 @@ namespace linkedout {
 namespace {
 
 constexpr double LIKED = 1.2, DISLIKED = -0.5;
-constexpr double NOISE = 1.0;
+constexpr double NOISE = 1.0, FEW_EVENTS = 20.0;
 constexpr double AGED_DAYS = 365.0;
 constexpr size_t EVIDENCE_EVENTS = 32;
-constexpr double TEMPER = 4.0, TEMPER_EVENTS = 16.0;
+constexpr double TEMPER = 4.0, TEMPER_EVENTS = 16.0, LEAST_FIT = 1e-9;
 constexpr double PRIOR_VIDEOS = 10.0;
 
 // Trust in each layer after what its kernel alone makes of the latest events.
@@ -33,8 +33,12 @@ std::vector<double> gates_of(const Taste &user, const std::vector<Said> &told) {
         }
         cholesky(joint, count);
         solve_lower(joint, count, y.data());
-        double evidence = 0;  // log N(y; 0, K + noise)
-        for (size_t n = 0; n < count; n++) evidence -= 0.5 * y[n] * y[n] + std::log(joint[n * count + n]);
+        double fit = 0, evidence = 0;  // log of the density of y under N(0, s (K + noise)) of any scale s
+        for (size_t n = 0; n < count; n++) {
+            fit += y[n] * y[n];
+            evidence -= std::log(joint[n * count + n]);
+        }
+        evidence -= 0.5 * static_cast<double>(count) * std::log(std::max(fit, LEAST_FIT));
         // A layer may be trusted not at all: log 0 is -inf, and its gate 0.
         gates[layer] =
             std::log(space.prior[layer]) + TEMPER / (1.0 + static_cast<double>(count) / TEMPER_EVENTS) * evidence;
@@ -151,9 +155,10 @@ Taste fit(const std::vector<float> &values, const std::vector<Said> &told, std::
                 static_cast<double>(dot(rows.data() + i * size, rows.data() + j * size, size));
     user.factor = user.kernel;
     std::vector<double> alpha(count);
+    const double few = 1.0 + FEW_EVENTS / static_cast<double>(count);
     for (size_t n = 0; n < count; n++) {
-        user.factor[n * count + n] += told[n].noise;
-        alpha[n] = told[n].wanted;
+        user.factor[n * count + n] += few * told[n].noise;
+        alpha[n] = few * told[n].wanted;
     }
     cholesky(user.factor, count);
     solve_lower(user.factor, count, alpha.data());

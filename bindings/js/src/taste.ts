@@ -12,12 +12,14 @@ export const USUAL = 0.3;
 const LIKED = 1.2;
 const DISLIKED = -0.5;
 const NOISE = 1;
+const FEW_EVENTS = 20;
 const AGED_DAYS = 365;
 /** Only the latest so many events count. */
 export const MAX_EVENTS = 192;
 const EVIDENCE_EVENTS = 32;
 const TEMPER = 4;
 const TEMPER_EVENTS = 16;
+const LEAST_FIT = 1e-9;
 const PRIOR_VIDEOS = 10;
 
 /** What is known of tokens before anything is known of a user. */
@@ -167,9 +169,11 @@ export function fit(values: Float32Array, y: Float64Array, variance: Float64Arra
   const from = Math.max(0, count - EVIDENCE_EVENTS);
   const gates = gatesOf(seen.subarray(from * size), y.subarray(from), variance.subarray(from), space);
   const kernel = gram(rowsOf(seen, gates, space), count, size);
-  const root = withNoise(kernel, variance);
+  const few = 1 + FEW_EVENTS / count;
+  const noisy = variance.map((v) => few * v);
+  const root = withNoise(kernel, noisy);
   cholesky(root, count);
-  const alpha = y.slice();
+  const alpha = y.map((v) => few * v);
   solve(root, count, alpha);
   const weights = new Float64Array(count * layers);
   const query = new Float64Array(size);
@@ -183,7 +187,7 @@ export function fit(values: Float32Array, y: Float64Array, variance: Float64Arra
     }
   }
   for (let l = 0; l < layers; l++) offset[l] = dot(query, l * width, space.mean, l * width, width);
-  return new Taste(space, count, query, offset, gates, weights, seen, kernel, variance);
+  return new Taste(space, count, query, offset, gates, weights, seen, kernel, noisy);
 }
 
 function center(values: Float32Array, space: Space): Float32Array {
@@ -222,7 +226,10 @@ function withNoise(kernel: Float64Array, noise: Float64Array): Float64Array {
   return out;
 }
 
-/** Trust in each layer [L] after what its kernel alone makes of the events: softmax of tempered log N(y; 0, K + noise). */
+/**
+ * Trust in each layer [L] after what its kernel alone makes of the events: softmax of the tempered log density of y under
+ * N(0, s (K + noise)) of any scale s.
+ */
 function gatesOf(seen: Float32Array, y: Float64Array, variance: Float64Array, space: Space): Float64Array {
   const n = y.length;
   const { layers, width } = space;
@@ -239,7 +246,7 @@ function gatesOf(seen: Float32Array, y: Float64Array, variance: Float64Array, sp
     cholesky(root, n);
     const white = y.slice();
     whiten(root, n, white);
-    let evidence = -0.5 * dot(white, 0, white, 0, n);
+    let evidence = -0.5 * n * Math.log(Math.max(dot(white, 0, white, 0, n), LEAST_FIT));
     for (let i = 0; i < n; i++) evidence -= Math.log(root[i * (n + 1)]!);
     logits[l] = Math.log(space.prior[l]!) + temper * evidence;
   }
