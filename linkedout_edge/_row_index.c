@@ -14,10 +14,11 @@
 
 typedef struct {
     PyObject_HEAD
-    PyObject **ids;  /* [room], NULL where one was removed */
-    int32_t *rows;   /* [room] */
+    PyObject **ids;  /* [room, or `expected` if that is more], NULL where one was removed */
+    int32_t *rows;   /* [room]; NULL while all rows are positions, as they are until one is replaced or holes are closed */
     uint32_t *slots; /* [1 << bits] */
     int bits;
+    size_t expected;     /* ids: addresses for them are reserved at once, memory is taken for those that come */
     uint32_t end, count; /* positions that are taken, and those of them that hold an id */
 } RowIndex;
 
@@ -46,6 +47,21 @@ static int64_t position_of(const RowIndex *index, PyObject *id, uint32_t hash) {
     }
 }
 
+static int32_t row_at(const RowIndex *index, int64_t at) { return index->rows == NULL ? (int32_t)at : index->rows[at]; }
+
+/* Write rows down, as one of them is about to differ from its position; -1 and an exception if there is no memory. */
+static int write_rows(RowIndex *index) {
+    if (index->rows != NULL) return 0;
+    int32_t *const rows = PyMem_Malloc(ROOM(index->bits) * sizeof(*rows));
+    if (rows == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (uint32_t n = 0; n < index->end; n++) rows[n] = (int32_t)n;
+    index->rows = rows;
+    return 0;
+}
+
 static void place(uint32_t *slots, int bits, uint32_t position, uint32_t hash) {
     const uint32_t mask = ((uint32_t)1 << bits) - 1;
     uint32_t at = hash & mask;
@@ -55,13 +71,16 @@ static void place(uint32_t *slots, int bits, uint32_t position, uint32_t hash) {
 
 /* Close the holes, and grow if an eighth would not be free then; -1 and an exception if there is no memory. */
 static int make_room(RowIndex *index) {
+    if (index->count < index->end && write_rows(index) < 0) return -1;
     int bits = index->slots == NULL ? LEAST_BITS : index->bits;
     while (bits <= MOST_BITS && ROOM(bits) < (size_t)index->count + index->count / 8 + 1) bits++;
     uint32_t *const slots = bits <= MOST_BITS ? PyMem_Malloc(sizeof(*slots) << bits) : NULL;
-    PyObject **const ids = slots == NULL ? NULL : PyMem_Realloc(index->ids, ROOM(bits) * sizeof(*ids));
+    const size_t room = ROOM(bits) > index->expected ? ROOM(bits) : index->expected;
+    PyObject **const ids = slots == NULL ? NULL : PyMem_Realloc(index->ids, room * sizeof(*ids));
     if (ids != NULL) index->ids = ids;
-    int32_t *const rows = ids == NULL ? NULL : PyMem_Realloc(index->rows, ROOM(bits) * sizeof(*rows));
-    if (rows == NULL) {
+    int32_t *const rows =
+        ids == NULL || index->rows == NULL ? NULL : PyMem_Realloc(index->rows, ROOM(bits) * sizeof(*rows));
+    if (ids == NULL || (index->rows != NULL && rows == NULL)) {
         PyMem_Free(slots);
         PyErr_NoMemory();
         return -1;
@@ -72,7 +91,7 @@ static int make_room(RowIndex *index) {
     for (uint32_t n = 0; n < index->end; n++) {
         if (ids[n] == NULL) continue;
         ids[count] = ids[n];
-        rows[count] = rows[n];
+        if (rows != NULL) rows[count] = rows[n];
         place(slots, bits, count++, (uint32_t)PyObject_Hash(ids[n]));
     }
     PyMem_Free(index->slots);
@@ -104,17 +123,20 @@ static int put(RowIndex *index, PyObject *id, int64_t row) {
     const uint32_t hash = (uint32_t)PyObject_Hash(text);
     const int64_t at = position_of(index, text, hash);
     if (at != UNKNOWN) {
-        index->rows[at] = (int32_t)row;
         Py_DECREF(text);
+        if (row_at(index, at) == row) return 0;
+        if (write_rows(index) < 0) return -1;
+        index->rows[at] = (int32_t)row;
         return 0;
     }
-    if (index->end == ROOM(index->bits) && make_room(index) < 0) {
+    if ((index->end == ROOM(index->bits) && make_room(index) < 0) || (row != index->end && write_rows(index) < 0)) {
         Py_DECREF(text);
         return -1;
     }
     place(index->slots, index->bits, index->end, hash);
     index->ids[index->end] = text;
-    index->rows[index->end++] = (int32_t)row;
+    if (index->rows != NULL) index->rows[index->end] = (int32_t)row;
+    index->end++;
     index->count++;
     return 0;
 }
@@ -140,14 +162,14 @@ static int set_item(PyObject *self, PyObject *id, PyObject *value) {
 
 static PyObject *get_item(PyObject *self, PyObject *id) {
     const int64_t at = find_one((RowIndex *)self, id);
-    if (at >= 0) return PyLong_FromLong(((RowIndex *)self)->rows[at]);
+    if (at >= 0) return PyLong_FromLong(row_at((RowIndex *)self, at));
     if (at == UNKNOWN) PyErr_SetObject(PyExc_KeyError, id);
     return NULL;
 }
 
 static PyObject *get(PyObject *self, PyObject *id) {
     const int64_t at = find_one((RowIndex *)self, id);
-    return at == FAILED ? NULL : PyLong_FromLong(at == UNKNOWN ? -1 : ((RowIndex *)self)->rows[at]);
+    return at == FAILED ? NULL : PyLong_FromLong(at == UNKNOWN ? -1 : row_at((RowIndex *)self, at));
 }
 
 static int contains(PyObject *self, PyObject *id) {
@@ -170,15 +192,15 @@ static PyObject *all_ids(PyObject *self, PyObject *unused) {
     return list;
 }
 
-/* Arguments `ids` (a list) and `rows` (an int64 array of the same length); -1 and an exception otherwise. */
+/* Arguments `ids` (a list) and `rows` (an int32 array of the same length); -1 and an exception otherwise. */
 static int arguments(PyObject *args, int writable, PyObject **ids, Py_buffer *rows) {
     PyObject *array;
     if (!PyArg_ParseTuple(args, "O!O", &PyList_Type, ids, &array)) return -1;
     if (PyObject_GetBuffer(array, rows, PyBUF_ND | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) < 0) return -1;
-    if (rows->itemsize != 8 || rows->format == NULL || strlen(rows->format) != 1 || strchr("lq", *rows->format) == NULL || rows->ndim != 1 ||
-        rows->shape[0] != PyList_Size(*ids) || (uintptr_t)rows->buf % sizeof(int64_t) != 0) {
+    if (rows->itemsize != 4 || rows->format == NULL || strlen(rows->format) != 1 || strchr("il", *rows->format) == NULL || rows->ndim != 1 ||
+        rows->shape[0] != PyList_Size(*ids) || (uintptr_t)rows->buf % sizeof(int32_t) != 0) {
         PyBuffer_Release(rows);
-        PyErr_SetString(PyExc_ValueError, "rows: expected an int64 for each id");
+        PyErr_SetString(PyExc_ValueError, "rows: expected an int32 for each id");
         return -1;
     }
     return 0;
@@ -191,7 +213,7 @@ static PyObject *find(PyObject *self, PyObject *args) {
     int64_t at = 0;
     for (Py_ssize_t n = 0; n < rows.shape[0] && at != FAILED; n++) {
         at = find_one((RowIndex *)self, PyList_GetItem(ids, n));
-        ((int64_t *)rows.buf)[n] = at < 0 ? -1 : ((RowIndex *)self)->rows[at];
+        ((int32_t *)rows.buf)[n] = at < 0 ? -1 : row_at((RowIndex *)self, at);
     }
     PyBuffer_Release(&rows);
     return at == FAILED ? NULL : Py_NewRef(Py_None);
@@ -203,15 +225,17 @@ static PyObject *update(PyObject *self, PyObject *args) {
     if (arguments(args, 0, &ids, &rows) < 0) return NULL;
     int failed = 0;
     for (Py_ssize_t n = 0; n < rows.shape[0] && !failed; n++)
-        failed = put((RowIndex *)self, PyList_GetItem(ids, n), ((int64_t *)rows.buf)[n]) < 0;
+        failed = put((RowIndex *)self, PyList_GetItem(ids, n), ((int32_t *)rows.buf)[n]) < 0;
     PyBuffer_Release(&rows);
     return failed ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *create(PyTypeObject *type, PyObject *args, PyObject *keywords) {
-    if (PyTuple_Size(args) || (keywords != NULL && PyDict_Size(keywords)))
-        return PyErr_Format(PyExc_TypeError, "RowIndex takes no arguments");
+    static char *names[] = {"expected", NULL};
+    Py_ssize_t expected = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "|n:RowIndex", names, &expected)) return NULL;
     PyObject *const self = ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (self != NULL && expected > 0 && expected <= INT32_MAX) ((RowIndex *)self)->expected = (size_t)expected;
     if (self != NULL && make_room((RowIndex *)self) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -233,13 +257,13 @@ static void dealloc(PyObject *self) {
 static PyMethodDef methods[] = {
     {"get", get, METH_O, "get(id)\n\nThe id's row; -1 where unknown."},
     {"ids", all_ids, METH_NOARGS, "ids()\n\nA list of all ids, in the order in which they came."},
-    {"find", find, METH_VARARGS, "find(ids, rows)\n\nWrite the row of each id of a list into an int64 array; -1 where unknown."},
-    {"update", update, METH_VARARGS, "update(ids, rows)\n\nNote the row of each id of a list, from an int64 array."},
+    {"find", find, METH_VARARGS, "find(ids, rows)\n\nWrite the row of each id of a list into an int32 array; -1 where unknown."},
+    {"update", update, METH_VARARGS, "update(ids, rows)\n\nNote the row of each id of a list, from an int32 array."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "RowIndex()\n\nThe same as `linkedout_edge.store.index.DictIndex`."},
+    {Py_tp_doc, "RowIndex(expected=0)\n\nThe same as `linkedout_edge.store.index.DictIndex`."},
     {Py_tp_new, create},
     {Py_tp_dealloc, dealloc},
     {Py_tp_methods, methods},

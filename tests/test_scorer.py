@@ -242,14 +242,17 @@ def test_most_of_a_store_is_scored_in_its_order(path: str, monkeypatch: pytest.M
         assert a is not None
         assert b is not None
         assert bits(a) == bits(b)
+    short = scorer.score(user, tokens, scales, mixed.astype(np.int32))  # as the store gives them
+    assert bits(short[0]) == bits(in_order[0])
+    assert read[2:] == [1000]
     scorer.score(user, tokens, scales, np.sort(mixed))
     scorer.score(user, tokens, scales, mixed[:499])
-    assert read[2:] == [700, 499]
+    assert read[3:] == [700, 499]
     for wrong in (-1, 1000):
         with pytest.raises(IndexError):
             scorer.score(user, tokens, scales, np.append(mixed, wrong))
     with pytest.raises(TypeError):
-        scorer.score(user, tokens, scales, mixed.astype(np.int32))
+        scorer.score(user, tokens, scales, mixed.astype(np.float32))
 
 
 @pytest.mark.parametrize("path", PATHS)

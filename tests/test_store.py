@@ -13,6 +13,7 @@ from linkedout_edge import Event, Video
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError, VideoNotFoundError, VideoUnreadableError
 from linkedout_edge.history import History
 from linkedout_edge.store import Snapshot, TokenStore, file_is_unchanged, fingerprint
+from linkedout_edge.store.tokens import LATEST
 
 
 def test_rows_survive_growth_replacement_and_removal() -> None:
@@ -53,6 +54,20 @@ def test_the_least_recently_used_leaves_and_pinned_stay() -> None:
     put(store, "e")
     assert list(store) == ["b", "d", "e"]
     assert store.stats().evicted == 2
+
+
+def test_the_clock_of_uses_stops_at_its_end() -> None:
+    store = new_store(3)
+    tokens = inner(store)
+    put(store, "1")
+    tokens._clock = LATEST - 1
+    for name in ("2", "3", "4"):
+        put(store, name)
+    assert [*store] == ["2", "3", "4"]
+    assert tokens.rows.used[tokens.find(["2", "3", "4"])].tolist() == [LATEST] * 3
+    put(store, "5")
+    assert len(store) == 3
+    assert "5" in store
 
 
 def test_when_all_are_pinned_the_bound_gives_way_and_comes_back() -> None:

@@ -33,11 +33,11 @@ from linkedout_edge.rank.memo import EncodedHistory, keep_history
 from linkedout_edge.rank.prior import standardized
 from linkedout_edge.rank.profile import TasteSummary, summarise
 from linkedout_edge.rank.request import RankOptions, Request
-from linkedout_edge.rank.rerank import rerank, unit_tokens
+from linkedout_edge.rank.rerank import Positions, rerank, unit_tokens
 from linkedout_edge.rank.scorer import Scorer
 from linkedout_edge.rank.taste import Space, Taste, dequantize
 from linkedout_edge.results import Evidence, Role
-from linkedout_edge.store import Derived, Mark, Positions, Selection, Snapshot, Tokens, not_stored
+from linkedout_edge.store import Derived, Mark, Selection, Snapshot, Tokens, not_stored
 
 KEPT_FOR_EXPLAINING = 4096
 """Tokens of that many best places stay with a ranking; the others' are looked up in the store when explained."""
@@ -279,7 +279,7 @@ class Ranker:
         return read
 
 
-def _usable(ids: Sequence[str], rows: Positions, role: Role, plan: RequestPlan) -> list[int]:
+def _usable(ids: Sequence[str], rows: NDArray[np.int32], role: Role, plan: RequestPlan) -> list[int]:
     """Positions that can be scored; what another thread removed meanwhile is noted as failed."""
     for n in np.flatnonzero(rows < 0).tolist():
         if not plan.has_failed(ids[n], role):

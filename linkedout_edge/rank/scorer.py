@@ -26,7 +26,7 @@ from linkedout_edge.rank.taste import Taste
 Floats: TypeAlias = NDArray[np.float32]
 Digits: TypeAlias = NDArray[np.int16]
 Tokens: TypeAlias = NDArray[np.int8]
-Positions: TypeAlias = NDArray[np.int64]
+Positions: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
 
 NUMPY = "NumPy"
 PATHS: tuple[str, ...] = (*(extension.kernel.PATHS if extension.kernel else ()), NUMPY)
@@ -98,7 +98,7 @@ class Scorer:
             tokens: int8 ``[V, L, M, D]``, contiguous: all that is stored. Others may write to it meanwhile; scores of
                 what they write are worth nothing then.
             scales: float32 ``[V, L, M]``, contiguous.
-            rows: int64 ``[C]``, contiguous: which of them are candidates.
+            rows: int32 or int64 ``[C]``: which of them are candidates.
             split: Give contributions: six times the memory of scores.
 
         Returns:
@@ -111,7 +111,7 @@ class Scorer:
             BackendError: A score is no number.
         """
         if _jumps_through_most(rows, len(tokens)):
-            every, every_split = self._score_all(user, tokens, scales, np.arange(len(tokens), dtype=np.int64), split)
+            every, every_split = self._score_all(user, tokens, scales, np.arange(len(tokens), dtype=np.int32), split)
             scores, layers = every[rows], None if every_split is None else every_split[rows]
         else:
             scores, layers = self._score_all(user, tokens, scales, rows, split)
@@ -137,20 +137,20 @@ class Scorer:
         scores = np.empty(total, np.float32)
         layers = np.empty((total, self._shape[0]), np.float32) if split else None
 
-        def work(first: int, step: int) -> None:
-            for start in range(first, total, step):
-                part = slice(start, start + PART)
-                into = None if layers is None else layers[part]
-                self._compute(*query, tokens, scales, rows[part], scores[part], into)
+        threads = self._threads if total >= SHARED_FROM else 1
+        size = PART if threads > 1 else SHARED_FROM
 
-        if self._pool is None or total < SHARED_FROM:
-            self._compute(*query, tokens, scales, rows, scores, layers)
-        else:
-            step = self._threads * PART
-            others = [submit(self._pool, work, n * PART, step) for n in range(1, self._threads)]
-            work(0, step)
-            for other in others:
-                other.result()
+        def work(thread: int) -> None:
+            for start in range(thread * size, total, threads * size):
+                part = slice(start, start + size)
+                into = None if layers is None else layers[part]
+                wide = rows[part].astype(np.int64, casting="safe", copy=False)  # of all at once it would take memory
+                self._compute(*query, tokens, scales, wide, scores[part], into)
+
+        others = [submit(self._pool, work, n) for n in range(1, threads)] if self._pool else []
+        work(0)
+        for other in others:
+            other.result()
         return scores, layers
 
     def _in_digits(self, user: Taste) -> _WholeQuery:
@@ -167,7 +167,7 @@ def _jumps_through_most(rows: Positions, stored: int) -> bool:
     return (
         len(rows) >= IN_ORDER_FROM
         and 2 * len(rows) >= stored
-        and rows.dtype == np.int64
+        and rows.dtype.kind == "i"
         and not bool((rows[1:] > rows[:-1]).all())
         and bool(rows.min() >= 0 and rows.max() < stored)
     )
@@ -179,7 +179,7 @@ def score_with_numpy(
     offsets: Floats,
     tokens: Tokens,
     scales: Floats,
-    rows: Positions,
+    rows: NDArray[np.int64],
     scores: Floats,
     layers: Floats | None,
 ) -> None:
@@ -238,7 +238,7 @@ def _check(
     offsets: Floats,
     tokens: Tokens,
     scales: Floats,
-    rows: Positions,
+    rows: NDArray[np.int64],
     scores: Floats,
     layers: Floats | None,
 ) -> None:

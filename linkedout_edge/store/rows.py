@@ -9,7 +9,7 @@ So reading needs no lock: a `Snapshot` is read where it lies, and says afterward
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from linkedout_edge.store.average import RunningSum
 from linkedout_edge.store.index import RowIndex
 
-Positions = NDArray[np.int64]
+Positions = NDArray[np.int32]
 
 _COLUMNS = ("tokens", "scales", "used", "number", "content", "file")
 _RESERVED = 2**17  # rows for which addresses are reserved at once
 _LEAST = 64  # rows, and tombstones that are always put up with
 _MOVED = 1024  # rows at a time
+PART = 32768  # rows at a time, for `in_parts`
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Mark:
 
     Attributes:
         source: Whose rows they are.
-        rows: int64 ``[C]``; -1 stands for an id that was not there.
+        rows: int32 ``[C]``; -1 stands for an id that was not there.
         alive: bool ``[V]``: the source's rows that have not been removed, replaced or moved since.
         revision: The source's when they were looked up.
     """
@@ -57,7 +58,7 @@ class Snapshot:
     Attributes:
         tokens: int8 ``[V, L, M, D]``, of all rows.
         scales: float32 ``[V, L, M]``, of all rows.
-        rows: int64 ``[C]``, which of them are meant; all of them live when the snapshot is made.
+        rows: int32 ``[C]``, which of them are meant; all of them live when the snapshot is made.
         alive: bool ``[V]``: the rows that have not been removed, replaced or moved since.
     """
 
@@ -69,14 +70,19 @@ class Snapshot:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, where: slice | Positions) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    def take(self, where: slice | NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         """Copies of some rows' tokens int8 ``[C, L, M, D]`` and scales float32 ``[C, L, M]``, by position in `rows`."""
-        at = self.rows[where]
+        at = self.rows[where].astype(np.int64)  # with what NumPy indexes quickest
         return self.tokens[at], self.scales[at]
 
     def is_current(self) -> bool:
         """Whether all rows live. Ask after reading: then what was read is what they held."""
-        return bool(self.alive[self.rows].all())
+        return all(self.alive[part].all() for part in in_parts(self.rows))
+
+
+def in_parts(rows: Positions) -> Iterator[NDArray[np.int64]]:
+    """The same rows, a few at a time, as NumPy wants them for indexing: all of them at once would take more memory."""
+    return (rows[start : start + PART].astype(np.int64) for start in range(0, len(rows), PART))
 
 
 class Rows:
@@ -91,7 +97,7 @@ class Rows:
         revision: Changes with every row that comes, leaves or moves.
         sum: Of all living rows.
         tokens, scales: int8 ``[V, L, M, D]`` and float32 ``[V, L, M]``.
-        used: int64 ``[V]``, when each was needed last.
+        used: uint32 ``[V]``, when each was needed last.
         number: int64 ``[V]``, which row of the database it is; 0: of none.
         content, file: uint8 ``[V, 16]`` and int64 ``[V, 2]``: fingerprints, which as objects would take a third of the
             tokens' bytes.
@@ -99,10 +105,10 @@ class Rows:
 
     tokens: NDArray[np.int8]
     scales: NDArray[np.float32]
-    used: Positions
-    number: Positions
+    used: NDArray[np.uint32]
+    number: NDArray[np.int64]
     content: NDArray[np.uint8]
-    file: Positions
+    file: NDArray[np.int64]
 
     def __init__(self, shape: tuple[int, int, int], limit: int) -> None:
         self.shape = shape
@@ -120,8 +126,8 @@ class Rows:
         return len(self._alive)
 
     def find(self, ids: Sequence[str]) -> Positions:
-        """Row of each id, int64 ``[C]``; -1 where unknown."""
-        rows = np.empty(len(ids), np.int64)
+        """Row of each id, int32 ``[C]``; -1 where unknown."""
+        rows = np.empty(len(ids), np.int32)
         self.index.find(ids if isinstance(ids, list) else list(ids), rows)
         return rows
 
@@ -153,7 +159,7 @@ class Rows:
         part = slice(self._end, self._end + len(ids))
         self.tokens[part], self.scales[part] = tokens, scales
         self._came(len(ids))
-        self.index.update(list(ids), np.arange(part.start, part.stop, dtype=np.int64))
+        self.index.update(list(ids), np.arange(part.start, part.stop, dtype=np.int32))
         return part
 
     def remove(self, ids: Iterable[str]) -> int:
@@ -170,7 +176,7 @@ class Rows:
     def clear(self) -> None:
         """Let all go, and the memory."""
         self._alive[:] = False
-        self.index = RowIndex()
+        self.index = RowIndex(self._reserved)
         self.sum = RunningSum(self.shape)
         self._end = self._dead = 0
         self._allocate(0)
@@ -205,7 +211,7 @@ class Rows:
         made = (
             np.zeros((count, layers, m, d), np.int8),
             np.zeros((count, layers, m), np.float32),
-            np.zeros(count, np.int64),
+            np.zeros(count, np.uint32),
             np.zeros(count, np.int64),
             np.zeros((count, 16), np.uint8),
             np.zeros((count, 2), np.int64),
@@ -234,9 +240,9 @@ class Rows:
         if self._dead <= max(_LEAST, self._end // 10):
             return
         living = np.flatnonzero(self._alive)
-        new = np.zeros(self._end, np.int64)
+        new = np.zeros(self._end, np.int32)
         new[living] = np.arange(len(living))
-        ids, index = self.index.ids(), RowIndex()
+        ids, index = self.index.ids(), RowIndex(self._reserved)
         index.update(ids, new[self.find(ids)])  # before anything moves: memory may run out here
         previous, self._alive = self._alive, np.zeros(self.capacity, bool)
         previous[:] = False  # first: who reads them finds out that they moved

@@ -43,7 +43,7 @@ class Selection:
         return self._mark.is_current()
 
     def _rows(self) -> Positions:
-        """Row of each id, int64 ``[C]``; -1 for those that left the store since. Hold the lock."""
+        """Row of each id, int32 ``[C]``; -1 for those that left the store since. Hold the lock."""
         if not self._mark.is_current():
             self._mark = self._tokens.rows.mark(self._tokens.find(self.ids))
         return self._mark.rows

@@ -21,7 +21,7 @@ from linkedout_edge.storage.records import VideoRecord, text
 from linkedout_edge.storage.tables import StoredVideo, VideoTable
 from linkedout_edge.store.fingerprint import QUICK, Fingerprint
 from linkedout_edge.store.rows import Positions
-from linkedout_edge.store.tokens import MAX_VIDEOS, Tokens, Write
+from linkedout_edge.store.tokens import LATEST, MAX_VIDEOS, Tokens, Write
 
 logger = logging.getLogger("linkedout_edge")
 
@@ -287,7 +287,7 @@ class StoredTokens(Tokens):
                 self._merge(video)
             return
         part = self.rows.append_many(names, *self._unpack(videos))
-        self.rows.used[part] = [v.used for v in videos]
+        self.rows.used[part] = [min(max(v.used, 0), LATEST) for v in videos]
         self.rows.number[part] = [v.n for v in videos]
         self._clock = max(self._clock, int(self.rows.used[part].max(initial=0)))
         self._quick.update(name for name, v in zip(names, videos, strict=True) if v.record.content.startswith(QUICK))

@@ -21,12 +21,14 @@ from linkedout_edge.errors import ArgumentError, ClosedError
 from linkedout_edge.lifetime import OneProcess
 from linkedout_edge.store.derived import Derived
 from linkedout_edge.store.fingerprint import Fingerprint
-from linkedout_edge.store.rows import Positions, Rows
+from linkedout_edge.store.rows import Positions, Rows, in_parts
 
 if TYPE_CHECKING:
     import sqlite3
 
 MAX_VIDEOS = 100_000
+LATEST = 2**32 - 1
+"""The clock stands still there: videos used from then on, after four billion rankings, leave in any order."""
 _DIGEST = re.compile("[0-9a-f]{32}")
 
 
@@ -50,7 +52,7 @@ class _Former(NamedTuple):
     scales: NDArray[np.float32]
     used: int
     content: NDArray[np.uint8]
-    file: Positions
+    file: NDArray[np.int64]
     fingerprint: Fingerprint | None
     is_quick: bool
 
@@ -110,7 +112,7 @@ class Tokens(OneProcess):
             return self.rows.index.ids()
 
     def find(self, ids: Sequence[str]) -> Positions:
-        """Row of each id, int64 ``[C]``; -1 where unknown. Valid while the lock is held."""
+        """Row of each id, int32 ``[C]``; -1 where unknown. Valid while the lock is held."""
         return self.rows.find(ids)
 
     def read(self, ids: Sequence[str]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -120,13 +122,15 @@ class Tokens(OneProcess):
             KeyError: One is not stored.
         """
         with self.lock:
-            rows = np.array([self.rows.index[i] for i in ids], np.int64)
+            rows = np.array([self.rows.index[i] for i in ids], np.int32)
             return self.rows.tokens[rows], self.rows.scales[rows]
 
     def touch(self, rows: Positions) -> None:
         """Mark rows as used just now; hold the lock."""
         if not self._private_depth:
-            self.rows.used[rows] = self._tick()
+            now = self._tick()
+            for part in in_parts(rows):
+                self.rows.used[part] = now
 
     def put(self, id: str, tokens: NDArray[np.int8], scales: NDArray[np.float32], known_as: Fingerprint) -> None:
         """Store tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]`` under an id, replacing what was there.
@@ -381,7 +385,7 @@ class Tokens(OneProcess):
         return row
 
     def _tick(self) -> int:
-        self._clock += 1
+        self._clock = min(self._clock + 1, LATEST)
         return self._clock
 
     # The end.
