@@ -109,7 +109,7 @@ class StoredTokens(Tokens):
                 self._pending[id] = None
 
     def _know(self, id: str, known_as: Fingerprint) -> None:
-        self._note_quick(id, known_as)
+        self._note_quick(id, known_as.is_quick)
         self._fingerprints[id] = known_as
 
     def _trim_fingerprints(self) -> None:

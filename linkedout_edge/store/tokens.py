@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MAX_VIDEOS = 100_000
 LATEST = 2**32 - 1
 """The clock stands still there: videos used from then on, after four billion rankings, leave in any order."""
+_PRIVATE = ("tokens", "scales", "used", "content", "file")  # columns that `Tokens.private` gives back
 _DIGEST = re.compile("[0-9a-f]{32}")
 
 
@@ -48,11 +49,7 @@ class Write:
 class _Former(NamedTuple):
     """What a stored id was before it was encoded again inside `Tokens.private`."""
 
-    tokens: NDArray[np.int8]
-    scales: NDArray[np.float32]
-    used: int
-    content: NDArray[np.uint8]
-    file: NDArray[np.int64]
+    columns: dict[str, NDArray[Any]]
     fingerprint: Fingerprint | None
     is_quick: bool
 
@@ -154,7 +151,7 @@ class Tokens(OneProcess):
             if not self._private_depth:
                 self._private.discard(id)
             elif id in self._former:
-                self.rows.used[row] = self._former[id].used
+                self.rows.used[row] = self._former[id].columns["used"]
 
     def copy(self, source: str, target: str, known_as: Fingerprint) -> bool:
         """Store the tokens of one id under another, too; whether the first was there. Raises as `put` does."""
@@ -211,7 +208,7 @@ class Tokens(OneProcess):
 
     def _know(self, id: str, known_as: Fingerprint) -> None:
         """Note what the tokens of a stored id were made from."""
-        self._note_quick(id, known_as)
+        self._note_quick(id, known_as.is_quick)
         row = self.rows.index[id]
         if known_as.title is not None or not _DIGEST.fullmatch(known_as.content):
             self._fingerprints[id] = known_as
@@ -221,8 +218,8 @@ class Tokens(OneProcess):
         if known_as.size is not None:
             self.rows.file[row] = known_as.size + 1, known_as.mtime_ns or 0
 
-    def _note_quick(self, id: str, known_as: Fingerprint) -> None:
-        if known_as.is_quick:
+    def _note_quick(self, id: str, is_quick: bool) -> None:
+        if is_quick:
             self._quick.add(id)
         else:
             self._quick.discard(id)
@@ -301,30 +298,20 @@ class Tokens(OneProcess):
         return id not in self._private and id not in self._former
 
     def _save(self, id: str) -> _Former:
-        rows, row = self.rows, self.rows.index[id]
-        return _Former(
-            rows.tokens[row].copy(),
-            rows.scales[row].copy(),
-            int(rows.used[row]),
-            rows.content[row].copy(),
-            rows.file[row].copy(),
-            self._fingerprints.get(id),
-            id in self._quick,
-        )
+        row = self.rows.index[id]
+        columns = {name: getattr(self.rows, name)[row].copy() for name in _PRIVATE}
+        return _Former(columns, self._fingerprints.get(id), id in self._quick)
 
     def _restore(self) -> None:
         """Give ids back what they were before `private`."""
         for id, former in self._former.items():
-            row = self._append(id, former.tokens, former.scales)
-            self.rows.used[row] = former.used
-            self.rows.content[row] = former.content
-            self.rows.file[row] = former.file
+            row = self._append(id, former.columns["tokens"], former.columns["scales"])
+            for name, value in former.columns.items():
+                getattr(self.rows, name)[row] = value
             self._fingerprints.pop(id, None)
             if former.fingerprint is not None:
                 self._fingerprints[id] = former.fingerprint
-            self._quick.discard(id)
-            if former.is_quick:
-                self._quick.add(id)
+            self._note_quick(id, former.is_quick)
         self._former.clear()
 
     def pin(self, ids: Iterable[str]) -> None:
