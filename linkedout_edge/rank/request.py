@@ -160,7 +160,7 @@ def resolve(
 
 
 def _of_handle(store: Tokens, handle: Selection, watched: set[str], plan: RequestPlan) -> list[str] | Selection:
-    if not handle._belongs_to(store):
+    if handle._tokens is not store:
         raise ArgumentError("the selection was made by another recommender's store: call rec.store.select again")
     for missing in handle.missing:
         plan.fail(missing, "candidate", not_stored())

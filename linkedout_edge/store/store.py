@@ -36,9 +36,6 @@ class Selection:
     def __repr__(self) -> str:
         return f"<Selection of {len(self.ids)} videos>"
 
-    def _belongs_to(self, tokens: Tokens) -> bool:
-        return self._tokens is tokens
-
     def _is_current(self) -> bool:
         return self._mark.is_current()
 

@@ -322,10 +322,7 @@ class Tokens(OneProcess):
     def unpin(self, ids: Iterable[str]) -> None:
         """Undo one `pin`."""
         with self.lock:
-            self._pins.subtract(held := list(ids))
-            for i in held:
-                if self._pins[i] <= 0:
-                    del self._pins[i]
+            self._pins -= Counter(ids)  # keeps what is above 0
 
     @contextmanager
     def pinned(self, ids: Iterable[str]) -> Iterator[None]:
