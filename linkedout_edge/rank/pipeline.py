@@ -72,17 +72,10 @@ class Pipeline:
             scored = self._ranker.rank(encoded, request, options, derived)
         end = time.perf_counter()
         timing = Timing(timings.decode, timings.encode, fitted_at - encoded_at, end - fitted_at, end - start)
-        sources = _with_quick(scored.sources, scored.ids, quick) if quick else scored.sources
-        return Ranking(
-            scored.ids,
-            scored.scores,
-            scored.layers,
-            scored.order,
-            request.plan.failed,
-            timing,
-            scored.evidence,
-            sources,
-        )
+        ids, scores, layers, order, evidence, sources = scored
+        if quick:
+            sources = _with_quick(sources, ids, quick)
+        return Ranking(ids, scores, layers, order, request.plan.failed, timing, evidence, sources)
 
     def taste(self, history: Iterable[EventLike] | None) -> TasteSummary:
         """See `Recommender.taste`."""
