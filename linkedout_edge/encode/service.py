@@ -198,10 +198,7 @@ class EncodeService(OneProcess):
     @contextmanager
     def _turn(self, stop: Stop | None) -> Iterator[bool]:
         """Wait for the lock and hold it; gives False, perhaps without it, once `stop` is set."""
-        if stop is None:
-            with self._encoding:
-                yield True
-            return
+        stop = stop or Stop()
         while not (held := self._encoding.acquire(timeout=STOP_SECONDS)) and not stop.is_set():
             pass
         try:
