@@ -60,12 +60,16 @@ class Snapshot:
         scales: float32 ``[V, L, M]``, of all rows.
         rows: int32 ``[C]``, which of them are meant; all of them live when the snapshot is made.
         alive: bool ``[V]``: the rows that have not been removed, replaced or moved since.
+        source: Whose rows they are.
+        revision: The source's when the snapshot was made.
     """
 
     tokens: NDArray[np.int8]
     scales: NDArray[np.float32]
     rows: Positions
     alive: NDArray[np.bool_]
+    source: Rows
+    revision: int
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,7 +81,7 @@ class Snapshot:
 
     def is_current(self) -> bool:
         """Whether all rows live. Ask after reading: then what was read is what they held."""
-        return all(self.alive[part].all() for part in in_parts(self.rows))
+        return self.revision == self.source.revision or all(self.alive[part].all() for part in in_parts(self.rows))
 
 
 def in_parts(rows: Positions) -> Iterator[NDArray[np.int64]]:
@@ -94,7 +98,7 @@ class Rows:
 
     Attributes:
         index: Id → row, in the order in which ids came. For reading.
-        revision: Changes with every row that comes, leaves or moves.
+        revision: Changes with every row that comes, leaves or moves, and before any is overwritten.
         sum: Of all living rows.
         tokens, scales: int8 ``[V, L, M, D]`` and float32 ``[V, L, M]``.
         used: uint32 ``[V]``, when each was needed last.
@@ -137,7 +141,7 @@ class Rows:
 
     def snapshot(self, rows: Positions) -> Snapshot:
         """Living rows, to be read without a lock."""
-        return Snapshot(self.tokens, self.scales, rows, self._alive)
+        return Snapshot(self.tokens, self.scales, rows, self._alive, self, self.revision)
 
     def append(self, id: str, tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
         """Store tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]``, in place of what the id had; its row."""
@@ -175,12 +179,12 @@ class Rows:
 
     def clear(self) -> None:
         """Let all go, and the memory."""
+        self.revision += 1
         self._alive[:] = False
         self.index = RowIndex(self._reserved)
         self.sum = RunningSum(self.shape)
         self._end = self._dead = 0
         self._allocate(0)
-        self.revision += 1
 
     def reserve(self, more: int) -> None:
         """Make room for so many rows more.
@@ -228,12 +232,12 @@ class Rows:
         self.revision += 1
 
     def _bury(self, row: int) -> None:
-        self._alive[row] = False  # first: who reads the zeros finds out
+        self.revision += 1  # first: who reads the zeros finds out
+        self._alive[row] = False
         self.sum.remove(self.tokens[row : row + 1], self.scales[row : row + 1])
         for name in _COLUMNS:
             getattr(self, name)[row] = 0  # removed means gone
         self._dead += 1
-        self.revision += 1
 
     def _tidy(self) -> None:
         """Move the living rows together, if there are too many tombstones."""
@@ -245,7 +249,8 @@ class Rows:
         ids, index = self.index.ids(), RowIndex(self._reserved)
         index.update(ids, new[self.find(ids)])  # before anything moves: memory may run out here
         previous, self._alive = self._alive, np.zeros(self.capacity, bool)
-        previous[:] = False  # first: who reads them finds out that they moved
+        self.revision += 1  # first: who reads them finds out that they moved
+        previous[:] = False
         for start in range(0, len(living), _MOVED):
             part = living[start : start + _MOVED]
             for name in _COLUMNS:
@@ -256,4 +261,3 @@ class Rows:
         self._alive[: len(living)] = True
         self.index = index
         self._end, self._dead = len(living), 0
-        self.revision += 1
