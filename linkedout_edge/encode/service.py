@@ -198,7 +198,10 @@ class EncodeService(OneProcess):
     @contextmanager
     def _turn(self, stop: Stop | None) -> Iterator[bool]:
         """Wait for the lock and hold it; gives False, perhaps without it, once `stop` is set."""
-        stop = stop or Stop()
+        if stop is None:
+            with self._encoding:
+                yield True
+            return
         while not (held := self._encoding.acquire(timeout=STOP_SECONDS)) and not stop.is_set():
             pass
         try:
