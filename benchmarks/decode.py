@@ -39,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--frames", type=int, default=7)
+    parser.add_argument("--size", type=int, default=144)
     args = parser.parse_args()
     terminal.prepare()
     with videos_of(args.folder) as videos:

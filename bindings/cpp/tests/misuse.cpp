@@ -364,7 +364,7 @@ void huge_features(linkedout_recommender *rec, std::size_t size) {
     EXPECT(LINKEDOUT_OK, linkedout_store_create(rec, &store));
     EXPECT(LINKEDOUT_OK, linkedout_history_create(rec, &history));
     auto plain = features_of(size, 4), huge = features_of(size, 5);
-    const float scale = std::numeric_limits<float>::max();
+    const float scale = std::numeric_limits<float>::max() / 64;
     for (std::size_t n = 1; n <= 12; n++) std::memcpy(huge.data() + size - n * sizeof(scale), &scale, sizeof(scale));
     linkedout_video one = video_of("plain", plain), other = video_of("huge", huge);
     EXPECT(LINKEDOUT_OK, linkedout_store_put(store, &one));
