@@ -21,6 +21,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -162,7 +163,7 @@ def warm(rec: Recommender, sizes: list[int], seconds: float) -> Rows:
     for count in sizes:
         some = np.random.default_rng(3).permutation(ids[:count]).tolist()  # gathered, not in a row
         lists = itertools.cycle([some[n:] + some[:n] for n in range(12)])  # more than are remembered
-        events = itertools.count()
+        events, recent = itertools.count(), deque(history, EVENTS)
         handle = rec.store.select(ids[:count])
         pasts = itertools.cycle([history, history[:-1]])  # the latest ranking would only be given again
         tokens, scales = read_tokens(rec.store, some)
@@ -174,8 +175,9 @@ def warm(rec: Recommender, sizes: list[int], seconds: float) -> Rows:
             best = np.argpartition(-scores, k - 1)[:k]
             return best[np.argsort(-scores[best])]
 
-        def changed(some: list[str] = some, events: Iterator[int] = events) -> object:
-            return rec.rank([*history[1:], Event(ids[next(events) % 90])], some, top_k=TOP_K).ids
+        def changed(some: list[str] = some, events: Iterator[int] = events, recent: deque[Event] = recent) -> object:
+            recent.append(Event(ids[next(events) % 90]))  # the oldest leaves
+            return rec.rank([*recent], some, top_k=TOP_K).ids
 
         stored = [a.reshape(-1).view(np.int64) for a in (tokens, scales)]
         baselines: dict[str, Callable[[], object]] = {
