@@ -147,7 +147,7 @@ class Taste:
         seen: float32 [N, L, M·D], the events' centred tokens.
         products: float32 [L, N, N], their inner products by layer.
         kernel: float64 [N, N], how alike the events' videos are, gates and all.
-        noise: float64 [N], variance of what each event says besides.
+        noise: float64 [N], variance of what each event says besides; see `FEW_EVENTS`.
     """
 
     space: Space
