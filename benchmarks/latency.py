@@ -33,7 +33,7 @@ from clips import videos_of
 from linkedout_edge import Event, Recommender, Video
 from linkedout_edge.cli import terminal
 from linkedout_edge.encode.request import RequestPlan
-from linkedout_edge.rank.taste import FEW_EVENTS, TEMPER, TEMPER_EVENTS, of_events
+from linkedout_edge.rank.taste import EVIDENCE_EVENTS, FEW_EVENTS, TEMPER, TEMPER_EVENTS, of_events
 from linkedout_edge.store import Tokens, read_tokens, write_tokens
 
 EVENTS = 64
@@ -114,10 +114,11 @@ def torch_baselines(
         y, noise = (torch.from_numpy(a).float() for a in of_events(history, datetime.now(timezone.utc)))
         by_layer = seen.transpose(0, 1)
         kernels = by_layer @ by_layer.transpose(1, 2) / size[:, None, None]
-        root = torch.linalg.cholesky(kernels + noise.diag())
-        white = torch.linalg.solve_triangular(root, y.expand(len(root), -1)[..., None], upper=False)
-        evidence = -0.5 * white.square().sum((1, 2)) - root.diagonal(dim1=1, dim2=2).log().sum(1)
-        gates = torch.softmax(prior.log() + TEMPER / (1 + count / TEMPER_EVENTS) * evidence, 0)
+        late = min(count, EVIDENCE_EVENTS)
+        root = torch.linalg.cholesky(kernels[:, -late:, -late:] + noise[-late:].diag())
+        white = torch.linalg.solve_triangular(root, y[-late:].expand(len(root), -1)[..., None], upper=False)
+        evidence = -0.5 * late * white.square().sum((1, 2)).log() - root.diagonal(dim1=1, dim2=2).log().sum(1)
+        gates = torch.softmax(prior.log() + TEMPER / (1 + late / TEMPER_EVENTS) * evidence, 0)
         few = 1 + FEW_EVENTS / count
         alpha = torch.linalg.solve((gates[:, None, None] * kernels).sum(0) + few * noise.diag(), few * y)
         query = torch.einsum("n,l,nlf->lf", alpha, gates / size, seen)

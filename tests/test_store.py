@@ -106,9 +106,9 @@ def test_a_snapshot_says_whether_what_was_read_still_holds() -> None:
         some = tokens.rows.snapshot(tokens.find(["b", "d"]))
     put(store, "c", 9)
     put(store, "e")
-    assert some.is_current()  # other rows come and go
+    assert some.mark.is_current()  # other rows come and go
     put(store, "b", 9)
-    assert not some.is_current()
+    assert not some.mark.is_current()
 
 
 class Watched(np.ndarray):
@@ -117,7 +117,10 @@ class Watched(np.ndarray):
     snapshots: list[Snapshot]
 
     def __setitem__(self, at: object, values: object) -> None:
-        assert not any(s.alive[at].any() for s in self.snapshots)
+        rows = np.arange(len(self))[at]
+        for snapshot in self.snapshots:
+            assert not snapshot.mark.alive[rows].any()
+            assert not (np.isin(rows, snapshot.mark.rows).any() and snapshot.mark.is_current())
         super().__setitem__(at, values)
 
 
@@ -136,7 +139,7 @@ def test_rows_are_dead_before_they_are_overwritten() -> None:
     assert store.remove(ids[60:80]) == 20  # the rest moves together
     assert [value(store, i) for i in store] == [number(i) for i in ids[80:]]
     assert rows.find(ids[80:]).tolist() == list(range(70))
-    assert not any(s.is_current() for s in watched.snapshots)
+    assert not any(s.mark.is_current() for s in watched.snapshots)
 
 
 def test_rows_that_moved_together_are_found_again() -> None:
@@ -149,7 +152,7 @@ def test_rows_that_moved_together_are_found_again() -> None:
         before = tokens.rows.snapshot(tokens.find(["v299"]))
     handle = store.select(ids[150:])
     store.remove(ids[:150])
-    assert not before.is_current()
+    assert not before.mark.is_current()
     assert handle._rows().max() < 150
     assert all(value(store, i) == n % 120 + 1 for n, i in enumerate(ids) if n >= 150)
     assert list(store) == ids[150:]

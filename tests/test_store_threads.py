@@ -54,8 +54,8 @@ def test_what_a_snapshot_calls_current_was_never_half_written(path: str, monkeyp
             with tokens.lock:
                 ids = [i for i in tokens.ids() if i[0] == "v"]
                 snapshot = tokens.rows.snapshot(tokens.find(ids))
-            scores, _ = scorer.score(user, snapshot.tokens, snapshot.scales, snapshot.rows)
-            current = snapshot.is_current()
+            scores, _ = scorer.score(user, snapshot.tokens, snapshot.scales, snapshot.mark.rows)
+            current = snapshot.mark.is_current()
             counts[current] += 1
             if current:
                 allowed = [{of_value[int(i[1:]) + 1], of_value[int(i[1:]) + 1 + APART]} for i in ids]

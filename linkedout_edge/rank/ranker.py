@@ -161,7 +161,7 @@ class Ranker:
                 usable = _usable(ids, rows, "candidate", plan)
                 ids, rows = [ids[n] for n in usable], rows[usable]
             store.touch(rows)
-            view, mark = store.rows.snapshot(rows), store.rows.mark(rows)
+            view = store.rows.snapshot(rows)
         # Of few places out of many, layers are scored once more: all candidates' take more memory than anything else.
         few = options.top_k is not None and options.top_k <= KEPT_FOR_EXPLAINING < len(rows)
         content, split = self._score(user, view, not few)
@@ -177,8 +177,8 @@ class Ranker:
         kept = order[:KEPT_FOR_EXPLAINING]
         found = view.take(kept)
         layers = self._layers(user, found) if split is None else split[order]
-        read = self._reader(mark, kept, found)
-        if not view.is_current():
+        read = self._reader(view.mark, kept, found)
+        if not view.mark.is_current():
             return None
         evidence = Evidence(history.events, user, self._layer_names, read, self._name, bonus, explored, len(rows))
         sources: str | list[str] = source
@@ -213,7 +213,7 @@ class Ranker:
         total = len(view)
         if not len(user) or not total:
             return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
-        return self._scorer.score(user, view.tokens, view.scales, view.rows, split=split)
+        return self._scorer.score(user, view.tokens, view.scales, view.mark.rows, split=split)
 
     def _unsure(self, user: Taste, view: Snapshot) -> Floats:
         """How unsure each score is, standardised as a prior is: float32 ``[C]``."""

@@ -45,10 +45,10 @@ class Mark:
     revision: int
 
     def is_current(self) -> bool:
-        """Whether all of them still hold what they held; asked with the lock held."""
-        if self.revision == self.source.revision or not self.rows.size:
+        """Whether all of them still hold what they held. Ask with the lock held, or after reading without it."""
+        if self.revision == self.source.revision:
             return True
-        return bool(self.rows.min() >= 0 and self.alive[self.rows].all())
+        return all(part.min() >= 0 and self.alive[part].all() for part in in_parts(self.rows))
 
 
 @dataclass(frozen=True)
@@ -58,30 +58,20 @@ class Snapshot:
     Attributes:
         tokens: int8 ``[V, L, M, D]``, of all rows.
         scales: float32 ``[V, L, M]``, of all rows.
-        rows: int32 ``[C]``, which of them are meant; all of them live when the snapshot is made.
-        alive: bool ``[V]``: the rows that have not been removed, replaced or moved since.
-        source: Whose rows they are.
-        revision: The source's when the snapshot was made.
+        mark: Which of them are meant; all of them live when the snapshot is made.
     """
 
     tokens: NDArray[np.int8]
     scales: NDArray[np.float32]
-    rows: Positions
-    alive: NDArray[np.bool_]
-    source: Rows
-    revision: int
+    mark: Mark
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.mark.rows)
 
     def take(self, where: slice | NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Copies of some rows' tokens int8 ``[C, L, M, D]`` and scales float32 ``[C, L, M]``, by position in `rows`."""
-        at = self.rows[where].astype(np.int64)  # with what NumPy indexes quickest
+        """Copies of some tokens int8 ``[C, L, M, D]`` and scales float32 ``[C, L, M]``, by position in `mark.rows`."""
+        at = self.mark.rows[where].astype(np.int64)  # with what NumPy indexes quickest
         return self.tokens[at], self.scales[at]
-
-    def is_current(self) -> bool:
-        """Whether all rows live. Ask after reading: then what was read is what they held."""
-        return self.revision == self.source.revision or all(self.alive[part].all() for part in in_parts(self.rows))
 
 
 def in_parts(rows: Positions) -> Iterator[NDArray[np.int64]]:
@@ -141,7 +131,7 @@ class Rows:
 
     def snapshot(self, rows: Positions) -> Snapshot:
         """Living rows, to be read without a lock."""
-        return Snapshot(self.tokens, self.scales, rows, self._alive, self, self.revision)
+        return Snapshot(self.tokens, self.scales, self.mark(rows))
 
     def append(self, id: str, tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
         """Store tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]``, in place of what the id had; its row."""

@@ -181,7 +181,7 @@ class StoredTokens(Tokens):
                 with self.lock:
                     written = [i for i in self._pending if i in self.rows.index and i not in self._former]
                     known = [self._fingerprints.get(i, Fingerprint("")) for i in written]
-                    rows = self.rows.snapshot(self.find(written))
+                    rows = self.rows.mark(self.find(written))
                     numbers = [self._write(con, *each) for each in zip(written, rows.rows.tolist(), known, strict=True)]
                     settled = len(self._leaving)
                     # What was put again since it was evicted, here or by another process, has kept its number.
