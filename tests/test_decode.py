@@ -144,6 +144,45 @@ def test_pyav_budget_takes_earlier_frames(tmp_path: Path, monkeypatch: pytest.Mo
     assert (np.diff(which(frames, 400)) > 1).all()
 
 
+@pytest.mark.parametrize("budget", [3_000_000_000, 64 * 64 * 80], ids=["all", "early"])
+def test_pyav_gives_the_same_frames_with_any_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    """Several threads decode from several key frames, fewer than there are slots."""
+    from linkedout_edge.decode.pyav import PyAVDecoder
+
+    monkeypatch.setattr("linkedout_edge.decode.pyav.FORWARD_PIXELS", budget)
+    path = write(tmp_path / "v.mp4", grays(300), gop=70)
+    alone = PyAVDecoder(threads=1)(path, 8, SIZE, LIMITS)
+    assert len(alone) == 8
+    for threads in (0, 2, 3, 8):
+        assert np.array_equal(PyAVDecoder(threads=threads)(path, 8, SIZE, LIMITS), alone)
+
+
+def test_pyav_threads_end_together_at_a_limit(tmp_path: Path) -> None:
+    from linkedout_edge.decode.pyav import PyAVDecoder
+
+    path = write(tmp_path / "v.mp4", grays(300), gop=70)
+    with pytest.raises(VideoTooLargeError, match="max_decode_seconds"):
+        PyAVDecoder(threads=2)(path, 8, SIZE, Limits(max_decode_seconds=1e-6))
+
+
+def test_pyav_starts_at_the_key_frame_that_it_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times of frames 116 and 232, in seconds and back in ticks, round down to a tick less."""
+    from linkedout_edge.decode import pyav
+
+    decoded, check = [0], pyav.check_pixels
+
+    def counted(width: int, height: int, limits: Limits, name: str) -> None:
+        decoded[0] += 1
+        check(width, height, limits, name)
+
+    path = write(tmp_path / "v.mp4", grays(300), gop=116, options={"bf": "0"})
+    monkeypatch.setattr(pyav, "check_pixels", counted)
+    assert len(pyav.PyAVDecoder(threads=1)(path, 8, SIZE, LIMITS)) == 8
+    assert decoded[0] < 310
+
+
 def test_pyav_min_key_frames(tmp_path: Path) -> None:
     from linkedout_edge.decode.pyav import PyAVDecoder
 

@@ -215,6 +215,24 @@ def test_orientation_inside_the_stream(decoder: Any, tmp_path: Path, codec: str,
     assert far(decoder(tmp_path / "turned.ts", 8, SIZE, LIMITS), want) < CLOSE
 
 
+def test_orientation_said_only_once_counts_for_all_threads(tmp_path: Path) -> None:
+    """Each of several threads starts at a key frame of its own, where the message need not stand again."""
+    from linkedout_edge.decode.pyav import PyAVDecoder
+
+    path = write(tmp_path / "v.mp4", scenes(300), gop=70)
+    message = orientation_message("h264", 0, "vertical")[4:]
+    with av.open(str(path)) as source, av.open(str(tmp_path / "turned.mp4"), "w") as out:
+        copy = out.add_stream_from_template(source.streams.video[0])
+        for n, packet in enumerate(p for p in source.demux(video=0) if p.size):
+            new = av.Packet((struct.pack(">I", len(message)) + message if n == 0 else b"") + bytes(packet))
+            new.pts, new.dts, new.time_base, new.stream = packet.pts, packet.dts, packet.time_base, copy
+            new.is_keyframe = packet.is_keyframe
+            out.mux(new)
+    decode = PyAVDecoder(threads=3)
+    upright, turned = (decode(p, 8, SIZE, LIMITS) for p in (path, tmp_path / "turned.mp4"))
+    assert far(turned, upright[:, ::-1]) < CLOSE
+
+
 def orientation_message(codec: str, rotate: int, flip: str) -> bytes:
     # not cancelled, mirrored left-right, up-down, 16 bits of angle, repeated: 0 h v aaaaaaaaaaaaaaaa 1 …
     bits = f"0{int(flip == 'horizontal')}{int(flip == 'vertical')}{rotate * 65536 // 360:016b}" + "10" + "100"

@@ -2,7 +2,7 @@
 
 1. Look where key frames are, by seeking, without decoding.
 2. If every slot has one, decode just those.
-3. Else decode from the key frame before each slot's centre, within a budget of pixels.
+3. Else decode from the key frame before each slot's centre, within a budget of pixels, several of them side by side.
 4. Streams that cannot be sought in, and those whose header promises more than there is, are decoded from start to end.
 
 A quick look takes key frames alone, and what little more a budget of pixels allows.
@@ -15,10 +15,11 @@ import math
 import os
 import statistics
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,8 @@ from linkedout_edge.errors import (
     VideoTooLargeError,
     VideoUnreadableError,
 )
+from linkedout_edge.lifetime import submit
+from linkedout_edge.threads import available_cpus
 
 FORWARD_PIXELS = 3_000_000_000
 """Pixels that the forward pass decodes at most, give or take a target's share: 1,450 frames of 1080p."""
@@ -60,6 +63,9 @@ QUICK_PACKETS = 2000
 FINE = 16
 """Source pixels for each pixel of the small square from which the loop filter, which smooths the edges of blocks, is
 left out: that takes a tenth to a quarter of the time, and squashing averages over the edges anyway."""
+
+SIDE_BY_SIDE = 4
+"""Key frames from which one video is decoded at a time, at most: each takes a decoder's memory."""
 
 DENSE = 8
 """Frames per slot from which it pays to skip those that no other refers to."""
@@ -94,8 +100,9 @@ class PyAVDecoder:
         min_key_frames: take the key-frame path, with one frame per slot that has a key frame, as soon as this many
             slots have one. None: only where all have one, so that no frame is missing. A small number is many times
             faster on short clips with few key frames and gives fewer frames of them (docs/decoding.md).
-        threads: of FFmpeg; 0 lets it choose. Of a codec that the hardware decodes it is always 1: more would only take
-            more of the device's memory, until it refuses.
+        threads: that decode one video: from several key frames side by side, and frames of each; 0 takes a thread for
+            each CPU. Of a codec that the hardware decodes it is always 1: more would only take more of the device's
+            memory, until it refuses.
         hardware: a device that PyAV was built with, such as ``"cuda"``, ``"vaapi"`` or ``"videotoolbox"``; None decodes
             in software. What the device cannot decode is decoded in software, and a warning says so once.
 
@@ -162,30 +169,34 @@ class PyAVDecoder:
                 f"file:{file.path}", format=_DEMUXERS[file.kind], options=options, metadata_errors="replace", **more
             )
 
-        def run(container: Any, index: int, *, quick: bool = False) -> _Run:
+        def run(container: Any, index: int, *, threads: int = self.threads) -> _Run:
             stream = container.streams[index]
             there = device is not None and stream.codec_context.is_hwaccel
             if device is not None and not there:
                 codec = stream.codec_context.codec.name
                 say_once(f"{self.hardware} has no decoder for {codec}: such videos are decoded in software")
-            if quick or there:  # threads pay from the second frame of a row on, and on a device they take its memory
-                stream.codec_context.thread_count = 1
-            elif self.threads:
-                stream.codec_context.thread_count = self.threads
+            stream.codec_context.thread_count = 1 if there else threads  # on a device they take its memory
             stream.thread_type = "AUTO"
             return _Run(container, stream, size, limits, deadline, file)
 
+        @contextmanager
+        def run_beside(threads: int) -> Iterator[_Run]:
+            with opened() as container:
+                yield run(container, index, threads=threads)
+
+        beside = None if device is not None else Beside(self.threads or available_cpus(), run_beside)
         try:
             with ExitStack() as files:
                 container = files.enter_context(opened())
                 index, read = _video_stream(container, file.name, deadline)
                 if read:
                     container = files.enter_context(opened())
-                frames, whole = run(container, index, quick=True).key_frames(count) if quick else (None, False)
+                # Threads pay from the second frame of a row on.
+                frames, whole = run(container, index, threads=1).key_frames(count) if quick else (None, False)
                 if not frames:
                     if quick:  # without even one key frame
                         container = files.enter_context(opened())
-                    frames, whole = run(container, index).by_time(count, self.min_key_frames), True
+                    frames, whole = run(container, index).by_time(count, self.min_key_frames, beside), True
             if frames is None:
                 # Opened again, as what cannot be sought in cannot be wound back either.
                 with opened() as container:
@@ -245,6 +256,18 @@ def _disposition(stream: Any) -> int:
     return int(getattr(stream.disposition, "value", stream.disposition))
 
 
+class Beside(NamedTuple):
+    """How a file is decoded by several threads.
+
+    Attributes:
+        cpus: How many threads there may be in all.
+        open: Opens the file again, for a thread of its own; takes how many threads FFmpeg may use there.
+    """
+
+    cpus: int
+    open: Callable[[int], AbstractContextManager[_Run]]
+
+
 class _Run:
     """One file, open."""
 
@@ -267,7 +290,7 @@ class _Run:
         self._base = 0.0 if file.kind in BARE else float(stream.time_base or 0)
         self._start = float(stream.start_time or 0) * self._base
         self._spacing = 1 / 25
-        self._near: list[float] | None = None
+        self._skips = False
         context = stream.codec_context
         self._on_device = bool(context.is_hwaccel)
         self._pixels = max(1, context.width * context.height)
@@ -277,8 +300,11 @@ class _Run:
         self._turn = _container_orientation(container, stream, file)
         self._first_packet = True
 
-    def by_time(self, count: int, min_key_frames: int | None) -> list[Frames] | None:
-        """At most `count` prepared frames in order of time, None where only one pass over everything will do."""
+    def by_time(self, count: int, min_key_frames: int | None, beside: Beside | None) -> list[Frames] | None:
+        """At most `count` prepared frames in order of time, None where only one pass over everything will do.
+
+        With `beside`, several threads decode.
+        """
         found = self._survey(count)
         if found is None:
             return None
@@ -293,7 +319,7 @@ class _Run:
                 return frames
         if not seeks:
             return None
-        frames, seen = self._forward(slot_centers(count, seconds), [key for key, _ in keys], total)
+        frames, seen = self._forward(slot_centers(count, seconds), [key for key, _ in keys], total, beside)
         if len(frames) == count or (frames and len(frames) >= seen and total < DENSE * count):
             return frames
         # The header promised more than there is: the file is cut off or damaged. Spread over what can be decoded,
@@ -382,7 +408,9 @@ class _Run:
         """Go to the last key frame at or before `seconds`."""
         self._deadline.check()
         try:
-            self._container.seek(int((self._start + seconds) / self._base), stream=self._stream)
+            # A hair more: rounding down must not lead to the key frame before the one whose time this is.
+            ticks = int((self._start + seconds) / self._base + 1e-3)
+            self._container.seek(ticks, stream=self._stream)
         except (self._errors, OverflowError, ZeroDivisionError):  # not seekable, or its clock makes no sense
             return False
         return True
@@ -491,75 +519,113 @@ class _Run:
         context.flush_buffers()
         return frames
 
-    def _forward(self, targets: list[float], keys: list[float], total: float) -> tuple[list[Frames], int]:
-        """Decode from the last key frame before each target.
+    def _forward(
+        self, targets: list[float], keys: list[float], total: float, beside: Beside | None
+    ) -> tuple[list[Frames], int]:
+        """Decode from the last key frame before each target, from several key frames at a time.
 
         Args:
             targets: seconds, rising.
             keys: times of known key frames, rising.
             total: frames that the video has, by their distance.
+            beside: opens the file again, for another thread.
 
         Returns:
             The frames, and how many were seen in all; both stop short where frames carry no times.
         """
-        count = len(targets)
-        dense = total >= DENSE * count
         affordable = math.inf
         if total * self._pixels > FORWARD_PIXELS:
-            affordable = max(1.0, FORWARD_PIXELS / self._pixels / count) * self._spacing
+            affordable = max(1.0, FORWARD_PIXELS / self._pixels / len(targets)) * self._spacing
+        self._skips = total >= DENSE * len(targets)
+        spans = [
+            (key, list(group))
+            for key, group in itertools.groupby(targets, lambda t: max((k for k in keys if k <= t), default=0.0))
+        ]
+        found: dict[float, tuple[list[Frames], int]] = {}
+        todo = sorted(spans, key=lambda span: span[1][-1] - span[0])  # the longest is last, and begun first
+
+        def work(run: _Run) -> None:
+            with suppress(IndexError):
+                while span := todo.pop():
+                    found[span[0]] = run._span(*span, affordable)
+
+        def work_beside(threads: int) -> None:
+            assert beside is not None
+            with beside.open(threads) as run:
+                run._learn_from(self)
+                work(run)
+
+        workers = 1 if beside is None else min(beside.cpus, len(spans), SIDE_BY_SIDE)
+        if beside is None or workers == 1:
+            work(self)
+        else:
+            threads = max(1, beside.cpus // workers)
+            if not self._stream.codec_context.is_open:
+                self._stream.codec_context.thread_count = threads
+            with ThreadPoolExecutor(workers - 1, "linkedout-decode") as pool:
+                others = [submit(pool, work_beside, threads) for _ in range(workers - 1)]
+                try:
+                    work(self)
+                finally:
+                    todo.clear()  # empty already, unless this failed
+                for other in others:
+                    other.result()
+        parts = [found[key] for key, _ in spans]
+        return [frame for frames, _ in parts for frame in frames], sum(seen for _, seen in parts)
+
+    def _learn_from(self, other: _Run) -> None:
+        """Take over what another run of the same file found out from its packets."""
+        self._spacing, self._skips = other._spacing, other._skips
+        self._turn, self._first_packet = other._turn, other._first_packet
+
+    def _span(self, key: float, targets: list[float], affordable: float) -> tuple[list[Frames], int]:
+        """Decode from one key frame on: the frames on screen at the targets, and how many were seen.
+
+        Args:
+            key: seconds.
+            targets: seconds, rising; all from `key` on.
+            affordable: frames are taken at most so many seconds after the one before.
+        """
+        if not self._seek(key) and not self._seek(0.0):
+            return [], 0
+        near, reach = list[float](), key
+        for target in targets:
+            reach = min(target, reach + affordable)
+            near.append(reach)
+        picker = Picker(near)
         frames: list[Frames] = []
-        seen, position = 0, -math.inf
+        seen = 0
         held: Any = None  # on screen until the next frame comes
-        coming = self._stream_frames()
-        todo = list(targets)
-        while todo:
-            key = max((k for k in keys if k <= todo[0]), default=0.0)
-            if key > position or position == -math.inf:
-                if not self._seek(key) and position == -math.inf and not self._seek(0.0):
-                    return [], seen
-                position, held, coming = key, None, self._stream_frames()
-            # All targets up to the next key frame that a seek would jump to.
-            group = [t for t in todo if max((k for k in keys if k <= t), default=0.0) <= max(key, position)]
-            todo = todo[len(group) :]
-            reach = position
-            near = []
-            for target in group:
-                reach = min(target, reach + affordable)
-                near.append(reach)
-            picker = Picker(near)
-            self._near = near if dense else None
-            for frame in coming:
-                time = self._time(frame)
-                if time is None:
-                    return [], seen
-                if time < key - self._spacing:
-                    continue  # leading pictures of an open group refer to frames before the seek
-                seen += 1
-                position = time
-                if held is not None and picker.passed(time):
-                    frames.append(self._prepare(held))
-                held = frame
-                if picker.target == math.inf:
-                    break
-            else:
-                if held is not None:
-                    frames.append(self._prepare(held))
-                    held = None
+        for frame in self._stream_frames(near if self._skips else None):
+            time = self._time(frame)
+            if time is None:
+                return [], seen
+            if time < key - self._spacing:
+                continue  # leading pictures of an open group refer to frames before the seek
+            seen += 1
+            if held is not None and picker.passed(time):
+                frames.append(self._prepare(held))
+            held = frame
+            if picker.target == math.inf:
+                return frames, seen
+        if held is not None:
+            frames.append(self._prepare(held))
         return frames, seen
 
-    def _stream_frames(self) -> Iterator[Any]:
+    def _stream_frames(self, near: list[float] | None = None) -> Iterator[Any]:
         """Frames from here to the end, those that the decoder holds back included.
 
-        With `_near` set, frames that no other refers to are left out unless one of these times is near.
+        Given times, frames that no other refers to are left out unless one of these times is soon to come.
         """
         context = self._stream.codec_context
         skip = context.skip_frame = "DEFAULT"
         for packet in self._packets():
             wanted = "DEFAULT"
-            if self._near is not None:
+            if near is not None:
                 time = self._time(packet) if packet.size else None
-                near = time is None or any(abs(time - target) < 2.5 * self._spacing for target in self._near)
-                wanted = "DEFAULT" if near else "NONREF"
+                ahead = [] if time is None else [(target - time) / self._spacing for target in near]
+                is_near = time is None or any(-0.5 < frames < 2.5 for frames in ahead)
+                wanted = "DEFAULT" if is_near else "NONREF"
             if wanted != skip:
                 skip = context.skip_frame = wanted
             yield from self._decode(packet)
