@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from linkedout_edge import Recommender, __version__, install
 from linkedout_edge.bundle import reader
 from linkedout_edge.cli import main as cli_main
+from linkedout_edge.cli.library import find_videos
 from linkedout_edge.cli.main import cli
 from linkedout_edge.cli.options import expand_videos, parse_watched, spread
 from linkedout_edge.cli.output import layer_bars, printable, short_names
-from linkedout_edge.encode.library import find_videos
 from linkedout_edge.errors import ArgumentError
 
 

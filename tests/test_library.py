@@ -20,7 +20,7 @@ import pytest
 from looks import Glancing
 
 from linkedout_edge import Recommender
-from linkedout_edge.encode.library import Library, Outcome, find_videos
+from linkedout_edge.cli.library import Library, Outcome, find_videos
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_what_is_gone_is_forgotten_after_a_while(
     list(library.encode(paths))
     rec.history.add(paths[0])
     now = time.monotonic()
-    monkeypatch.setattr("linkedout_edge.encode.library.time.monotonic", lambda: now)
+    monkeypatch.setattr("linkedout_edge.cli.library.time.monotonic", lambda: now)
     for n in (0, 1, 2):
         Path(paths[n]).unlink()
     assert list(library.forget_gone([str(folder)])) == []

@@ -17,7 +17,7 @@ from linkedout_edge.cli.options import expand_videos, model_options
 from linkedout_edge.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from linkedout_edge.encode.library import Library, Outcome
+    from linkedout_edge.cli.library import Library, Outcome
 
 SHOWN = 3
 """Failures of a kind that are shown by name."""
@@ -109,8 +109,8 @@ def encode(
     if engine != "local" or shards:
         raise click.UsageError("--engine and --shards need --packs FOLDER, the folder for the packs")
     from linkedout_edge import Recommender
+    from linkedout_edge.cli.library import Library
     from linkedout_edge.cli.output import console, duration, note, plain
-    from linkedout_edge.encode.library import Library
     from linkedout_edge.options import new_file
     from linkedout_edge.store.packs import EXAMPLE
 
@@ -205,8 +205,8 @@ def _changes(folders: Sequence[str]) -> Iterator[set[str]]:
 
 def _follow(library: Library, folders: Sequence[str], changes: Iterator[set[str]], *, as_json: bool) -> None:
     """Process changes until Ctrl-C."""
+    from linkedout_edge.cli.library import find_videos, is_video
     from linkedout_edge.cli.output import note
-    from linkedout_edge.encode.library import find_videos, is_video
 
     changed: set[str] = set(folders)  # once all: of what changed before the watching began nothing is said
     for group in changes:

@@ -93,7 +93,7 @@ def spread(args: Iterable[str], names: Iterable[str]) -> Iterable[str]:
 def expand_videos(values: Iterable[str]) -> list[str]:
     """Folders become the videos in them, patterns the files that match, both sorted; the rest stays as it is.
 
-    `encode.library.find_videos` says what counts as a video in a folder, for all commands.
+    `cli.library.find_videos` says what counts as a video in a folder, for all commands.
     What leads to no video stays as well: it fails by name later, beside those that can be ranked.
 
     Raises:
@@ -105,7 +105,7 @@ def expand_videos(values: Iterable[str]) -> list[str]:
     for value in values:
         path = Path(value)
         if path.is_dir():
-            from linkedout_edge.encode.library import find_videos
+            from linkedout_edge.cli.library import find_videos
 
             videos += find_videos(value) or [value]
         elif not path.exists() and glob.has_magic(value):
