@@ -97,13 +97,6 @@ class Rows:
             tokens' bytes.
     """
 
-    tokens: NDArray[np.int8]
-    scales: NDArray[np.float32]
-    used: NDArray[np.uint32]
-    number: NDArray[np.int64]
-    content: NDArray[np.uint8]
-    file: NDArray[np.int64]
-
     def __init__(self, shape: tuple[int, int, int], limit: int) -> None:
         self.shape = shape
         self._reserved = min(limit, _RESERVED) * 9 // 8 + _LEAST + 1  # a tenth of all rows may be tombstones
@@ -156,16 +149,13 @@ class Rows:
         self.index.update(list(ids), np.arange(part.start, part.stop, dtype=np.int32))
         return part
 
-    def remove(self, ids: Iterable[str]) -> int:
-        """Let ids go, and overwrite what was stored; how many there were."""
-        count = 0
+    def remove(self, ids: Iterable[str]) -> None:
+        """Let ids go, and overwrite what was stored."""
         for i in ids:
             if (row := self.index.get(i)) >= 0:
                 del self.index[i]
                 self._bury(row)
-                count += 1
         self._tidy()
-        return count
 
     def clear(self) -> None:
         """Let all go, and the memory."""
@@ -201,18 +191,16 @@ class Rows:
         previous[:] = False
 
     def _allocate(self, count: int) -> None:
-        layers, m, d = self.shape
-        made = (
-            np.zeros((count, layers, m, d), np.int8),
-            np.zeros((count, layers, m), np.float32),
+        """Make all arrays anew, or, without memory for one, none."""
+        self.tokens, self.scales, self.used, self.number, self.content, self.file, self._alive = (
+            np.zeros((count, *self.shape), np.int8),
+            np.zeros((count, *self.shape[:2]), np.float32),
             np.zeros(count, np.uint32),
             np.zeros(count, np.int64),
             np.zeros((count, 16), np.uint8),
             np.zeros((count, 2), np.int64),
+            np.zeros(count, bool),
         )
-        self._alive = np.zeros(count, bool)
-        for name, column in zip(_COLUMNS, made, strict=True):
-            setattr(self, name, column)
 
     def _came(self, count: int) -> None:
         part = slice(self._end, self._end + count)
