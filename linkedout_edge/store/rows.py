@@ -128,25 +128,27 @@ class Rows:
 
     def append(self, id: str, tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> int:
         """Store tokens int8 ``[L, M, D]`` and scales float32 ``[L, M]``, in place of what the id had; its row."""
-        self.reserve(1)
-        row, old = self._end, self.index.get(id)
+        old = self.index.get(id)
+        row = self.append_many([id], tokens[None], scales[None]).start
         if old >= 0:
             self.number[row] = self.number[old]
-        self.tokens[row], self.scales[row] = tokens, scales
-        self._came(1)
-        self.index[id] = row  # an id that was known keeps its place in the order
-        if old >= 0:
             self._bury(old)
             self._tidy()
         return self.index[id]
 
-    def append_many(self, ids: Sequence[str], tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> slice:
-        """Store int8 ``[V, L, M, D]`` and float32 ``[V, L, M]`` under distinct ids that are not known; their rows."""
+    def append_many(self, ids: list[str], tokens: NDArray[np.int8], scales: NDArray[np.float32]) -> slice:
+        """Store int8 ``[V, L, M, D]`` and float32 ``[V, L, M]`` under distinct ids that are not known; their rows.
+
+        Of an id that is known, the old row is left to the caller; the id keeps its place in the order.
+        """
         self.reserve(len(ids))
         part = slice(self._end, self._end + len(ids))
         self.tokens[part], self.scales[part] = tokens, scales
-        self._came(len(ids))
-        self.index.update(list(ids), np.arange(part.start, part.stop, dtype=np.int32))
+        self.sum.add(self.tokens[part], self.scales[part])
+        self._alive[part] = True
+        self._end += len(ids)
+        self.revision += 1
+        self.index.update(ids, np.arange(part.start, part.stop, dtype=np.int32))
         return part
 
     def remove(self, ids: Iterable[str]) -> None:
@@ -201,13 +203,6 @@ class Rows:
             np.zeros((count, 2), np.int64),
             np.zeros(count, bool),
         )
-
-    def _came(self, count: int) -> None:
-        part = slice(self._end, self._end + count)
-        self.sum.add(self.tokens[part], self.scales[part])
-        self._alive[part] = True
-        self._end += count
-        self.revision += 1
 
     def _bury(self, row: int) -> None:
         self.revision += 1  # first: who reads the zeros finds out
