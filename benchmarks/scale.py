@@ -27,7 +27,7 @@ from linkedout_edge import Event, Recommender
 from linkedout_edge.scale import encode_to_packs
 from linkedout_edge.scale.shards import SHARD_VIDEOS, by_shard, pack_name
 from linkedout_edge.store import Fingerprint, token_file
-from linkedout_edge.store.packs import KIND
+from linkedout_edge.store.store import PACK
 from linkedout_edge.store.token_file import Videos
 
 HISTORY = 100
@@ -52,7 +52,7 @@ def write_packs(folder: Path, videos: int, per_pack: int) -> dict[str, Any]:
             rng.uniform(0.01, 0.02, (count, layers, m)).astype(np.float32),
         )
         start = time.perf_counter()
-        token_file.write(folder / pack_name(shard, shards), KIND, space, made)
+        token_file.write(folder / pack_name(shard, shards), PACK, space, made)
         spent += time.perf_counter() - start
     size = sum(p.stat().st_size for p in folder.iterdir())
     return {

@@ -22,8 +22,7 @@ from linkedout_edge.errors import PackError
 from linkedout_edge.inputs import Event, Video
 from linkedout_edge.options import file_path, new_file
 from linkedout_edge.store import Tokens, token_file
-from linkedout_edge.store.packs import read_videos
-from linkedout_edge.store.token_file import Videos
+from linkedout_edge.store.token_file import Videos, read_videos
 
 MAX_BYTES = 2**28
 MAX_EVENTS = 65536

@@ -23,7 +23,7 @@ from linkedout_edge.decode.base import slot_centers, spread
 from linkedout_edge.history_file import KIND as HISTORY
 from linkedout_edge.microworld import caption, random_attributes, render_frames
 from linkedout_edge.store import Fingerprint, read_tokens, token_file
-from linkedout_edge.store.packs import KIND as PACK
+from linkedout_edge.store.store import PACK
 from linkedout_edge.text import Tokenizer
 
 FORMAT = 3

@@ -112,10 +112,10 @@ def encode(
     from linkedout_edge.cli.library import Library
     from linkedout_edge.cli.output import console, duration, note, plain
     from linkedout_edge.options import new_file
-    from linkedout_edge.store.packs import EXAMPLE
+    from linkedout_edge.store.store import PACK_EXAMPLE
 
     if export_pack:
-        new_file(export_pack, EXAMPLE)  # before everything is encoded
+        new_file(export_pack, PACK_EXAMPLE)  # before everything is encoded
     watched = [v for v in videos if Path(v).is_dir()]
     changes = _changes(watched) if watch else None
     paths = absolute(v for v in expand_videos(videos) if not Path(v).is_dir())  # an empty folder is no failure

@@ -1,4 +1,8 @@
-"""`TokenStore`: what apps see of the layer tokens of the videos that were encoded."""
+"""`TokenStore`: what apps see of the layer tokens of the videos that were encoded.
+
+A feature pack is such tokens of many videos as one file: a server encodes, ships about 1 KiB a video, and the device
+encodes nothing. `token_file` says what the file holds and how it is checked; its ``format`` is "linkedout-pack".
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,14 @@ from linkedout_edge.errors import PackError, VideoNotFoundError
 from linkedout_edge.inputs import check_list
 from linkedout_edge.lifetime import OneProcess
 from linkedout_edge.options import file_path, new_file
-from linkedout_edge.store import packs, token_file
-from linkedout_edge.store.packs import MAX_PACK_BYTES
+from linkedout_edge.store import token_file
 from linkedout_edge.store.rows import Positions
 from linkedout_edge.store.tokens import Tokens
+
+PACK = token_file.Kind("linkedout-pack", "the pack", "a file that export_pack wrote")
+PACK_EXAMPLE = "videos.safetensors"
+"""A good name for such a file."""
+MAX_PACK_BYTES = 2**30
 
 
 class Selection:
@@ -168,15 +176,15 @@ class TokenStore(OneProcess):
         """
         self._tokens.check_open()
         self._tokens.refresh()
-        file = new_file(path, packs.EXAMPLE)
+        file = new_file(path, PACK_EXAMPLE)
         wanted = self._tokens.ids() if ids is None else list(dict.fromkeys(check_list(ids, "ids")))
         if missing := [i for i in wanted if i not in self._tokens]:
             raise VideoNotFoundError(
                 f"{len(missing)} of the ids are not in the store, the first is {missing[0]!r}: encode them first, or "
                 "leave them out"
             )
-        videos = packs.read_videos(self._tokens, wanted)
-        token_file.write(file, packs.KIND, self._tokens.token_space, videos)
+        videos = token_file.read_videos(self._tokens, wanted)
+        token_file.write(file, PACK, self._tokens.token_space, videos)
         return len(videos.ids)
 
     def import_pack(self, path: str | os.PathLike[str], *, max_bytes: int = MAX_PACK_BYTES) -> tuple[str, ...]:
@@ -198,7 +206,7 @@ class TokenStore(OneProcess):
         store = self._tokens
         store.check_open()
         file = file_path(path)
-        pack = packs.read_pack(file, token_space=store.token_space, shape=store.shape, max_bytes=max_bytes)
+        pack, _ = token_file.read(file, PACK, token_space=store.token_space, shape=store.shape, max_bytes=max_bytes)
         if len(pack.ids) > store.max_videos:
             raise PackError(f"the pack holds {len(pack.ids)} videos, and the store at most {store.max_videos}")
         store.check_writable()

@@ -16,7 +16,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from linkedout_edge.errors import PackError, PackNotFoundError, StorageError, StorageFullError, TokenSpaceError
 from linkedout_edge.store.fingerprint import Fingerprint
+from linkedout_edge.store.tokens import Tokens
 
 VERSION = "1"
 _MAX_TEXT = 64 * 1024  # characters of an id or title
@@ -60,6 +61,14 @@ class Kind(NamedTuple):
     name: str
     origin: str
     more: Mapping[str, tuple[str, int]] = {}
+
+
+def read_videos(store: Tokens, ids: Iterable[str]) -> Videos:
+    """What a file holds of these ids, without those that left the store meanwhile."""
+    known = {i: store.fingerprint(i) or Fingerprint("") for i in ids}
+    with store.lock:
+        here = [i for i in known if i in store]
+        return Videos(here, [known[i] for i in here], *store.read(here))
 
 
 def write(

@@ -35,7 +35,8 @@ from linkedout_edge.errors import ArgumentError, BundleError, PackError, VideoUn
 from linkedout_edge.history_file import read_history
 from linkedout_edge.storage.encryption import DamagedRecordError
 from linkedout_edge.storage.records import VideoRecord, pack_event, pack_video, unpack_event, unpack_video
-from linkedout_edge.store.packs import read_pack
+from linkedout_edge.store import token_file
+from linkedout_edge.store.store import PACK
 from linkedout_edge.text import Tokenizer
 
 SHAPE = (3, 2, 16)
@@ -178,7 +179,7 @@ def _packs() -> list[bytes]:
 
 
 def _read_pack(data: bytes) -> None:
-    pack = read_pack(_file("pack", data), token_space=SPACE, shape=SHAPE, max_bytes=1 << 20)
+    pack, _ = token_file.read(_file("pack", data), PACK, token_space=SPACE, shape=SHAPE, max_bytes=1 << 20)
     assert len(pack.ids) == len(set(pack.ids)) == len(pack.fingerprints) == len(pack.tokens) == len(pack.scales)
     assert (pack.scales >= 0).all()
 
