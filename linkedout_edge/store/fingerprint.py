@@ -59,15 +59,13 @@ def fingerprint(video: Video) -> Fingerprint:
     path = Path(video.path)
     try:
         if not path.is_file():  # follows links; false for a fifo, which would block
-            if not path.exists():
-                if "://" in str(video.path):
-                    raise VideoNotFoundError("it is a URL, and only files are read: download it first")
-                raise VideoNotFoundError("there is no such file, and no video of that id in the store")
-            raise VideoUnreadableError(
-                "it is not a regular file"
-                if not path.is_dir()
-                else "it is a directory, not a video file: list its files"
-            )
+            if path.is_dir():
+                raise VideoUnreadableError("it is a directory, not a video file: list its files")
+            if path.exists():
+                raise VideoUnreadableError("it is not a regular file")
+            if "://" in str(video.path):
+                raise VideoNotFoundError("it is a URL, and only files are read: download it first")
+            raise VideoNotFoundError("there is no such file, and no video of that id in the store")
         with path.open("rb") as f:
             info = path.stat()
             content = content_hash(f, info.st_size)
