@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from linkedout_edge.storage import Database
 
 __all__ = [
-    "MAX_VIDEOS",
     "Derived",
     "Fingerprint",
     "Mark",
@@ -50,7 +49,7 @@ def open_tokens(
         return Tokens(config, max_videos, token_space)
     from linkedout_edge.store.sync import StoredTokens
 
-    return StoredTokens(config, max_videos, token_space, database=database)
+    return StoredTokens(config, max_videos, token_space, database)
 
 
 # For the tools of this repository (evaluation, golden vectors, benchmarks), not for apps: those use packs.

@@ -21,7 +21,7 @@ from linkedout_edge.storage.records import VideoRecord, text
 from linkedout_edge.storage.tables import StoredVideo, VideoTable
 from linkedout_edge.store.fingerprint import QUICK, Fingerprint
 from linkedout_edge.store.rows import Positions
-from linkedout_edge.store.tokens import LATEST, MAX_VIDEOS, Tokens, Write
+from linkedout_edge.store.tokens import LATEST, Tokens, Write
 
 logger = logging.getLogger("linkedout_edge")
 
@@ -50,9 +50,7 @@ class StoredTokens(Tokens):
         database: Open.
     """
 
-    def __init__(
-        self, config: ModelConfig, max_videos: int = MAX_VIDEOS, token_space: str = "", *, database: Database
-    ) -> None:
+    def __init__(self, config: ModelConfig, max_videos: int, token_space: str, database: Database) -> None:
         super().__init__(config, max_videos, token_space)
         self._db = database
         self._table = VideoTable(database, token_space, config.payload_bytes)
@@ -104,19 +102,12 @@ class StoredTokens(Tokens):
         """See `Tokens.set_fingerprint`. It goes with the next transaction: losing it costs a look at the file."""
         with self.lock:
             super().set_fingerprint(id, known_as)
-            hidden = self._private_depth or self._db.read_only is not None
-            if id in self and not hidden:
+            if id in self and not self._private_depth and self._db.read_only is None:
                 self._pending[id] = None
 
     def _know(self, id: str, known_as: Fingerprint) -> None:
         self._note_quick(id, known_as.is_quick)
         self._fingerprints[id] = known_as
-
-    def _trim_fingerprints(self) -> None:
-        if len(self._fingerprints) > _KNOWN:
-            with self.lock:
-                held = (self._pending.keys() | self._private | self._former.keys()) & self._fingerprints.keys()
-                self._fingerprints = {i: self._fingerprints[i] for i in held}
 
     @property
     def unsaved(self) -> int:
@@ -215,7 +206,9 @@ class StoredTokens(Tokens):
                         self._merge(video)
                 if not self._pending:
                     self._warned = False
-            self._trim_fingerprints()
+                if len(self._fingerprints) > _KNOWN:
+                    held = (self._pending.keys() | self._private | self._former.keys()) & self._fingerprints.keys()
+                    self._fingerprints = {i: self._fingerprints[i] for i in held}
 
     def _write(self, con: sqlite3.Connection, id: str, row: int, known_as: Fingerprint) -> int:
         content, title, size, mtime_ns = known_as
