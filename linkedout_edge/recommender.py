@@ -43,7 +43,7 @@ class Recommender(OneProcess):
         self._closed = False
         self._tokens = open_tokens(parts.config, token_space=parts.info.token_space, database=parts.database)
         self._encoding = EncodeService(self._tokens, parts.encoder)
-        self._ranker = Ranker(parts.config, self._tokens, parts.space, parts.scorer, parts.info.layer_names)
+        self._ranker = Ranker(self._tokens, parts.space, parts.scorer, parts.info.layer_names)
         self.store = TokenStore(self._tokens)
         self.history = History(self._tokens, self._encoding.ensure, database=parts.database)
         self._pipeline = Pipeline(self._tokens, self.history, self._encoding, self._ranker)

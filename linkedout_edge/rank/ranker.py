@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from linkedout_edge.config import ModelConfig
 from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.inputs import Event
@@ -66,17 +65,13 @@ class Ranker:
     """Scores and orders what is stored.
 
     Args:
-        config: The model's shapes.
         store: Holds the tokens.
         space: What the bundle knows of tokens.
         scorer: What scores.
         layer_names: L names.
     """
 
-    def __init__(
-        self, config: ModelConfig, store: Tokens, space: Space, scorer: Scorer, layer_names: tuple[str, ...]
-    ) -> None:
-        self._config = config
+    def __init__(self, store: Tokens, space: Space, scorer: Scorer, layer_names: tuple[str, ...]) -> None:
         self._store = store
         self._scorer = scorer
         self._layer_names = layer_names
@@ -192,9 +187,8 @@ class Ranker:
 
     def warm_up(self) -> None:
         """Fit and score once."""
-        c = self._config
-        tokens = np.ones((1, c.layers, c.tokens_per_layer, c.token_width), np.int8)
-        scales = np.ones((1, c.layers, c.tokens_per_layer), np.float32)
+        shape = self._store.shape
+        tokens, scales = np.ones((1, *shape), np.int8), np.ones((1, *shape[:2]), np.float32)
         user = taste.fit(dequantize(tokens, scales), np.ones(1), np.ones(1), self._space)
         self._scorer.score(user, tokens, scales, np.zeros(1, np.int64))
 
@@ -212,7 +206,7 @@ class Ranker:
     def _score(self, user: Taste, view: Snapshot, split: bool) -> tuple[Floats, Floats | None]:
         total = len(view)
         if not len(user) or not total:
-            return np.zeros(total, np.float32), np.zeros((total, self._config.layers), np.float32)
+            return np.zeros(total, np.float32), np.zeros((total, self._store.shape[0]), np.float32)
         return self._scorer.score(user, view.tokens, view.scales, view.mark.rows, split=split)
 
     def _unsure(self, user: Taste, view: Snapshot) -> Floats:
