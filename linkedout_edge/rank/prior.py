@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linkedout_edge.errors import ArgumentError, ArgumentTypeError
-
-Floats: TypeAlias = NDArray[np.float32]
+from linkedout_edge.rank.taste import Singles
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +100,7 @@ class Priors:
             )
         self._ids = ids
 
-    def bonus(self, ids: Sequence[str]) -> Floats:
+    def bonus(self, ids: Sequence[str]) -> Singles:
         """What the prior adds to each score: float32 ``[C]``."""
         values = self._values(ids)
         known = np.isfinite(values)

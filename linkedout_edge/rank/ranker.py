@@ -23,18 +23,14 @@ from numpy.typing import NDArray
 from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.inputs import Event
-from linkedout_edge.rank import memo, taste
-from linkedout_edge.rank.coldstart import WINDOW as UNKNOWN_WINDOW
-from linkedout_edge.rank.coldstart import arrange_unknown
-from linkedout_edge.rank.interests import WINDOW as SHARED_WINDOW
-from linkedout_edge.rank.interests import find_interests, take_turns
-from linkedout_edge.rank.memo import EncodedHistory, keep_history
+from linkedout_edge.rank import coldstart, interests, memo, taste
+from linkedout_edge.rank.memo import EncodedHistory
 from linkedout_edge.rank.prior import standardized
 from linkedout_edge.rank.profile import TasteSummary, summarise
 from linkedout_edge.rank.request import RankOptions, Request
 from linkedout_edge.rank.rerank import Positions, rerank, unit_tokens
 from linkedout_edge.rank.scorer import Scorer
-from linkedout_edge.rank.taste import Space, Taste, dequantize
+from linkedout_edge.rank.taste import Singles, Space, Taste, dequantize
 from linkedout_edge.results import Evidence, Role
 from linkedout_edge.store import Derived, Mark, Selection, Snapshot, Tokens, not_stored
 
@@ -45,17 +41,16 @@ CHUNK = 1024
 ATTEMPTS = 3
 """Rankings that are made again because a writer came between; the last one locks the store."""
 
-Floats: TypeAlias = NDArray[np.float32]
-Tokenised: TypeAlias = tuple[NDArray[np.int8], Floats]
-"""Tokens int8 ``[C, L, M, D]`` and scales float32 ``[C, L, M]``."""
+Tokenised: TypeAlias = tuple[NDArray[np.int8], Singles]
+"""Tokens int8 ``[C, L, M, D]`` and scales float32 ``[C, L, M]``; of one video, without C."""
 
 
 class ScoredCandidates(NamedTuple):
     """What a `Ranking` is made of."""
 
     ids: Sequence[str]
-    scores: Floats  # [C]
-    layers: Floats  # [K, L]
+    scores: Singles  # [C]
+    layers: Singles  # [K, L]
     order: Positions  # [K]
     evidence: Evidence
     sources: str | list[str]
@@ -104,9 +99,9 @@ class Ranker:
         user = taste.fit(values, *taste.of_events(events, hour), space, overwrite=True, before=before)
         ageless = not any(e.at for e in events)
         encoded = EncodedHistory(
-            given or [], events, rows, user, find_interests(user), revision, None if ageless else hour
+            given or [], events, rows, user, interests.find_interests(user), revision, None if ageless else hour
         )
-        keep_history(derived, encoded)
+        memo.keep_history(derived, encoded)
         return encoded
 
     def rank(
@@ -203,13 +198,13 @@ class Ranker:
         known = self._store.fingerprint(event.id)
         return event.video.name_with(None if known is None else known.title)
 
-    def _score(self, user: Taste, view: Snapshot, split: bool) -> tuple[Floats, Floats | None]:
+    def _score(self, user: Taste, view: Snapshot, split: bool) -> tuple[Singles, Singles | None]:
         total = len(view)
         if not len(user) or not total:
             return np.zeros(total, np.float32), np.zeros((total, self._store.shape[0]), np.float32)
         return self._scorer.score(user, view.tokens, view.scales, view.mark.rows, split=split)
 
-    def _unsure(self, user: Taste, view: Snapshot) -> Floats:
+    def _unsure(self, user: Taste, view: Snapshot) -> Singles:
         """How unsure each score is, standardised as a prior is: float32 ``[C]``."""
         out = np.empty(len(view), np.float32)
         for start in range(0, len(view), CHUNK):
@@ -217,17 +212,17 @@ class Ranker:
             out[part] = user.deviation(dequantize(*view.take(part)))
         return standardized(out).astype(np.float32)
 
-    def _layers(self, user: Taste, found: Tokenised) -> Floats:
+    def _layers(self, user: Taste, found: Tokenised) -> Singles:
         """Contributions float32 ``[K, L]`` of rows that were read."""
         _, layers = self._scorer.score(user, *found, np.arange(len(found[0]), dtype=np.int64))
         assert layers is not None
         return layers
 
     def _order(
-        self, scores: Floats, cold: bool, history: EncodedHistory, options: RankOptions, view: Snapshot
+        self, scores: Singles, cold: bool, history: EncodedHistory, options: RankOptions, view: Snapshot
     ) -> Positions:
         """Best first. The list's head is shared by several interests, or spread out while none is known."""
-        head = UNKNOWN_WINDOW if cold else SHARED_WINDOW if len(history.interests) > 1 else 0
+        head = coldstart.WINDOW if cold else interests.WINDOW if len(history.interests) > 1 else 0
         top_k, head = options.top_k, 0 if options.diversity else head
         order = rerank(
             scores,
@@ -240,15 +235,13 @@ class Ranker:
             window, user = order[:head], history.user
             values, ranked = dequantize(*view.take(window)), scores[window].astype(np.float64)
             if cold:
-                mixed = arrange_unknown(user, values, ranked)
+                mixed = coldstart.arrange_unknown(user, values, ranked)
             else:
-                mixed = take_turns(user, history.interests, values, ranked)
+                mixed = interests.take_turns(user, history.interests, values, ranked)
             order[:head] = window[mixed]
         return order[:top_k]
 
-    def _reader(
-        self, mark: Mark, kept: Positions, found: Tokenised
-    ) -> Callable[[int], tuple[NDArray[np.int8], Floats]]:
+    def _reader(self, mark: Mark, kept: Positions, found: Tokenised) -> Callable[[int], Tokenised]:
         """Finds the tokens that a candidate was scored with: kept ones, else the store's if they are still the same.
 
         Args:
@@ -258,7 +251,7 @@ class Ranker:
         """
         store = self._store
 
-        def read(position: int) -> tuple[NDArray[np.int8], Floats]:
+        def read(position: int) -> Tokenised:
             at = np.flatnonzero(kept == position)
             if at.size:
                 return found[0][at[0]], found[1][at[0]]

@@ -11,11 +11,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from linkedout_edge.rank.taste import Singles
 from linkedout_edge.results import best_first
 
-Floats: TypeAlias = NDArray[np.float32]
 Positions: TypeAlias = NDArray[np.int64]
-Vectors: TypeAlias = Callable[[Positions], Floats]
+Vectors: TypeAlias = Callable[[Positions], Singles]
 """Positions int64 ``[K]`` → float32 ``[K, L·M·D]``, each layer token of unit length."""
 
 DUPLICATE_FROM = 0.9
@@ -32,7 +32,7 @@ _BLOCK = 256
 _NOTHING_NEW = 1e-6
 
 
-def unit_tokens(tokens: NDArray[np.int8]) -> Floats:
+def unit_tokens(tokens: NDArray[np.int8]) -> Singles:
     """Int8 ``[K, L, M, D]`` → float32 ``[K, L·M·D]``, each layer token of length (L·M)^-½, so that a row has length 1.
 
     A token's scale drops out; every layer counts the same, whatever the size of its values. An all-zero token stays so.
@@ -79,7 +79,7 @@ def deduplicate(
 
 
 def diversify(
-    order: Positions, scores: Floats, vectors: Vectors, diversity: float, limit: int | None = None
+    order: Positions, scores: Singles, vectors: Vectors, diversity: float, limit: int | None = None
 ) -> Positions:
     """Reorder the best `DIVERSIFIED` so that neighbours in the list differ.
 
@@ -131,7 +131,7 @@ def diversify(
     return np.concatenate([window[chosen], window[rest], order[count:]])
 
 
-def _similarities(vectors: Floats) -> NDArray[np.float64]:
+def _similarities(vectors: Singles) -> NDArray[np.float64]:
     """(1 + cosine) / 2 after centring: float64 ``[K, K]``, positive semidefinite, ones on the diagonal."""
     centered = vectors.astype(np.float64) - vectors.mean(0, dtype=np.float64)
     length = np.linalg.norm(centered, axis=1, keepdims=True)
@@ -143,7 +143,7 @@ def _similarities(vectors: Floats) -> NDArray[np.float64]:
 
 
 def rerank(
-    scores: Floats, limit: int | None, vectors: Vectors, *, diversity: float = 0.0, fold_duplicates: bool = False
+    scores: Singles, limit: int | None, vectors: Vectors, *, diversity: float = 0.0, fold_duplicates: bool = False
 ) -> Positions:
     """Order by score, remove near-duplicates, diversify, and cut to the limit.
 

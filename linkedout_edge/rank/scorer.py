@@ -21,9 +21,8 @@ from linkedout_edge import extension
 from linkedout_edge.config import ModelConfig
 from linkedout_edge.errors import BackendError, BundleError
 from linkedout_edge.lifetime import submit
-from linkedout_edge.rank.taste import Taste
+from linkedout_edge.rank.taste import Singles, Taste
 
-Floats: TypeAlias = NDArray[np.float32]
 Digits: TypeAlias = NDArray[np.int16]
 Tokens: TypeAlias = NDArray[np.int8]
 Positions: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
@@ -54,8 +53,8 @@ class _WholeQuery(NamedTuple):
     """A user's query in whole numbers."""
 
     digits: Digits  # [L, M, D]
-    units: Floats  # [L, M], what a digit is worth
-    offsets: Floats  # [L]
+    units: Singles  # [L, M], what a digit is worth
+    offsets: Singles  # [L]
 
 
 class Scorer:
@@ -89,8 +88,8 @@ class Scorer:
         self._queries: weakref.WeakKeyDictionary[Taste, _WholeQuery] = weakref.WeakKeyDictionary()
 
     def score(
-        self, user: Taste, tokens: Tokens, scales: Floats, rows: Positions, *, split: bool = True
-    ) -> tuple[Floats, Floats | None]:
+        self, user: Taste, tokens: Tokens, scales: Singles, rows: Positions, *, split: bool = True
+    ) -> tuple[Singles, Singles | None]:
         """Score candidates where they lie.
 
         Args:
@@ -127,8 +126,8 @@ class Scorer:
             self._pool.shutdown()
 
     def _score_all(
-        self, user: Taste, tokens: Tokens, scales: Floats, rows: Positions, split: bool
-    ) -> tuple[Floats, Floats | None]:
+        self, user: Taste, tokens: Tokens, scales: Singles, rows: Positions, split: bool
+    ) -> tuple[Singles, Singles | None]:
         """Score rows one after the other, a long list in several threads."""
         query = self._queries.get(user)
         if query is None:
@@ -175,13 +174,13 @@ def _jumps_through_most(rows: Positions, stored: int) -> bool:
 
 def score_with_numpy(
     digits: Digits,
-    units: Floats,
-    offsets: Floats,
+    units: Singles,
+    offsets: Singles,
     tokens: Tokens,
-    scales: Floats,
+    scales: Singles,
     rows: NDArray[np.int64],
-    scores: Floats,
-    layers: Floats | None,
+    scores: Singles,
+    layers: Singles | None,
 ) -> None:
     """The kernel's twin: the same arguments, errors and bits.
 
@@ -234,13 +233,13 @@ def score_with_numpy(
 
 def _check(
     digits: Digits,
-    units: Floats,
-    offsets: Floats,
+    units: Singles,
+    offsets: Singles,
     tokens: Tokens,
-    scales: Floats,
+    scales: Singles,
     rows: NDArray[np.int64],
-    scores: Floats,
-    layers: Floats | None,
+    scores: Singles,
+    layers: Singles | None,
 ) -> None:
     """What the kernel checks."""
     arrays: list[tuple[str, NDArray[np.generic] | None, type[np.generic], tuple[int | None, ...]]] = [
