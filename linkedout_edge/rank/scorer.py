@@ -12,7 +12,7 @@ import os
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -202,7 +202,22 @@ def score_with_numpy(
         ValueError: An array is of another shape, not contiguous, or digits are too large.
         IndexError: A row is out of bounds.
     """
-    _check(digits, units, offsets, tokens, scales, rows, scores, layers)
+    _check("digits", digits, np.int16, (None, None, None))
+    _check("units", units, np.float32, digits.shape[:2])
+    _check("offsets", offsets, np.float32, digits.shape[:1])
+    _check("tokens", tokens, np.int8, (None, *digits.shape))
+    _check("scales", scales, np.float32, (*tokens.shape[:1], *digits.shape[:2]))
+    _check("rows", rows, np.int64, (None,))
+    _check("scores", scores, np.float32, rows.shape)
+    if layers is not None:
+        _check("layers", layers, np.float32, (*rows.shape, *digits.shape[:1]))
+    if not all(digits.shape):
+        raise ValueError("digits: expected at least one layer, token and entry")
+    sizes = np.abs(digits.astype(np.int64))
+    if sizes.max() > LARGEST or sizes.sum(-1).max() > MOST or digits.shape[-1] > WIDEST:
+        raise ValueError("digits: too large, sums would overflow")
+    if rows.size and (rows.min() < 0 or rows.max() >= len(tokens)):
+        raise IndexError(f"rows: some are not of the {len(tokens)} that are stored")
     (count, per_layer, width), total = digits.shape, len(rows)
     low = (digits.astype(np.int32) + 128) % 256 - 128  # digits are 256 · high + low
     halves = np.stack([(digits - low) // 256, low], 2).reshape(-1, 2, width).astype(np.float32)  # [L·M, 2, D]
@@ -231,40 +246,11 @@ def score_with_numpy(
             layers[start : start + step] = by_layer.T
 
 
-def _check(
-    digits: Digits,
-    units: Singles,
-    offsets: Singles,
-    tokens: Tokens,
-    scales: Singles,
-    rows: NDArray[np.int64],
-    scores: Singles,
-    layers: Singles | None,
-) -> None:
-    """What the kernel checks."""
-    arrays: list[tuple[str, NDArray[np.generic] | None, type[np.generic], tuple[int | None, ...]]] = [
-        ("digits", digits, np.int16, (None, None, None)),
-        ("units", units, np.float32, digits.shape[:2]),
-        ("offsets", offsets, np.float32, digits.shape[:1]),
-        ("tokens", tokens, np.int8, (None, *digits.shape)),
-        ("scales", scales, np.float32, (*tokens.shape[:1], *digits.shape[:2])),
-        ("rows", rows, np.int64, (None,)),
-        ("scores", scores, np.float32, rows.shape),
-        ("layers", layers, np.float32, (*rows.shape, *digits.shape[:1])),
-    ]
-    for name, array, dtype, shape in arrays:
-        if array is None:
-            continue
-        if array.dtype != dtype:
-            raise TypeError(f"{name}: expected {dtype.__name__}")
-        if len(array.shape) != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
-            raise ValueError(f"{name}: expected the shape {shape}, got {array.shape}")
-        if not (array.flags.c_contiguous and array.flags.aligned):
-            raise ValueError(f"{name}: expected a contiguous array")
-    if not all(digits.shape):
-        raise ValueError("digits: expected at least one layer, token and entry")
-    sizes = np.abs(digits.astype(np.int64))
-    if sizes.max() > LARGEST or sizes.sum(-1).max() > MOST or digits.shape[-1] > WIDEST:
-        raise ValueError("digits: too large, sums would overflow")
-    if rows.size and (rows.min() < 0 or rows.max() >= len(tokens)):
-        raise IndexError(f"rows: some are not of the {len(tokens)} that are stored")
+def _check(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int | None, ...]) -> None:
+    """What the kernel checks of each array; None in a shape is any length."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected {dtype.__name__}")
+    if len(array.shape) != len(shape) or any(b not in (None, a) for a, b in zip(array.shape, shape, strict=True)):
+        raise ValueError(f"{name}: expected the shape {shape}, got {array.shape}")
+    if not (array.flags.c_contiguous and array.flags.aligned):
+        raise ValueError(f"{name}: expected a contiguous array")
