@@ -135,12 +135,10 @@ class RequestPlan:
             raise
         try:
             resolved.fingerprint = resolved.fingerprint or fingerprint(resolved.video)
-        except VideoNotFoundError:
-            if resolved.video.path == resolved.video.id:
+        except VideoError as e:
+            if isinstance(e, VideoNotFoundError) and resolved.video.path == resolved.video.id:
                 resolved.video = video
                 return
-            raise _two_contents() from None
-        except VideoError:
             raise _two_contents() from None
         if resolved.fingerprint.digest != mine:
             raise _two_contents()
