@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from linkedout_edge.backends.base import Session
 from linkedout_edge.config import ModelConfig
-from linkedout_edge.decode import Limits, prepare_frames
+from linkedout_edge.decode import Frames, Limits, prepare_frames
 from linkedout_edge.decode.pool import DecoderPool
 from linkedout_edge.errors import (
     BackendError,
@@ -42,7 +42,6 @@ MANY = 8
 PROGRAMMING_ERRORS = (TypeError, AttributeError, NameError, AssertionError, ImportError)
 """No content of a file is to blame for these. They are raised, not reported as an unreadable video."""
 
-Frames: TypeAlias = "NDArray[np.uint8]"
 DecoderLike: TypeAlias = Callable[[str, int, int, Limits], Frames]
 
 
@@ -122,7 +121,9 @@ class Encoder:
         At most a few decoded videos are held at a time. Close the iterator to stop early.
         """
         timings = timings or Timings()
-        decoder, workers = self._decoder_for(len(jobs))
+        decoder, workers = self.decoder, self.workers
+        if self.pool is not None and len(jobs) >= self.pool_from:
+            decoder, workers = self.pool, self.pool.processes
         if self.single is not None and len(jobs) >= MANY and workers > 1:
             self._single = self._single or self.single()
             yield from self._each_in_its_thread(jobs, self._single, decoder, workers, timings)
@@ -162,20 +163,14 @@ class Encoder:
             decoded = time.perf_counter()
             if isinstance(inputs, VideoError):
                 return inputs, decoded - start, 0.0
-            tokens, scales = self._infer([inputs], session)
-            return Encoded(tokens[0], scales[0], inputs.known_as), decoded - start, time.perf_counter() - decoded
+            (encoded,) = self._infer([inputs], session)
+            return encoded, decoded - start, time.perf_counter() - decoded
 
         with closing(_in_order(jobs, whole, workers, workers)) as results:
             for job, (result, decode, encode) in results:
                 timings.decode += decode / workers
                 timings.encode += encode / workers
                 yield job, result
-
-    def _decoder_for(self, count: int) -> tuple[DecoderLike, int]:
-        """What decodes so many videos, and how many it decodes at a time."""
-        if self.pool is not None and count >= self.pool_from:
-            return self.pool, self.pool.processes
-        return self.decoder, self.workers
 
     def close(self) -> None:
         """End the processes that decode; a call that is under way fails the videos that it is at."""
@@ -230,14 +225,11 @@ class Encoder:
 
     def _encode(self, batch: list[tuple[Job, _Inputs]], timings: Timings) -> Iterator[tuple[Job, Encoded | VideoError]]:
         start = time.perf_counter()
-        tokens, scales = self._infer([inputs for _, inputs in batch])
+        encoded = self._infer([inputs for _, inputs in batch])
         timings.encode += time.perf_counter() - start
-        for i, (job, inputs) in enumerate(batch):
-            yield job, Encoded(tokens[i], scales[i], inputs.known_as)
+        yield from zip((job for job, _ in batch), encoded, strict=True)
 
-    def _infer(
-        self, batch: list[_Inputs], session: Session | None = None
-    ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    def _infer(self, batch: list[_Inputs], session: Session | None = None) -> list[Encoded]:
         c, b = self.config, len(batch)
         frames = np.zeros((b, c.frames, c.frame_size, c.frame_size, 3), np.uint8)
         frame_mask = np.zeros((b, c.frames), bool)
@@ -251,7 +243,7 @@ class Encoder:
         )
         if not np.isfinite(out["scales"]).all():
             raise BackendError("the encoder gave scales that are no numbers: check the bundle with another backend")
-        return out["tokens"], out["scales"]
+        return list(map(Encoded, out["tokens"], out["scales"], (inputs.known_as for inputs in batch)))
 
 
 def _in_order(
