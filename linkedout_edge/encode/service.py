@@ -311,28 +311,26 @@ class Background(OneProcess):
                 if behind:
                     return []
                 raise _closed_error()
-            tickets = []
-            for job in jobs if behind else reversed(jobs):
-                running = self._running.get(job.id)
-                if running is not None and not running.done and running.job == job:
-                    tickets.append(running)
-                    continue
-                ticket = self._waiting.get(job.id)
-                if ticket is not None and behind:  # what was asked for comes before what is done besides
-                    tickets.append(ticket)
-                    continue
-                if ticket is None or ticket.job != job:
-                    if ticket is not None:  # another content of that id: the later one counts
-                        ticket.drop()
-                    ticket = self._waiting[job.id] = Ticket(job)
-                self._waiting.move_to_end(job.id, last=behind)
-                tickets.append(ticket)
+            tickets = [self._queue(job, behind) for job in (jobs if behind else reversed(jobs))]
             while len(self._waiting) > MAX_WAITING:
                 self._waiting.popitem()[1].drop()
             if self._waiting and self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="linkedout-encode", daemon=True)
                 self._thread.start()
             return tickets if behind else tickets[::-1]
+
+    def _queue(self, job: Job, behind: bool) -> Ticket:
+        running, ticket = self._running.get(job.id), self._waiting.get(job.id)
+        if running is not None and not running.done and running.job == job:
+            return running
+        if ticket is not None and behind:  # what was asked for comes before what is done besides
+            return ticket
+        if ticket is None or ticket.job != job:
+            if ticket is not None:  # another content of that id: the later one counts
+                ticket.drop()
+            ticket = self._waiting[job.id] = Ticket(job)
+        self._waiting.move_to_end(job.id, last=behind)
+        return ticket
 
     def wait_for(self, tickets: Iterable[Ticket], until: float, stop: Stop | None = None) -> None:
         """Return when all are done, when ``time.monotonic()`` reaches `until`, or when `stop` is set."""
