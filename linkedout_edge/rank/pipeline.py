@@ -55,12 +55,11 @@ class Pipeline:
         effort: Effort = "full" if until is None else "auto" if looks_on else "quick"
         watched = self._history if history is None else history
         request = resolve(self._store, derived, watched, candidates, options, effort)
-        timings, jobs = Timings(), request.plan.jobs()
+        timings, jobs = Timings(), request.jobs
         with ExitStack() as while_ranking:
             if jobs:
-                request.list_candidates()
                 while_ranking.enter_context(self._store.pinned(request.ids()))
-                self._encode(request, jobs, until, timings)
+                self._encode(request, until, timings)
             encoded_at = time.perf_counter()
             encoded = request.known
             if encoded is None or jobs:
@@ -88,13 +87,13 @@ class Pipeline:
             encoded = self._ranker.encode_history(events[-MAX_EVENTS:], RequestPlan(self._store), derived)
         return self._ranker.summary(encoded)
 
-    def _encode(self, request: Request, jobs: Sequence[Job], until: float | None, timings: Timings) -> None:
+    def _encode(self, request: Request, until: float | None, timings: Timings) -> None:
         """Encode what is new; until a deadline, in order of urgency."""
         if until is None:
             self._encoding.encode(request.plan, timings)
             return
         watched = {e.id for e in request.events}
-        first = _by_urgency(jobs, watched, request.priors)
+        first = _by_urgency(request.jobs, watched, request.priors)
         late = self._encoding.encode_until(until - self._ranker.seconds, first, request.plan, timings)
         if self._history.is_incognito:  # what is encoded later would be recorded
             self._encoding.cancel(late)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from linkedout_edge.encode.encoder import Effort
+from linkedout_edge.encode.encoder import Effort, Job
 from linkedout_edge.encode.request import RequestPlan
 from linkedout_edge.errors import ArgumentError
 from linkedout_edge.inputs import Event, EventLike, Video, VideoLike, as_events, as_video, check_list
@@ -67,29 +67,25 @@ class Request:
     """The videos of one call.
 
     Attributes:
-        plan: What has to be encoded for it, and what failed.
+        plan: The videos that it names, and which of them failed.
+        jobs: What has to be encoded for it.
         given: The history as the caller passed it.
         events: What of it counts, oldest first.
         known: The same history, if it was fitted lately.
-        candidates: Ids, each once, without those that failed already; or a `Selection` of what is stored.
-        is_handle: Whether it is the caller's own `Selection`: nothing of it is pinned or looked up again.
+        candidates: Ids, each once, without those that failed already; or a `Selection` of what is stored, which, if
+            there are `jobs`, is the caller's own: nothing of it is pinned or looked up again.
         priors: What the app knows besides content.
         pending: Candidates that were not encoded in time; they are not among `candidates`.
     """
 
     plan: RequestPlan
+    jobs: list[Job]
     given: list[Any]
     events: list[Event]
     known: EncodedHistory | None
     candidates: list[str] | Selection
-    is_handle: bool
     priors: Priors | None
     pending: list[str] = field(default_factory=list)
-
-    def list_candidates(self) -> None:
-        """Hold candidates by their ids alone: encoding takes a while, and rows may move meanwhile."""
-        if isinstance(self.candidates, Selection) and not self.is_handle:
-            self.candidates = self.candidates.ids
 
     def ids(self) -> list[str]:
         """Ids that must stay stored until the ranking is made."""
@@ -156,7 +152,10 @@ def resolve(
         aligned = [v.id for v in videos]
     if priors:
         priors.align(aligned)
-    return Request(plan, given, events, known, chosen, chosen is candidates, priors)
+    jobs = plan.jobs()
+    if jobs and isinstance(chosen, Selection) and chosen is not candidates:
+        chosen = chosen.ids  # they alone: encoding takes a while, and rows may move meanwhile
+    return Request(plan, jobs, given, events, known, chosen, priors)
 
 
 def _of_handle(store: Tokens, handle: Selection, watched: set[str], plan: RequestPlan) -> list[str] | Selection:
