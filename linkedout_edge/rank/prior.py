@@ -67,15 +67,11 @@ class Priors:
 
     def __init__(self, prior: object) -> None:
         given = prior if isinstance(prior, Prior) else Prior(prior)  # type: ignore[arg-type]
+        values = given.values if isinstance(given.values, Mapping | np.ndarray) else list(given.values)
         self.weight = float(given.weight)
-        self._mapping: Mapping[str, Any] | None = None
-        self._array: NDArray[np.float64] | None = None
+        self._mapping: Mapping[str, Any] | None = values if isinstance(values, Mapping) else None
+        self._array = None if isinstance(values, Mapping) else _numbers(values)
         self._ids: Sequence[str] = ()
-        values = given.values
-        if isinstance(values, Mapping):
-            self._mapping = values
-        else:
-            self._array = _numbers(values if isinstance(values, np.ndarray) else list(values))
 
     def align(self, ids: Sequence[str] | None) -> None:
         """Say which candidates a sequence belongs to.
