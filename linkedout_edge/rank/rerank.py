@@ -58,12 +58,11 @@ def deduplicate(
         The positions that stay, in the same order.
     """
     kept: list[int] = []
-    compared = np.zeros((0, 0), np.float32)
     for start in range(0, len(order), _BLOCK):
         block = order[start : start + _BLOCK]
         mine = vectors(block)
-        if not compared.size:
-            compared = np.zeros((0, mine.shape[1]), np.float32)
+        if start == 0:
+            compared = mine[:0]
         is_new = (mine @ compared.T < threshold).all(1)
         among = mine @ mine.T >= threshold
         chosen: list[int] = []
