@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,19 @@ def test_a_video_costs_about_a_kilobyte(tmp_path: Path) -> None:
     path = tmp_path / "p"
     filled(1000).export_pack(path)
     assert path.stat().st_size < 1000 * (CONFIG.payload_bytes + 64)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_a_pack_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
+    """And the umask, which belongs to all threads of the app, stays as it is meanwhile."""
+    before = os.umask(0o027)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "umask", None)
+            filled().export_pack(tmp_path / "pack.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "pack.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 def test_another_models_pack_is_refused(tmp_path: Path) -> None:

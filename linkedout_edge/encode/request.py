@@ -48,10 +48,6 @@ class RequestPlan:
         """What could not be used so far, each (id, role, code) once."""
         return list(self._failed.values())
 
-    def has_failed(self, id: str, role: Role) -> bool:
-        """Whether that was noted already."""
-        return any((i, r) == (id, role) for i, r, _ in self._failed)
-
     @property
     def ids(self) -> list[str]:
         """Ids that were taken in."""

@@ -268,7 +268,8 @@ class Ranker:
 
 def _usable(ids: Sequence[str], rows: NDArray[np.int32], role: Role, plan: RequestPlan) -> list[int]:
     """Positions that can be scored; what another thread removed meanwhile is noted as failed."""
+    failed = {f.id for f in plan.failed if f.role == role}
     for n in np.flatnonzero(rows < 0).tolist():
-        if not plan.has_failed(ids[n], role):
+        if ids[n] not in failed:
             plan.fail(ids[n], role, not_stored())
     return [n for n, i in enumerate(ids) if rows[n] >= 0 and i not in plan.unusable]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -105,20 +105,19 @@ def write(
     }
     metadata = {"format": kind.format, "version": VERSION, "token_space": token_space}
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        temporary.touch(mode, exist_ok=False)
         try:
+            allowed = temporary.stat().st_mode  # what the umask left of `mode`; the library saves with its own
             save_file(arrays, temporary, metadata)
-            with Path(temporary).open("rb+") as f:
+            with temporary.open("rb+") as f:
                 _order_header(f)
                 os.fsync(f.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(temporary).chmod(mode & ~umask)
-            Path(temporary).replace(target)
+            temporary.chmod(allowed)
+            temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(temporary).unlink()
+                temporary.unlink()
             raise
     except Exception as e:  # safetensors has its own error for what the system says
         if "space" in str(e).lower():
