@@ -17,7 +17,7 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -184,7 +184,7 @@ class PyAVDecoder:
             with opened() as container:
                 yield run(container, index, threads=threads)
 
-        beside = None if device is not None else Beside(self.threads or available_cpus(), run_beside)
+        beside = Beside((self.threads or available_cpus()) if device is None else 1, run_beside)
         try:
             with ExitStack() as files:
                 container = files.enter_context(opened())
@@ -300,10 +300,13 @@ class _Run:
         self._turn = _container_orientation(container, stream, file)
         self._first_packet = True
 
-    def by_time(self, count: int, min_key_frames: int | None, beside: Beside | None) -> list[Frames] | None:
+    def by_time(self, count: int, min_key_frames: int | None, beside: Beside) -> list[Frames] | None:
         """At most `count` prepared frames in order of time, None where only one pass over everything will do.
 
-        With `beside`, several threads decode.
+        Args:
+            count: frames wanted.
+            min_key_frames: see `PyAVDecoder`.
+            beside: how several threads decode.
         """
         found = self._survey(count)
         if found is None:
@@ -520,7 +523,7 @@ class _Run:
         return frames
 
     def _forward(
-        self, targets: list[float], keys: list[float], total: float, beside: Beside | None
+        self, targets: list[float], keys: list[float], total: float, beside: Beside
     ) -> tuple[list[Frames], int]:
         """Decode from the last key frame before each target, from several key frames at a time.
 
@@ -528,7 +531,7 @@ class _Run:
             targets: seconds, rising.
             keys: times of known key frames, rising.
             total: frames that the video has, by their distance.
-            beside: opens the file again, for another thread.
+            beside: how several threads decode.
 
         Returns:
             The frames, and how many were seen in all; both stop short where frames carry no times.
@@ -545,31 +548,30 @@ class _Run:
         todo = sorted(spans, key=lambda span: span[1][-1] - span[0])  # the longest is last, and begun first
 
         def work(run: _Run) -> None:
-            with suppress(IndexError):
-                while span := todo.pop():
-                    found[span[0]] = run._span(*span, affordable)
+            while todo:
+                try:
+                    key, wanted = todo.pop()
+                except IndexError:  # another thread was quicker
+                    return
+                found[key] = run._span(key, wanted, affordable)
 
-        def work_beside(threads: int) -> None:
-            assert beside is not None
+        def work_beside() -> None:
             with beside.open(threads) as run:
                 run._learn_from(self)
                 work(run)
 
-        workers = 1 if beside is None else min(beside.cpus, len(spans), SIDE_BY_SIDE)
-        if beside is None or workers == 1:
-            work(self)
-        else:
-            threads = max(1, beside.cpus // workers)
-            if not self._stream.codec_context.is_open:
-                self._stream.codec_context.thread_count = threads
-            with ThreadPoolExecutor(workers - 1, "linkedout-decode") as pool:
-                others = [submit(pool, work_beside, threads) for _ in range(workers - 1)]
-                try:
-                    work(self)
-                finally:
-                    todo.clear()  # empty already, unless this failed
-                for other in others:
-                    other.result()
+        workers = min(beside.cpus, len(spans), SIDE_BY_SIDE)
+        threads = max(1, beside.cpus // workers)
+        if workers > 1 and not self._stream.codec_context.is_open:
+            self._stream.codec_context.thread_count = threads
+        with ThreadPoolExecutor(SIDE_BY_SIDE, "linkedout-decode") as pool:  # starts none yet
+            others = [submit(pool, work_beside) for _ in range(workers - 1)]
+            try:
+                work(self)
+            finally:
+                todo.clear()  # empty already, unless this failed
+            for other in others:
+                other.result()
         parts = [found[key] for key, _ in spans]
         return [frame for frames, _ in parts for frame in frames], sum(seen for _, seen in parts)
 
@@ -623,8 +625,7 @@ class _Run:
             wanted = "DEFAULT"
             if near is not None:
                 time = self._time(packet) if packet.size else None
-                ahead = [] if time is None else [(target - time) / self._spacing for target in near]
-                is_near = time is None or any(-0.5 < frames < 2.5 for frames in ahead)
+                is_near = time is None or any(-0.5 < (target - time) / self._spacing < 2.5 for target in near)
                 wanted = "DEFAULT" if is_near else "NONREF"
             if wanted != skip:
                 skip = context.skip_frame = wanted
