@@ -124,8 +124,9 @@ def test_a_damaged_zipapp_is_a_damaged_bundle(tmp_path: Path) -> None:
 def test_a_frozen_app_ranks(tmp_path: Path) -> None:
     pytest.importorskip("PyInstaller")
     (tmp_path / "app.py").write_text(APP)
-    # The hooks are named, because an installation in place may be older than the entry point.
-    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--additional-hooks-dir", *get_hook_dirs()]
+    # The package and its hooks are named: PyInstaller does not find what is installed in place.
+    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--paths", str(PACKAGE.parent)]
+    command += ["--additional-hooks-dir", *get_hook_dirs()]
     excluded = [o for m in ("torch", "transformers", "openvino", "matplotlib") for o in ("--exclude-module", m)]
     subprocess.run([*command, *excluded, "app.py"], cwd=tmp_path, check=True, capture_output=True, timeout=800)
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
