@@ -69,6 +69,9 @@ class DeviceError(BackendError):
 class ClosedError(LinkedOutError, RuntimeError):
     """The recommender was closed; load a new one."""
 
+    def __init__(self, message: str = "the recommender was closed: load a new one with Recommender.load(...)") -> None:
+        super().__init__(message)
+
 
 class ForkedError(LinkedOutError, RuntimeError):
     """The recommender was loaded by the process that this one was forked from; load one here."""

@@ -303,4 +303,4 @@ class Recommender(OneProcess):
     def _check_open(self) -> None:
         self._check_process()
         if self._closed:
-            raise ClosedError("the recommender was closed: load a new one with Recommender.load(...)")
+            raise ClosedError()

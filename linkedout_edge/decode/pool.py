@@ -174,7 +174,7 @@ class DecoderPool(OneProcess):
         with self._changed:
             self._changed.wait_for(lambda: self._taken < self.processes or self._closed)
             if self._closed:
-                raise ClosedError("the recommender was closed: load a new one with Recommender.load(...)")
+                raise ClosedError()
             self._taken += 1
             while self._idle:
                 process = self._idle.pop()

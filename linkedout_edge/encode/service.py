@@ -41,10 +41,6 @@ Encode = Callable[[Sequence[Job], Finished], None]
 """Encodes jobs and stores the results."""
 
 
-def _closed_error() -> ClosedError:
-    return ClosedError("the recommender was closed: load a new one with Recommender.load(...)")
-
-
 class EncodeService(OneProcess):
     """Encodes videos into the store. Usable from several threads: one encodes at a time, so no video is encoded twice.
 
@@ -193,7 +189,7 @@ class EncodeService(OneProcess):
     def _check_open(self) -> None:
         self._check_process()
         if self._closed:
-            raise _closed_error()
+            raise ClosedError()
 
     @contextmanager
     def _turn(self, stop: Stop | None) -> Iterator[bool]:
@@ -310,7 +306,7 @@ class Background(OneProcess):
             if self.stopping.is_set():
                 if behind:
                     return []
-                raise _closed_error()
+                raise ClosedError()
             tickets = [self._queue(job, behind) for job in (jobs if behind else reversed(jobs))]
             while len(self._waiting) > MAX_WAITING:
                 self._waiting.popitem()[1].drop()
