@@ -91,7 +91,8 @@ class History(OneProcess):
             **event_fields: `watched`, `liked`, `at` of the `Event`; `at` is now, if left out. Not with an `Event`.
 
         Returns:
-            The event as stored: without frames, which are not needed any more. In incognito mode it is not stored.
+            The event as stored: without frames, which are not needed any more. Not stored in incognito mode, nor if
+            it is older than a year.
 
         Raises:
             VideoError: The video cannot be used (see its subclasses); the history is unchanged.

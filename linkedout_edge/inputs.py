@@ -144,8 +144,8 @@ def _hash_frames(frames: Any) -> str:
 VideoLike: TypeAlias = "str | os.PathLike[str] | Video"
 
 
-def as_video(value: object, where: str = "video") -> Video:
-    """A str, path or `Video` as a `Video`; `where` names the argument in the message.
+def as_video(value: object, where: str = "video", expected: str = "a str, path or Video") -> Video:
+    """A str, path or `Video` as a `Video`; `where` names the argument in the message, which says what is `expected`.
 
     Raises:
         ArgumentTypeError: It is something else.
@@ -161,7 +161,7 @@ def as_video(value: object, where: str = "video") -> Video:
         hint = "; use os.fsdecode for a path in bytes"
     elif isinstance(value, Event):
         hint = "; an Event belongs in the history, pass its .video"
-    raise ArgumentTypeError(f"{where} must be a str, path or Video, not {type(value).__name__}{hint}")
+    raise ArgumentTypeError(f"{where} must be {expected}, not {type(value).__name__}{hint}")
 
 
 @dataclass(frozen=True)
@@ -247,4 +247,5 @@ def as_videos(values: object, where: str = "videos") -> list[Video]:
 def as_events(values: object, where: str = "history") -> list[Event]:
     """A list of str, paths, `Video`s and `Event`s as `Event`s. Raises as `check_list` and `as_video` do."""
     items = check_list(values, where)
-    return [v if isinstance(v, Event) else Event(as_video(v, f"{where}[{i}]")) for i, v in enumerate(items)]
+    expected = "a str, path, Video or Event"
+    return [v if isinstance(v, Event) else Event(as_video(v, f"{where}[{i}]", expected)) for i, v in enumerate(items)]

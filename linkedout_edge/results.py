@@ -25,7 +25,8 @@ class Failed:
     Attributes:
         id: Its id.
         role: Where it stood: ``candidate``, ``history``, or ``video`` in `encode`.
-        code: Stable, for programs: ``not_found``, ``unreadable``, ``too_large``, ``invalid_frames``, ``conflict``.
+        code: Stable, for programs: ``not_found``, ``unreadable``, ``too_large``, ``invalid_frames``, ``conflict``,
+            ``decoder_crashed``, ``decoder_timeout``, ``pending``.
         reason: For people.
     """
 
@@ -54,7 +55,7 @@ class EncodeResult:
         encoded: Ids that were encoded.
         unchanged: Ids that were in the store already.
         failed: What could not be used, and why.
-        quick: Of these ids, encoded now or before, only a quick look was taken so far.
+        quick: Ids that still have only a quick look, encoded now or before.
     """
 
     encoded: tuple[str, ...]

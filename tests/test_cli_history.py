@@ -14,7 +14,7 @@ from linkedout_edge.cli.data import KEY_VARIABLE, absolute, default_data_dir
 from linkedout_edge.cli.encode import encode
 from linkedout_edge.cli.history import history, parse_since
 from linkedout_edge.cli.privacy import privacy
-from linkedout_edge.errors import ArgumentError, WrongKeyError
+from linkedout_edge.errors import ArgumentError, StorageError, WrongKeyError
 from linkedout_edge.storage import FILE_NAME
 
 
@@ -55,6 +55,8 @@ def test_a_life_of_a_history(tiny_bundle: Path, clips: list[Path], tmp_path: Pat
     run(history, "export", tmp_path / "out.json", *where)
     assert json.loads((tmp_path / "out.json").read_text())["events"] == events
     assert json.loads(run(history, "export", *where).stdout)["events"] == events
+    with pytest.raises(StorageError, match="full cannot be written: No space left on device"):
+        run(history, "export", "/dev/full", *where)
 
     kept = result(privacy, *where)
     assert [Path(f["path"]).name for f in kept["files"]] == [FILE_NAME]
@@ -64,6 +66,8 @@ def test_a_life_of_a_history(tiny_bundle: Path, clips: list[Path], tmp_path: Pat
 
     told = run(history, "forget", tmp_path / "x.mp4", tmp_path / "y.mp4", *where, code=1).output.splitlines()
     assert [line.split(":")[0] for line in told if line[0] != "/"] == ["0 forgotten", *["not in the history"] * 2]
+    run(history, "forget", clips[5], *where, code=1)  # encoded, but not watched
+    assert clips[5].name.encode() in (tmp_path / "d" / FILE_NAME).read_bytes()
     assert result(history, "forget", clips[2], *where)["forgotten"] == 1
     assert clips[2].name.encode() not in (tmp_path / "d" / FILE_NAME).read_bytes()
     assert result(history, "forget", "--since", "1h", *where)["forgotten"] == 2

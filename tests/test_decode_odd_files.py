@@ -215,6 +215,9 @@ def test_orientation_inside_the_stream(decoder: Any, tmp_path: Path, codec: str,
     assert far(decoder(tmp_path / "turned.ts", 8, SIZE, LIMITS), want) < CLOSE
 
 
+@pytest.mark.skipif(
+    int(av.__version__.split(".")[0]) < 15, reason="PyAV 14 damages packets that are copied into an MP4"
+)
 def test_orientation_said_only_once_counts_for_all_threads(tmp_path: Path) -> None:
     """Each of several threads starts at a key frame of its own, where the message need not stand again."""
     from linkedout_edge.decode.pyav import PyAVDecoder

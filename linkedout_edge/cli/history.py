@@ -11,7 +11,7 @@ import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, kept, stored_arguments
 from linkedout_edge.cli.options import NO_VIDEO_INSIDE, Fraction, Group, expand_videos, model_options, parse_watched
-from linkedout_edge.errors import ArgumentError
+from linkedout_edge.errors import ArgumentError, StorageError
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -131,9 +131,10 @@ def forget(
     key_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Forget that VIDEOS were watched, or everything that was watched since a time, with their tokens.
+    """Forget that VIDEOS were watched, or everything that was watched since a time.
 
-    They are deleted from the files on disk, not only marked as deleted.
+    It is deleted from the files on disk, not only marked as deleted. With VIDEOS, their tokens go, too; with --since,
+    those that were stored only because a video was watched.
 
     Exit code: 0, or 1 if one of the VIDEOS was not in the history.
     """
@@ -148,9 +149,10 @@ def forget(
             for video in dict.fromkeys(videos):
                 names = list(dict.fromkeys([video, *absolute([video])]))
                 found = sum(events.forget(i) for i in names)
-                store.remove(names)
                 count += found
-                if not found:
+                if found:
+                    store.remove(names)
+                else:
                     unknown.append(video)
     told = [f"{count} forgotten", *(f"not in the history: {v}" for v in unknown)]
     _say({"forgotten": count, "unknown": unknown}, *told, as_json=as_json)
@@ -204,8 +206,13 @@ def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
         new_file(file, "history.json")
     with kept(data_dir, key_file) as (events, _):
         found = events.export()
-    with click.open_file(file, "w", encoding="utf-8") as f:
-        f.write(json.dumps({"events": found}, indent=2) + "\n")
+    try:
+        with click.open_file(file, "w", encoding="utf-8") as f:
+            f.write(json.dumps({"events": found}, indent=2) + "\n")
+    except OSError as e:
+        if file == "-":
+            raise
+        raise StorageError(f"{file} cannot be written: {e.strerror or e}") from e
     if file != "-":
         note(f"{len(found)} written to {file}")
 

@@ -36,8 +36,8 @@ class TasteSummary:
     Attributes:
         events: How many events it rests on.
         likes: Interests, one or two, the larger first; empty while nothing is known to be liked.
-        avoids: Ids of watched videos whose like is ranked low, the lowest first; at most 3.
-        layers: L trusts that sum to 1: at which depth of the model the taste lives.
+        avoids: Ids of watched videos; videos similar to them are ranked low, the lowest first; at most 3.
+        layers: How much each of L layers counts for this user; they sum to 1.
         layer_names: L names.
         sentence: The same in words.
     """
