@@ -55,8 +55,9 @@ def test_a_life_of_a_history(tiny_bundle: Path, clips: list[Path], tmp_path: Pat
     run(history, "export", tmp_path / "out.json", *where)
     assert json.loads((tmp_path / "out.json").read_text())["events"] == events
     assert json.loads(run(history, "export", *where).stdout)["events"] == events
-    with pytest.raises(StorageError, match="full cannot be written: No space left on device"):
-        run(history, "export", "/dev/full", *where)
+    if Path("/dev/full").exists():  # not on macOS
+        with pytest.raises(StorageError, match="full cannot be written: No space left on device"):
+            run(history, "export", "/dev/full", *where)
 
     kept = result(privacy, *where)
     assert [Path(f["path"]).name for f in kept["files"]] == [FILE_NAME]
