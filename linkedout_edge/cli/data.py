@@ -65,7 +65,7 @@ def data_arguments(data_dir: Path | None, key_file: Path | None) -> dict[str, An
         try:
             key = key_file.read_bytes()
         except OSError as e:
-            raise ArgumentError(f"--key-file cannot be read: {e.strerror}") from e
+            raise ArgumentError(f"--key-file {key_file} cannot be read: {e.strerror}") from e
     return {"data_dir": data_dir or default_data_dir(), "key": key}
 
 
