@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import random
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from stored import Clock, Opened, number, open_stored, put, stored, value
 
 from linkedout_edge import Event, Recommender, errors
+from linkedout_edge.cli.rank import rank
 from linkedout_edge.storage import FILE_NAME
 from linkedout_edge.store import Fingerprint
 
@@ -268,6 +271,11 @@ def test_a_read_only_folder_still_ranks(
         assert len(rec.history) == 1
     empty = tmp_path / "empty"
     empty.mkdir()
+    with unwritable(empty):
+        where = ["--data-dir", str(empty), "--bundle", str(tiny_bundle), "--decoder", "opencv", "--json"]
+        done = CliRunner().invoke(rank, ["--history", str(clips[0]), "--candidates", *map(str, clips[1:3]), *where])
+        assert done.exit_code == 0, done.output
+        assert len(json.loads(done.stdout)["ranked"]) == 2
     with unwritable(empty), Recommender.load(tiny_bundle, decoder="opencv", data_dir=empty) as rec:
         assert len(rec.rank([clips[0]], clips[1:3])) == 2
         with pytest.raises(errors.StorageReadOnlyError):

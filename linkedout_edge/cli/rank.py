@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import click
 
 from linkedout_edge.cli.data import absolute, data_arguments, data_options, default_data_dir, stored_arguments
 from linkedout_edge.cli.options import NO_VIDEO_INSIDE, SeveralValues, expand_videos, model_options, parse_watched
-from linkedout_edge.errors import ArgumentError
+from linkedout_edge.errors import ArgumentError, StorageFullError, StorageReadOnlyError
 
 if TYPE_CHECKING:
     from linkedout_edge import Event, Failed, Ranking, RankOptions, Recommender, Selection
@@ -210,7 +211,9 @@ def prepare_and_rank(
     watched = [e.id for e in events if e.id not in rec.store]
     named = candidates or []
     distinct = list(dict.fromkeys([*watched, *named]))
-    with progress("Looking at videos", len(distinct)) as advance:
+    failed: dict[str, Failed] = {}
+    with progress("Looking at videos", len(distinct)) as advance, suppress(StorageReadOnlyError, StorageFullError):
+        # What cannot be kept is encoded by `rank`, which needs it in memory only, and warns.
         failed = {f.id: f for f in rec.encode(distinct, advance, effort=effort).failed}
     prepare = time.perf_counter() - start
     to_rank = _stored(rec, options) if candidates is None else [c for c in named if c not in failed]
