@@ -18,21 +18,24 @@ from typing import TYPE_CHECKING, Any
 
 from linkedout_edge import _telemetry, errors  # noqa: F401 (quiets onnxruntime before anything imports it)
 from linkedout_edge._version import __version__
-from linkedout_edge.inputs import Event, Video
+from linkedout_edge.inputs import Event, EventLike, Video, VideoLike
 from linkedout_edge.rank.prior import Prior
 from linkedout_edge.rank.profile import Interest, TasteSummary
 from linkedout_edge.results import EncodeResult, Explanation, Failed, Info, Ranked, Ranking, Timing
 
 if TYPE_CHECKING:
+    from linkedout_edge.history import History
     from linkedout_edge.rank.request import RankOptions
     from linkedout_edge.recommender import Recommender
-    from linkedout_edge.store import Selection, StoreStats
+    from linkedout_edge.store import Selection, StoreStats, TokenStore
 
 __all__ = [
     "EncodeResult",
     "Event",
+    "EventLike",
     "Explanation",
     "Failed",
+    "History",
     "Info",
     "Interest",
     "Prior",
@@ -44,7 +47,9 @@ __all__ = [
     "StoreStats",
     "TasteSummary",
     "Timing",
+    "TokenStore",
     "Video",
+    "VideoLike",
     "__version__",
     "errors",
 ]
@@ -54,10 +59,12 @@ logging.getLogger("linkedout_edge").addHandler(logging.NullHandler())
 
 # Late, because they load OpenCV or the store: without a working OpenCV, `linkedout-edge doctor` must still start.
 _LATE = {
+    "History": "linkedout_edge.history",
     "RankOptions": "linkedout_edge.rank.request",
     "Recommender": "linkedout_edge.recommender",
     "Selection": "linkedout_edge.store",
     "StoreStats": "linkedout_edge.store",
+    "TokenStore": "linkedout_edge.store",
 }
 
 
