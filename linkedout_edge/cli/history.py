@@ -206,15 +206,15 @@ def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
         new_file(file, "history.json")
     with kept(data_dir, key_file) as (events, _):
         found = events.export()
+    text = json.dumps({"events": found}, indent=2)
+    if file == "-":
+        click.echo(text)
+        return
     try:
-        with click.open_file(file, "w", encoding="utf-8") as f:
-            f.write(json.dumps({"events": found}, indent=2) + "\n")
+        Path(file).write_text(text + "\n", "utf-8")
     except OSError as e:
-        if file == "-":
-            raise
-        raise StorageError(f"{file} cannot be written: {e.strerror or e}") from e
-    if file != "-":
-        note(f"{len(found)} written to {file}")
+        raise StorageError(f"{file} cannot be written: {e.strerror}") from e
+    note(f"{len(found)} written to {file}")
 
 
 @history.command()

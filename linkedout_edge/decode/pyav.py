@@ -290,7 +290,6 @@ class _Run:
         self._base = 0.0 if file.kind in BARE else float(stream.time_base or 0)
         self._start = float(stream.start_time or 0) * self._base
         self._spacing = 1 / 25
-        self._skips = False
         context = stream.codec_context
         self._on_device = bool(context.is_hwaccel)
         self._pixels = max(1, context.width * context.height)
@@ -539,7 +538,7 @@ class _Run:
         affordable = math.inf
         if total * self._pixels > FORWARD_PIXELS:
             affordable = max(1.0, FORWARD_PIXELS / self._pixels / len(targets)) * self._spacing
-        self._skips = total >= DENSE * len(targets)
+        skips = total >= DENSE * len(targets)
         spans = [
             (key, list(group))
             for key, group in itertools.groupby(targets, lambda t: max((k for k in keys if k <= t), default=0.0))
@@ -553,7 +552,7 @@ class _Run:
                     key, wanted = todo.pop()
                 except IndexError:  # another thread was quicker
                     return
-                found[key] = run._span(key, wanted, affordable)
+                found[key] = run._span(key, wanted, affordable, skips=skips)
 
         def work_beside() -> None:
             with beside.open(threads) as run:
@@ -577,16 +576,16 @@ class _Run:
 
     def _learn_from(self, other: _Run) -> None:
         """Take over what another run of the same file found out from its packets."""
-        self._spacing, self._skips = other._spacing, other._skips
-        self._turn, self._first_packet = other._turn, other._first_packet
+        self._spacing, self._turn, self._first_packet = other._spacing, other._turn, other._first_packet
 
-    def _span(self, key: float, targets: list[float], affordable: float) -> tuple[list[Frames], int]:
+    def _span(self, key: float, targets: list[float], affordable: float, *, skips: bool) -> tuple[list[Frames], int]:
         """Decode from one key frame on: the frames on screen at the targets, and how many were seen.
 
         Args:
             key: seconds.
             targets: seconds, rising; all from `key` on.
             affordable: frames are taken at most so many seconds after the one before.
+            skips: leave out frames that no other refers to.
         """
         if not self._seek(key) and not self._seek(0.0):
             return [], 0
@@ -598,7 +597,7 @@ class _Run:
         frames: list[Frames] = []
         seen = 0
         held: Any = None  # on screen until the next frame comes
-        for frame in self._stream_frames(near if self._skips else None):
+        for frame in self._stream_frames(near if skips else None):
             time = self._time(frame)
             if time is None:
                 return [], seen
