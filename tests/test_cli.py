@@ -253,6 +253,29 @@ def test_without_history_it_is_a_cold_start(tiny_bundle: Path, clips: list[Path]
     assert done.stdout.count("cold start") == 2
 
 
+def test_what_is_stored_is_listed_exported_and_removed(tiny_bundle: Path, clips: list[Path], tmp_path: Path):
+    here = ("--bundle", tiny_bundle, "--data-dir", tmp_path / "data")
+    assert run("encode", *clips[:2], *here, "--effort", "quick").exit_code == 0
+    result("history", "add", clips[0], *here)
+    first, second = sorted(map(str, clips[:2]))
+    listed = result("store", "list", *here)
+    assert [v["id"] for v in listed["videos"]] == [first, second]
+    assert {v["id"]: v["watched"] for v in listed["videos"]} == {str(clips[0]): True, str(clips[1]): False}
+    assert listed["disk_bytes"] > 0
+    said = run("store", "list", *here).stdout
+    assert "2 videos · " in said
+    assert clips[0].name in said
+    pack = tmp_path / "pack.safetensors"
+    assert result("store", "export", pack, clips[1], *here) == {"exported": 1}
+    assert result("store", "remove", clips[1], "nope", *here, code=1) == {"removed": 1, "unknown": ["nope"]}
+    assert [v["id"] for v in result("store", "list", *here)["videos"]] == [str(clips[0])]
+    assert result("store", "import", pack, *here)["stored"] == 2
+    assert result("store", "export", pack, *here) == {"exported": 2}
+    assert "no-such.mp4" in result("store", "export", pack, "no-such.mp4", *here, code=2)["error"]["message"]
+    assert "No video is stored." in run("store", "list", "--bundle", tiny_bundle, "--data-dir", tmp_path / "n").stdout
+    assert not (tmp_path / "n").exists()
+
+
 # Errors.
 
 

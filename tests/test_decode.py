@@ -167,8 +167,8 @@ def test_pyav_threads_end_together_at_a_limit(tmp_path: Path) -> None:
         PyAVDecoder(threads=2)(path, 8, SIZE, Limits(max_decode_seconds=1e-6))
 
 
-def test_pyav_starts_at_the_key_frame_that_it_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The times of frames 116 and 232, in seconds and back in ticks, round down to a tick less."""
+def count_frames(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames come out of PyAV from here on."""
     from linkedout_edge.decode import pyav
 
     decoded, check = [0], pyav.check_pixels
@@ -177,10 +177,55 @@ def test_pyav_starts_at_the_key_frame_that_it_means(tmp_path: Path, monkeypatch:
         decoded[0] += 1
         check(width, height, limits, name)
 
-    path = write(tmp_path / "v.mp4", grays(300), gop=116, options={"bf": "0"})
     monkeypatch.setattr(pyav, "check_pixels", counted)
-    assert len(pyav.PyAVDecoder(threads=1)(path, 8, SIZE, LIMITS)) == 8
+    return decoded
+
+
+def test_pyav_starts_at_the_key_frame_that_it_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times of frames 116 and 232, in seconds and back in ticks, round down to a tick less."""
+    from linkedout_edge.decode.pyav import PyAVDecoder
+
+    path = write(tmp_path / "v.mp4", grays(300), gop=116, options={"bf": "0"})
+    decoded = count_frames(monkeypatch)
+    assert len(PyAVDecoder(threads=1)(path, 8, SIZE, LIMITS)) == 8
     assert decoded[0] < 310
+
+
+B_FRAMES = {
+    "h264": {"options": {"bf": "3", "b-adapt": "0", "b-pyramid": "none", "crf": "8"}},
+    "hevc": {"codec": "libx265", "options": {"x265-params": "log-level=none:bframes=3:b-adapt=0:b-pyramid=0:crf=8"}},
+    "av1": {"codec": "libsvtav1", "options": {"crf": "10", "preset": "10"}},
+    "vp9": {"codec": "libvpx-vp9", "options": {"crf": "8", "b": "0", "lag-in-frames": "16", "auto-alt-ref": "1"}},
+}
+
+
+@pytest.mark.parametrize("codec", B_FRAMES)
+def test_pyav_takes_the_frames_on_screen_and_leaves_out_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    """Of four frames in a row three are referred to by no other. Encoders of AV1 and VP9 decide for themselves."""
+    from linkedout_edge.decode import pyav
+
+    try:
+        path = write(tmp_path / "v.mkv", grays(100), gop=40, **B_FRAMES[codec])
+    except av.codec.codec.UnknownCodecError:
+        pytest.skip("this build of PyAV has no such encoder")
+    decoded = count_frames(monkeypatch)
+    frames = pyav.PyAVDecoder(threads=1)(path, 7, SIZE, LIMITS)
+    assert np.abs(which(frames, 100) - [7, 21, 35, 50, 64, 78, 92]).max() < 0.7
+    # One for each video, up to three for each group of four, one for each that is taken.
+    assert decoded[0] <= (1 + 100 / 4 + 3 + 7 if codec in ("h264", "hevc") else 100)
+
+
+def test_pyav_believes_frames_rather_than_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where packets promise a frame that does not come, all frames are looked at."""
+    from linkedout_edge.decode import pyav
+
+    path = write(tmp_path / "v.mkv", grays(100), gop=40)
+    expected = pyav.PyAVDecoder(threads=1)(path, 7, SIZE, LIMITS)
+    times = pyav._Run._times
+    monkeypatch.setattr(pyav._Run, "_times", lambda self, *span: [t + 0.01 for t in times(self, *span)])
+    assert np.array_equal(pyav.PyAVDecoder(threads=1)(path, 7, SIZE, LIMITS), expected)
 
 
 def test_pyav_min_key_frames(tmp_path: Path) -> None:

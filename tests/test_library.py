@@ -65,6 +65,23 @@ def test_videos_are_found_by_what_is_in_them(folder: Path) -> None:
     ]
 
 
+def test_a_folder_that_cannot_be_read_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> Any:
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert len(find_videos(str(folder))) == 4
+    said = f"{folder / 'more' / 'deep'} cannot be read (Permission denied): the videos in it are left out"
+    find_videos(str(folder))
+    assert capsys.readouterr().err == f"warning: {said}\n"
+
+
 def test_what_is_known_is_skipped_and_what_changed_is_looked_at(rec: Recommender, folder: Path) -> None:
     paths = find_videos(str(folder))
     library = Library(rec, "full")

@@ -5,6 +5,7 @@ Videos are found by what their first bytes say, not by their names. A video's id
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -67,12 +68,27 @@ def is_video(path: str) -> bool:
 
 
 def find_videos(folder: str) -> list[str]:
-    """Absolute paths of the videos in a folder and the folders in it, sorted; what is hidden is left out."""
+    """Absolute paths of the videos in a folder and the folders in it, sorted; what is hidden is left out.
+
+    Folders that cannot be read are left out as well, with a warning.
+    """
     found: list[str] = []
-    for path, folders, names in os.walk(os.path.abspath(folder)):  # noqa: PTH100 (links stay as they are)
+    top = os.path.abspath(folder)  # noqa: PTH100 (links stay as they are)
+    for path, folders, names in os.walk(top, onerror=_unreadable):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         found += [p for n in sorted(names) if not n.startswith(".") and is_video(p := str(Path(path, n)))]
     return found
+
+
+def _unreadable(error: OSError) -> None:
+    _say(f"warning: {error.filename} cannot be read ({error.strerror}): the videos in it are left out")
+
+
+@functools.cache  # once, however often a folder is looked through
+def _say(warning: str) -> None:
+    from linkedout_edge.cli.output import note
+
+    note(warning)  # not logged: logs name nothing
 
 
 class Library:

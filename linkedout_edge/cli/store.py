@@ -1,4 +1,4 @@
-"""`linkedout-edge store`: import feature packs."""
+"""`linkedout-edge store`: list, remove, import, export."""
 
 from __future__ import annotations
 
@@ -8,14 +8,123 @@ from typing import Any
 
 import click
 
-from linkedout_edge.cli.data import data_arguments, data_options
+from linkedout_edge.cli.data import absolute, data_arguments, data_options, stored_arguments
 from linkedout_edge.cli.options import Group, model_options, refuse_urls
 from linkedout_edge.errors import PackError, PackNotFoundError
 
 
 @click.group(cls=Group)
 def store() -> None:
-    """Import feature packs that were made elsewhere."""
+    """Encoded videos: list, remove, import, export.
+
+    They are stored in your data folder and nowhere else.
+    """
+
+
+@store.command("list")
+@data_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print the videos as JSON.")
+def list_(data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
+    """List stored videos by name, and say which were encoded only quickly, and which were watched."""
+    from rich.table import Table
+
+    from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import console, count, plain, print_json, short_names, size
+
+    with Recommender.load(**model, **stored_arguments(data_dir, key_file)) as rec:
+        ids, quick, watched = sorted(rec.store), rec._tokens.quick(), {e.id for e in rec.history}
+        stats = rec.store.stats()
+    if as_json:
+        videos = [{"id": i, "quick": i in quick, "watched": i in watched} for i in ids]
+        print_json({"videos": videos, "disk_bytes": stats.disk_bytes})
+        return
+    out = console()
+    if not ids:
+        out.print(plain("No video is stored.", "dim"))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("video", "encoded", ""):
+        table.add_column(title)
+    names = short_names(ids)
+    for i in ids:
+        table.add_row(plain(names[i]), "quickly" if i in quick else "", "watched" if i in watched else "")
+    out.print(table)
+    out.print(plain(f"{count(len(ids), 'video')} · {size(stats.disk_bytes)} on disk", "dim"))
+
+
+@store.command()
+@click.argument("videos", nargs=-1, required=True)
+@data_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.pass_context
+def remove(
+    ctx: click.Context,
+    videos: tuple[str, ...],
+    data_dir: Path | None,
+    key_file: Path | None,
+    model: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Remove VIDEOS from the store.
+
+    Takes files, which stay where they are, and ids as `store list --json` prints them. What was watched stays in the
+    history; `history forget` removes it from both.
+
+    Exit code: 0, or 1 if one of the VIDEOS was not stored.
+    """
+    from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import console, plain, print_json
+
+    unknown: list[str] = []
+    removed = 0
+    with Recommender.load(**model, **stored_arguments(data_dir, key_file)) as rec:
+        for video in dict.fromkeys(videos):
+            found = rec.store.remove([video, *absolute([video])])
+            removed += found
+            if not found:
+                unknown.append(video)
+    if as_json:
+        print_json({"removed": removed, "unknown": unknown})
+    else:
+        for line in (f"{removed} removed", *(f"not stored: {v}" for v in unknown)):
+            console().print(plain(line))
+    if unknown:
+        ctx.exit(1)
+
+
+@store.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("videos", nargs=-1)
+@data_options
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export(
+    file: Path,
+    videos: tuple[str, ...],
+    data_dir: Path | None,
+    key_file: Path | None,
+    model: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Write stored VIDEOS into FILE, a feature pack.
+
+    Without VIDEOS, everything stored is written. The pack is for other devices, and is not encrypted.
+    """
+    from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import console, count, plain, print_json
+    from linkedout_edge.options import new_file
+    from linkedout_edge.store.store import PACK_EXAMPLE
+
+    new_file(file, PACK_EXAMPLE)  # before the model is loaded
+    with Recommender.load(**model, **stored_arguments(data_dir, key_file)) as rec:
+        wanted = [v if v in rec.store else absolute([v])[0] for v in dict.fromkeys(videos)]
+        exported = rec.store.export_pack(file, wanted or None)
+    if as_json:
+        print_json({"exported": exported})
+    else:
+        console().print(plain(f"{count(exported, 'video')} exported to {file}"))
 
 
 @store.command("import")

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from linkedout_edge.decode import vp9
+from linkedout_edge.decode.bits import Bits
 from linkedout_edge.decode.orientation import Orientation
 
 __all__ = ["UNSPECIFIED", "Colors", "Format", "display_orientation", "read_format", "without_colors"]
@@ -50,61 +52,6 @@ class Format(NamedTuple):
     colors: Colors = UNSPECIFIED
 
 
-class _Bits:
-    """Reads bits, most significant first. Beyond the end it raises IndexError.
-
-    Args:
-        data: Bytes of a unit.
-        escaped: Whether a 3 behind two zero bytes is only there to break up start codes.
-    """
-
-    def __init__(self, data: bytes, *, escaped: bool = False) -> None:
-        self._where = _unescaped(data) if escaped else range(len(data))
-        self._data = data
-        self.at = 0
-
-    def u(self, count: int) -> int:
-        value = 0
-        for _ in range(count):
-            byte = self._data[self._where[self.at >> 3]]
-            value = value << 1 | byte >> (7 - (self.at & 7)) & 1
-            self.at += 1
-        return value
-
-    def skip(self, count: int) -> None:
-        self.at += count
-
-    def ue(self) -> int:
-        """Exponential Golomb code."""
-        zeros = 0
-        while not self.u(1):
-            zeros += 1
-            if zeros > 32:
-                raise ValueError("not an exponential Golomb code")
-        return (1 << zeros) - 1 + self.u(zeros)
-
-    def many(self, count: int, most: int = 64) -> range:
-        """For loops whose length a file states."""
-        if count > most:
-            raise ValueError("a list that is too long")
-        return range(count)
-
-    def position(self, bit: int) -> tuple[int, int]:
-        """Byte of the unit, and bit in it, of a bit that was read."""
-        return self._where[bit >> 3], 7 - (bit & 7)
-
-
-def _unescaped(data: bytes) -> list[int]:
-    where, zeros = [], 0
-    for i, byte in enumerate(data):
-        if zeros >= 2 and byte == 3:
-            zeros = 0
-            continue
-        where.append(i)
-        zeros = zeros + 1 if byte == 0 else 0
-    return where
-
-
 def _units(data: bytes) -> Iterator[bytes]:
     """Units between start codes, or behind lengths of four bytes (as MP4 and Matroska store them)."""
     if not data.startswith((b"\0\0\1", b"\0\0\0\1")):
@@ -129,7 +76,7 @@ class _Parsed(NamedTuple):
     colors_at: int | None  # first bit of the three code points
 
 
-def _colors(bits: _Bits) -> tuple[Colors, int | None]:
+def _colors(bits: Bits) -> tuple[Colors, int | None]:
     """The start of the "video usability information", which is the same in both."""
     if bits.u(1) and bits.u(8) == 255:
         bits.skip(32)
@@ -148,7 +95,7 @@ _H264_WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 13
 
 
 def _h264_sps(unit: bytes) -> _Parsed:
-    bits = _Bits(unit, escaped=True)
+    bits = Bits(unit, escaped=True)
     bits.skip(8)
     profile = bits.u(8)
     bits.skip(16)
@@ -190,7 +137,7 @@ def _h264_sps(unit: bytes) -> _Parsed:
     return _Parsed(found, at)
 
 
-def _h264_scaling_list(bits: _Bits, size: int) -> None:
+def _h264_scaling_list(bits: Bits, size: int) -> None:
     last = following = 8
     for _ in range(size):
         if following:
@@ -200,7 +147,7 @@ def _h264_scaling_list(bits: _Bits, size: int) -> None:
 
 
 def _hevc_sps(unit: bytes) -> _Parsed:
-    bits = _Bits(unit, escaped=True)
+    bits = Bits(unit, escaped=True)
     bits.skip(16 + 4)
     layers = bits.u(3)
     bits.skip(1)
@@ -253,7 +200,7 @@ def _hevc_sps(unit: bytes) -> _Parsed:
     return _Parsed(Format((chroma, depth), width, height, bool(interlaced), colors), at)
 
 
-def _hevc_scaling_lists(bits: _Bits) -> None:
+def _hevc_scaling_lists(bits: Bits) -> None:
     for size in range(4):
         for _ in range(2 if size == 3 else 6):
             if not bits.u(1):
@@ -265,7 +212,7 @@ def _hevc_scaling_lists(bits: _Bits) -> None:
                 bits.ue()
 
 
-def _hevc_reference_set(bits: _Bits, index: int, before: list[int]) -> int:
+def _hevc_reference_set(bits: Bits, index: int, before: list[int]) -> int:
     """Skip a set of reference pictures; how many it has."""
     if index and bits.u(1):
         bits.skip(1)
@@ -307,7 +254,7 @@ def without_colors(codec: str, packet: bytes) -> list[tuple[bytes, bytes]]:
         return found
     family = _FAMILIES[codec]
     for unit in _of_kind(codec, packet, (family.sps, *family.messages)):
-        bits = _Bits(unit, escaped=True)
+        bits = Bits(unit, escaped=True)
         if family.kind(unit) == family.sps:
             at, values = family.parse(unit).colors_at, len(UNSPECIFIED)
         else:
@@ -331,7 +278,7 @@ def display_orientation(codec: str, packet: bytes) -> Orientation | None:
     if codec not in _FAMILIES:
         return None
     for unit in _of_kind(codec, packet, _FAMILIES[codec].messages):
-        bits = _Bits(unit, escaped=True)
+        bits = Bits(unit, escaped=True)
         if _message(codec, bits, _DISPLAY_ORIENTATION) is None:
             continue
         try:
@@ -344,7 +291,7 @@ def display_orientation(codec: str, packet: bytes) -> Orientation | None:
     return None
 
 
-def _message(codec: str, bits: _Bits, wanted: int) -> int | None:
+def _message(codec: str, bits: Bits, wanted: int) -> int | None:
     """First bit of the contents of a message of that kind, where `bits` then stands; None where the unit has none."""
     bits.skip(8 * _FAMILIES[codec].header)
     try:
@@ -358,7 +305,7 @@ def _message(codec: str, bits: _Bits, wanted: int) -> int | None:
         return None
 
 
-def _message_number(bits: _Bits) -> int:
+def _message_number(bits: Bits) -> int:
     total = 0
     while (byte := bits.u(8)) == 255:
         total += 255
@@ -370,7 +317,7 @@ def _parameter_sets(codec: str, packet: bytes) -> list[Format]:
     family = _FAMILIES[codec]
     found = [family.parse(unit).format for unit in _of_kind(codec, packet, (family.sps,))]
     for unit in _of_kind(codec, packet, family.messages):
-        bits = _Bits(unit, escaped=True)
+        bits = Bits(unit, escaped=True)
         if found and _message(codec, bits, _OTHER_TRANSFER) is not None:
             transfer = bits.u(8)
             found = [one._replace(colors=one.colors._replace(transfer=transfer)) for one in found]
@@ -384,12 +331,12 @@ def _mpeg2(packet: bytes) -> Format | None:
     at = packet.find(b"\0\0\1\xb3")
     if at < 0:
         return None
-    bits = _Bits(packet[at + 4 : at + 12])
+    bits = Bits(packet[at + 4 : at + 12])
     width, height = bits.u(12), bits.u(12)
     extension = packet.find(b"\0\0\1\xb5", at)
     if extension < 0 or packet[extension + 4] >> 4 != 1:  # MPEG-1
         return Format((1,), width, height)
-    bits = _Bits(packet[extension + 4 :])
+    bits = Bits(packet[extension + 4 :])
     bits.skip(12)
     progressive, chroma = bits.u(1), bits.u(2)
     return Format((chroma,), width | bits.u(2) << 12, height | bits.u(2) << 12, not progressive)
@@ -399,7 +346,7 @@ def _mpeg4(packet: bytes) -> Format | None:
     at = next((i for i in range(len(packet) - 4) if packet[i : i + 3] == b"\0\0\1" and packet[i + 3] >> 4 == 2), -1)
     if at < 0:
         return None
-    bits = _Bits(packet[at + 4 :])
+    bits = Bits(packet[at + 4 :])
     bits.skip(1 + 8)
     version = 1
     if bits.u(1):
@@ -430,28 +377,11 @@ def _mpeg4(packet: bytes) -> Format | None:
 
 
 def _vp9(packet: bytes) -> Format | None:
-    bits = _Bits(packet)
-    if bits.u(2) != 2:
+    header = vp9.read_header(Bits(packet))
+    if header is None or not header.key:
         return None
-    profile = bits.u(1) | bits.u(1) << 1
-    if profile == 3:
-        bits.skip(1)
-    if bits.u(1) or bits.u(1):  # a frame that is shown again, or no key frame
-        return None
-    bits.skip(2)
-    if bits.u(24) != 0x498342:
-        return None
-    depth = 1 + bits.u(1) if profile >= 2 else 0
-    space = bits.u(3)
-    colors = Colors(BT2020, 2, BT2020) if space == 5 else UNSPECIFIED
-    chroma = 3
-    if space != 7:
-        bits.skip(1)
-        chroma = bits.u(2) if profile & 1 else 3
-        bits.skip(profile & 1)
-    else:
-        bits.skip(2 if profile & 1 else 0)
-    return Format((depth, chroma, space == 7), bits.u(16) + 1, bits.u(16) + 1, colors=colors)
+    colors = Colors(BT2020, 2, BT2020) if header.space == 5 else UNSPECIFIED
+    return Format((*header.pixels, header.space == vp9.RGB), header.width, header.height, colors=colors)
 
 
 def _jpeg(packet: bytes) -> Format | None:
@@ -462,7 +392,7 @@ def _jpeg(packet: bytes) -> Format | None:
         if marker == 0xDA:  # pixels; another picture behind them is the second field
             return found and found._replace(interlaced=b"\xff\xd8\xff" in packet[at:])
         if marker in (0xC0, 0xC1, 0xC2, 0xC3):
-            bits = _Bits(packet[at + 4 :])
+            bits = Bits(packet[at + 4 :])
             depth, height, width = bits.u(8), bits.u(16), bits.u(16)
             sampling = [bits.u(24) >> 8 & 255 for _ in bits.many(bits.u(8), 4)]
             found = Format((depth, *sampling), width, height)

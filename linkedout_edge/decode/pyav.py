@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from linkedout_edge import install
 from linkedout_edge.decode.color import needs_mapping, to_sdr
 from linkedout_edge.decode.files import BARE, STILLS, MediaFile, check_file
-from linkedout_edge.decode.frames import Frames, Picker, Reservoir, prepare, slot_centers, spread
+from linkedout_edge.decode.frames import ROUNDING, Frames, Picker, Reservoir, on_screen, prepare, slot_centers, spread
 from linkedout_edge.decode.hardware import accelerator, check_device, say_once
 from linkedout_edge.decode.headers import BT2020, Colors, display_orientation
 from linkedout_edge.decode.limits import Deadline, Limits, check_pixels, check_request, check_seconds
@@ -35,6 +35,7 @@ from linkedout_edge.decode.orientation import UPRIGHT, Orientation
 from linkedout_edge.decode.planes import prepare_planes
 from linkedout_edge.decode.stills import decode_still
 from linkedout_edge.decode.tracks import video_tracks
+from linkedout_edge.decode.vp9 import without_loop_filter
 from linkedout_edge.errors import (
     ArgumentError,
     MissingDependencyError,
@@ -64,11 +65,17 @@ FINE = 16
 """Source pixels for each pixel of the small square from which the loop filter, which smooths the edges of blocks, is
 left out: that takes a tenth to a quarter of the time, and squashing averages over the edges anyway."""
 
+FINE_VP9 = 40
+"""The same for VP9, where it takes half of the time, and more is lost without it."""
+
 SIDE_BY_SIDE = 4
 """Key frames from which one video is decoded at a time, at most: each takes a decoder's memory."""
 
 DENSE = 8
-"""Frames per slot from which it pays to skip those that no other refers to."""
+"""Frames per slot from which a video that ends too early is spread anew over what there is."""
+
+REORDERED = 16
+"""Pictures that H.264 and HEVC hold back at most, to show them in another order than they are stored in."""
 
 _DEMUXERS = {"mp4": "mov", "mjpeg": "mjpeg", "apng": "apng"} | {
     kind: kind
@@ -295,7 +302,8 @@ class _Run:
         self._pixels = max(1, context.width * context.height)
         check_pixels(context.width, context.height, limits, file.name)
         if self._pixels >= FINE * size * size:
-            context.options.update(skip_loop_filter="all")
+            context.options.update(skip_loop_filter="all")  # which FFmpeg does not know how to do for VP9
+        self._rewrites = context.name == "vp9" and self._pixels >= FINE_VP9 * size * size and not self._on_device
         self._turn = _container_orientation(container, stream, file)
         self._first_packet = True
 
@@ -439,6 +447,8 @@ class _Run:
         Raises:
             VideoUnreadableError: A device failed. It gives frames even so, of whatever was in its memory.
         """
+        if self._rewrites and packet is not None and packet.size:
+            without_loop_filter(memoryview(packet))
         try:
             frames = self._stream.codec_context.decode(packet)
         except EOFError:
@@ -538,7 +548,6 @@ class _Run:
         affordable = math.inf
         if total * self._pixels > FORWARD_PIXELS:
             affordable = max(1.0, FORWARD_PIXELS / self._pixels / len(targets)) * self._spacing
-        skips = total >= DENSE * len(targets)
         spans = [
             (key, list(group))
             for key, group in itertools.groupby(targets, lambda t: max((k for k in keys if k <= t), default=0.0))
@@ -552,7 +561,7 @@ class _Run:
                     key, wanted = todo.pop()
                 except IndexError:  # another thread was quicker
                     return
-                found[key] = run._span(key, wanted, affordable, skips=skips)
+                found[key] = run._span(key, wanted, affordable)
 
         def work_beside() -> None:
             with beside.open(threads) as run:
@@ -578,31 +587,84 @@ class _Run:
         """Take over what another run of the same file found out from its packets."""
         self._spacing, self._turn, self._first_packet = other._spacing, other._turn, other._first_packet
 
-    def _span(self, key: float, targets: list[float], affordable: float, *, skips: bool) -> tuple[list[Frames], int]:
-        """Decode from one key frame on: the frames on screen at the targets, and how many were seen.
+    def _span(self, key: float, targets: list[float], affordable: float) -> tuple[list[Frames], int]:
+        """Decode from one key frame on: the frames on screen at the targets, and how many there are up to the last.
 
         Args:
             key: seconds.
             targets: seconds, rising; all from `key` on.
             affordable: frames are taken at most so many seconds after the one before.
-            skips: leave out frames that no other refers to.
         """
-        if not self._seek(key) and not self._seek(0.0):
-            return [], 0
         near, reach = list[float](), key
         for target in targets:
             reach = min(target, reach + affordable)
             near.append(reach)
-        picker = Picker(near)
+        times = self._times(key, near[-1])
+        frames = self._at(key, on_screen(near, times)) if times else None
+        return self._one_by_one(key, near) if frames is None else (frames, len(times))
+
+    def _times(self, key: float, last: float) -> list[float]:
+        """Of the frames from a key frame to those on screen at `last`, rising. None of them if a packet has no time."""
+        times, after = set[float](), 0
+        if not self._seek(key):
+            return []
+        for packet in self._packets():
+            if not packet.size:
+                break
+            if packet.pts is None:
+                return []
+            time = packet.pts * self._base - self._start
+            after += time > last + ROUNDING
+            if after > REORDERED:
+                break
+            if time > key - self._spacing / 2:  # leading pictures of an open group refer to frames before the seek
+                times.add(time)
+        return sorted(times)
+
+    def _at(self, key: float, times: list[float]) -> list[Frames] | None:
+        """The frames that begin at these times, and little more is decoded; None unless all of them come out."""
+        context = self._stream.codec_context
+        found: dict[float, Frames] = {}
+        ahead = set(times)
+
+        def take(frames: Iterator[Any]) -> None:
+            for frame in frames:
+                time = self._time(frame)
+                if time in times and time not in found:
+                    found[time] = self._prepare(frame)
+
+        if not self._seek(key):
+            return None
+        skip = context.skip_frame = "DEFAULT"
+        context.open(strict=False)  # dav1d keeps to what it is opened with
+        for packet in self._packets():
+            if not packet.size:
+                break
+            time = self._time(packet)
+            wanted = "DEFAULT" if time in times else "NONREF"  # without frames that no other refers to
+            if wanted != skip:
+                skip = context.skip_frame = wanted
+            take(self._decode(packet))
+            ahead.discard(time)
+            if not ahead:
+                break
+        take(self._decode(None))
+        return [found[time] for time in times] if len(found) == len(times) else None
+
+    def _one_by_one(self, key: float, targets: list[float]) -> tuple[list[Frames], int]:
+        """The same as `_span` of files whose packets do not tell which frames will come out."""
+        if not self._seek(key) and not self._seek(0.0):
+            return [], 0
+        picker = Picker(targets)
         frames: list[Frames] = []
         seen = 0
         held: Any = None  # on screen until the next frame comes
-        for frame in self._stream_frames(near if skips else None):
+        for frame in self._stream_frames():
             time = self._time(frame)
             if time is None:
                 return [], seen
             if time < key - self._spacing:
-                continue  # leading pictures of an open group refer to frames before the seek
+                continue
             seen += 1
             if held is not None and picker.passed(time):
                 frames.append(self._prepare(held))
@@ -613,21 +675,10 @@ class _Run:
             frames.append(self._prepare(held))
         return frames, seen
 
-    def _stream_frames(self, near: list[float] | None = None) -> Iterator[Any]:
-        """Frames from here to the end, those that the decoder holds back included.
-
-        Given times, frames that no other refers to are left out unless one of these times is soon to come.
-        """
-        context = self._stream.codec_context
-        skip = context.skip_frame = "DEFAULT"
+    def _stream_frames(self) -> Iterator[Any]:
+        """Frames from here to the end, those that the decoder holds back included."""
+        self._stream.codec_context.skip_frame = "DEFAULT"
         for packet in self._packets():
-            wanted = "DEFAULT"
-            if near is not None:
-                time = self._time(packet) if packet.size else None
-                is_near = time is None or any(-0.5 < (target - time) / self._spacing < 2.5 for target in near)
-                wanted = "DEFAULT" if is_near else "NONREF"
-            if wanted != skip:
-                skip = context.skip_frame = wanted
             yield from self._decode(packet)
         yield from self._decode(None)
 

@@ -79,7 +79,7 @@ class Database(OneProcess):
 
     def __init__(self, data_dir: str | os.PathLike[str], key: str | bytes | None = None) -> None:
         self.lock = threading.RLock()
-        self.folder = Path(os.path.abspath(os.fsdecode(data_dir)))  # noqa: PTH100  # links stay as they are
+        self.folder = Path(os.path.abspath(os.path.expanduser(os.fsdecode(data_dir))))  # noqa: PTH100, PTH111  # links stay as they are
         self.path = self.folder / FILE_NAME
         self.read_only: StorageError | None = None
         self.notices: list[str] = []
@@ -295,10 +295,10 @@ class Database(OneProcess):
             return
         version = con.execute("PRAGMA user_version").fetchone()[0]
         if application != _APPLICATION:
-            raise StorageVersionError(f"{FILE_NAME} in data_dir is another program's database: use another data_dir")
+            raise StorageVersionError(f"{self.path} is another program's database: use another folder")
         if version > FORMAT:
             raise StorageVersionError(
-                f"data_dir was written in format {version}, and this version reads up to {FORMAT}: update "
+                f"{self.folder} was written in format {version}, and this version reads up to {FORMAT}: update "
                 "linkedout-edge"
             )
         self.codec = codec_for(key, dict(con.execute("SELECT name, value FROM meta").fetchall()))
@@ -337,7 +337,7 @@ class Database(OneProcess):
             aside = damage.set_aside(self.path)
         except OSError as e:
             raise StorageDamagedError(
-                f"the database in data_dir is damaged ({why}) and cannot be set aside: {e.strerror}"
+                f"the database in {self.folder} is damaged ({why}) and cannot be set aside: {e.strerror}"
             ) from e
         self._con = self._connect()
         try:
@@ -349,7 +349,7 @@ class Database(OneProcess):
         notice = (
             f"the database in data_dir was damaged ({why}): it was set aside as {aside.name}, and {videos} videos and "
             f"{events} events were copied into a new one"
-        )
+        )  # logged, so it does not name the folder
         self.notices.append(notice)
         logger.warning("%s", notice)
 
@@ -359,23 +359,24 @@ class Database(OneProcess):
         if damage.means_damage(e):
             self._broken = True
             return StorageDamagedError(
-                f"the database in data_dir is damaged ({damage.reason(e)}): try again to set it aside and rebuild it"
+                f"the database in {self.folder} is damaged ({damage.reason(e)}): try again to set it aside and rebuild "
+                "it"
             )
         if "full" in said or "no space" in said or ("disk i/o" in said and _is_full(self.folder)):
             return StorageFullError(
-                "there is no space left in data_dir: free some, or lower the store's max_videos; nothing that was "
-                "acknowledged is lost"
+                f"there is no space left in {self.folder}: free some, or lower the store's max_videos; nothing that "
+                "was acknowledged is lost"
             )
         if "readonly" in said or "read-only" in said or "permission" in said or "unable to open" in said:
             return StorageReadOnlyError(
-                "data_dir cannot be written to: make it writable for this user, or use another folder; ranking works "
-                "with what is stored"
+                f"{self.folder} cannot be written to: make it writable for this user, or use another folder; ranking "
+                "works with what is stored"
             )
         if "locked" in said or "busy" in said:
             return StorageBusyError(
-                f"another process has held the database in data_dir for more than {_BUSY_SECONDS:.0f} s: try again"
+                f"another process has held the database in {self.folder} for more than {_BUSY_SECONDS:.0f} s: try again"
             )
-        return StorageError(f"the database in data_dir cannot be used: {e}")
+        return StorageError(f"the database in {self.folder} cannot be used: {e}")
 
 
 _inherited: list[tuple[tuple[int, int], sqlite3.Connection | None]] = []
@@ -404,12 +405,12 @@ def _let_go_of(file: tuple[int, int] | None) -> None:
 
 def _make_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
-        raise ArgumentError("data_dir is a file: choose a folder")
+        raise ArgumentError(f"data_dir {folder} is a file: choose a folder")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as e:
         raise StorageReadOnlyError(
-            f"data_dir cannot be created: {e.strerror or e}; choose a folder that this user may write to"
+            f"data_dir {folder} cannot be created: {e.strerror or e}; choose a folder that this user may write to"
         ) from e
 
 

@@ -132,12 +132,15 @@ def codec_for(key: str | bytes | None, meta: dict[str, bytes]) -> Codec:
     if "check" not in meta:
         if key is not None:
             raise WrongKeyError(
-                "data_dir is not encrypted, so key= cannot open it: leave key out, or use an empty data_dir "
+                "the data folder is not encrypted, so no key can open it: leave the key out, or use an empty folder "
                 "to start an encrypted one"
             )
         return Plain()
     if key is None:
-        raise WrongKeyError("data_dir is encrypted: pass the key= that it was written with")
+        raise WrongKeyError(
+            "the data folder is encrypted: pass the key that it was written with (key= in Python, --key-file or "
+            "LINKEDOUT_KEY for the command)"
+        )
     codec = Encrypted(derive(_secret(key), meta.get("kdf", b""), meta.get("salt", b"")))
     try:
         codec.decrypt(meta["check"], b"check")
