@@ -195,8 +195,8 @@ def scale(folder: Path, count: int, runs: int) -> dict[str, Any]:
             done = subprocess.run(command, input=json.dumps(paths), capture_output=True, text=True, check=True)
             times[case].append(tuple(json.loads(done.stdout)))
     print(
-        f"{'way':28} {'cores':>5} {'encoded':>8} {'videos/s':>9} {'CPU s/video':>12}  of those encoded; medians of {runs}; "
-        f"load {os.getloadavg()[0]:.1f}"
+        f"{'way':28} {'cores':>5} {'encoded':>8} {'videos/s':>9} {'CPU s/video':>12}  of those encoded; "
+        f"medians of {runs}; load {os.getloadavg()[0]:.1f}"
     )
     for (way, cpus), took in times.items():
         rate, cpu = (statistics.median(t[k] for t in took) for k in (0, 1))

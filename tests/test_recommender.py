@@ -217,6 +217,9 @@ def test_the_taste_is_told(rec: Recommender, frames: np.ndarray) -> None:
     assert told.sentence == "Likes videos like “Cats”; avoids videos like “2”."
     assert math.isclose(sum(told.layers), 1, abs_tol=1e-9)
     assert json.loads(json.dumps(told.to_dict()))["avoids"] == ["2"]
+    both = rec.taste([Event("1"), Event("3", liked=False), Event("1", watched=0.0)])
+    assert both.likes[0].videos == ("1",)
+    assert both.avoids == ("3",)  # "1" was skipped as well, and is named once
     assert rec.taste([Event("2"), "not stored"]).likes[0].videos == ("2",)
     with pytest.raises(ArgumentTypeError):
         rec.taste("1")

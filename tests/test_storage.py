@@ -350,6 +350,15 @@ def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     assert [p.name for p in folder.iterdir()] == [FILE_NAME]
 
 
+def test_a_home_folder_may_be_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with stored("~/data") as s:
+        put(s.store, "a")
+    assert (tmp_path / "data" / FILE_NAME).is_file()
+
+
 def test_a_wrong_missing_or_needless_key(tmp_path: Path) -> None:
     with stored(tmp_path / "e", "right") as s:
         put(s.store, "a")

@@ -69,7 +69,7 @@ def kept_files(folder: Path) -> Iterator[KeptFile]:
         name, remove = path.name, "history clear, or remove the file while nothing runs"
         if name == FILE_NAME:
             holds = describe(path)
-            remove = "history forget VIDEO, history forget --since 1h, history clear; or remove the file"
+            remove = "store remove VIDEO, history forget VIDEO, history forget --since 1h, history clear; or remove the file"
         elif name == f"{FILE_NAME}-wal":
             holds = "what was written last, on its way into the database; it goes when the last program closes it"
         elif name == f"{FILE_NAME}-shm":
@@ -93,6 +93,8 @@ def kept_engines(folder: Path) -> Iterator[KeptFile]:
 
 def describe(path: Path) -> str:
     """What a database holds, found out without its key."""
+    from linkedout_edge.cli.output import count
+
     with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
         con = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=1)
         with contextlib.closing(con):
@@ -108,7 +110,8 @@ def describe(path: Path) -> str:
             else "not encrypted"
         )
         return (
-            f"{events} watched videos (path, title, when, how much, liked or not) and the tokens of {videos} videos "
+            f"{count(events, 'watched video')} (path, title, when, how much, liked or not) and the tokens of "
+            f"{count(videos, 'video')} "
             f"(path, title, content hash, about 1 kB of features each); {protection}"
         )
     return "a database that cannot be read at present"

@@ -36,7 +36,8 @@ class TasteSummary:
     Attributes:
         events: How many events it rests on.
         likes: Interests, one or two, the larger first; empty while nothing is known to be liked.
-        avoids: Ids of watched videos; videos similar to them are ranked low, the lowest first; at most 3.
+        avoids: Ids of watched videos; videos similar to them are ranked low, the lowest first; at most 3,
+            and none of those in `likes`, however often it was skipped as well.
         layers: How much each of L layers counts for this user; they sum to 1.
         layer_names: L names.
         sentence: The same in words.
@@ -79,8 +80,9 @@ def summarise(
 
     attracting = sum(len(group) for group in interests)
     likes = tuple(Interest(len(group) / attracting, strongest(group, 1.0, LIKED)) for group in interests)
-    avoids = strongest(range(len(events)), -1.0, AVOIDED)
-    named = {i: f"“{name(by_id[i])}”" for i in (*(v for like in likes for v in like.videos), *avoids)}
+    liked_ids = {v for like in likes for v in like.videos}
+    avoids = strongest([n for n, e in enumerate(events) if e.id not in liked_ids], -1.0, AVOIDED)
+    named = {i: f"“{name(by_id[i])}”" for i in (*liked_ids, *avoids)}
     liked = ", and ".join(f"videos like {_listed([named[i] for i in like.videos])}" for like in likes)
     sentence = f"likes {liked}" if likes else "nothing is known to be liked yet"
     if avoids:

@@ -210,7 +210,7 @@ def _read(
                     raise PackError(f"{n} in {name} is {found[n][0]} {found[n][1]}: expected {dtype} {expected}")
             arrays = {n: f.get_tensor(n) for n in names}
     except SafetensorError as e:
-        raise PackError(f"{name} is damaged or no safetensors file: {e}") from e
+        raise PackError(f"{name} is damaged or no safetensors file ({e}): name {kind.origin}") from e
     tokens, scales, text = (arrays.pop(n) for n in ("tokens", "scales", "records"))
     if not np.isfinite(scales).all() or (scales < 0).any():
         raise PackError(f"{name} has scales that are negative or no numbers: make it again")

@@ -373,9 +373,15 @@ TasteSummary::TasteSummary(const Model &model, const Store *store, const History
     for (const Positions &group : past->interests)
         likes.push_back(
             {static_cast<double>(group.size()) / static_cast<double>(attracting), strongest(group, 1.0, LIKED_VIDEOS)});
-    Positions every(events);
-    std::iota(every.begin(), every.end(), size_t{0});
-    avoids = strongest(every, -1.0, AVOIDED_VIDEOS);
+    Positions others;  // events of videos that are not named as liked
+    for (size_t n = 0; n < events; n++) {
+        const auto names_it = [&](const Interest &like) {
+            return std::find(like.videos.begin(), like.videos.end(), past->events[n].video->record.id) !=
+                   like.videos.end();
+        };
+        if (std::none_of(likes.begin(), likes.end(), names_it)) others.push_back(n);
+    }
+    avoids = strongest(others, -1.0, AVOIDED_VIDEOS);
 
     std::unordered_map<std::string_view, std::string> named;
     for (const HistoryEvent &e : past->events) named[e.video->record.id] = quoted(name_of(e.video->record, store));

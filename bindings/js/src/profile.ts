@@ -49,7 +49,8 @@ export function summarize(
   };
   const attracting = interests.reduce((sum, g) => sum + g.length, 0);
   const likes = interests.map((g) => ({ share: g.length / attracting, videos: strongest(g, 1, LIKED) }));
-  const avoids = strongest([...events.keys()], -1, AVOIDED);
+  const likedIds = new Set(likes.flatMap((like) => like.videos));
+  const avoids = strongest([...events.keys()].filter((n) => !likedIds.has(events[n]!.id)), -1, AVOIDED);
   const byId = new Map(events.map((e) => [e.id, e]));
   const listed = (ids: string[]): string => {
     const names = ids.map((id) => `“${name(byId.get(id)!)}”`);
