@@ -338,6 +338,18 @@ def test_a_history_is_saved_into_a_file_not_a_folder(tmp_path: Path, monkeypatch
     assert f"error: {tmp_path} is a folder: name a file inside it, such as " in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize("debug", [False, True])
+def test_output_that_cannot_be_written_is_one_line(debug: bool):
+    command = [sys.executable, "-m", "linkedout_edge.cli.main", "encode", "--help", *(["--debug"] if debug else [])]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == (1 if debug else 2)
+    assert ("Traceback" in done.stderr) == debug
+    if not debug:
+        assert done.stderr == "error: the output cannot be written: No space left on device\n"
+
+
 def test_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch):
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt

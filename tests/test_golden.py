@@ -233,7 +233,9 @@ def test_cases(rec_of_path, case):
     events = events_of(case, now)
     with only(rec, case["store"]):
         ranking = rec.rank(events, case["candidates"])
-        assert [list(i.videos) for i in rec.taste(events).likes] == case["likes"]
+        taste = rec.taste(events)
+        assert [list(i.videos) for i in taste.likes] == case["likes"]
+        assert list(taste.avoids) == case["avoids"]
     assert sorted(ranking.ids) == sorted(case["order"])
     scores = case["scores"]
     for r in ranking:

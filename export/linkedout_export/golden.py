@@ -66,6 +66,12 @@ CASES: list[tuple[str, list[dict], list[int], list[int]]] = [
         ALL,
     ),
     ("the same video twice", [{"video": 6}, {"video": 6, "watched": 0.4}], [0, 1, 6], ALL),
+    (
+        "watched, and skipped as well",
+        [{"video": 0}, {"video": 3, "liked": False}, {"video": 0, "watched": 0.0}],
+        [1, 2, 4, 5],
+        ALL,
+    ),
     ("cold start: an empty history", [], [3, 1, 2, 5, 9, 0], ALL),
     ("cold start: skips alone", [{"video": 0, "watched": 0.1}], [3, 1, 2, 5, 9], ALL),
     (
@@ -150,7 +156,7 @@ def golden_case(
         for e in events
     ]
     ranking = rec.rank(history, [f"video{i}" for i in candidates])
-    likes = rec.taste(history).likes
+    taste = rec.taste(history)
     return {
         "name": name,
         "store": [f"video{i}" for i in store],
@@ -159,7 +165,8 @@ def golden_case(
         "order": [r.id for r in ranking],
         "scores": {r.id: round(float(r.score), 6) for r in ranking},
         "contributions": {r.id: [round(float(x), 6) for x in r.layers] for r in ranking},
-        "likes": [list(interest.videos) for interest in likes],
+        "likes": [list(interest.videos) for interest in taste.likes],
+        "avoids": list(taste.avoids),
         "explanations": {r.id: np.asarray(r.explain().matrix, float).round(6).tolist() for r in ranking},
     }
 

@@ -6,12 +6,12 @@ missing for one command breaks no other.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from typing import Any, NoReturn
 
@@ -110,7 +110,7 @@ class _Notes(logging.Handler):
         note(f"warning: {record.getMessage()}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def _warnings() -> Iterator[None]:
     logger, handler = logging.getLogger("linkedout_edge"), _Notes(logging.WARNING)
     handler.addFilter(lambda record: not record.name.endswith(".backends"))  # `output.announcements` shows those
@@ -186,6 +186,13 @@ def main() -> None:
         # The reader (`head`, a pager) has left. Python would complain again when it flushes at exit.
         sys.stdout = None  # type: ignore[assignment]
         sys.exit(0)
+    except OSError as e:  # of the output: what commands read and write, they check
+        if "--debug" in sys.argv or e.filename is not None:
+            raise
+        sys.stdout = None  # type: ignore[assignment]
+        with contextlib.suppress(OSError):
+            click.echo(f"error: the output cannot be written: {e.strerror}", err=True)
+        sys.exit(EXIT_ERROR)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def kept_files(folder: Path) -> Iterator[KeptFile]:
         name, remove = path.name, "history clear, or remove the file while nothing runs"
         if name == FILE_NAME:
             holds = describe(path)
-            remove = "store remove VIDEO, history forget VIDEO, history forget --since 1h, history clear; or remove the file"
+            remove = "store remove VIDEO, history forget VIDEO or --since 1h, history clear; or remove the file"
         elif name == f"{FILE_NAME}-wal":
             holds = "what was written last, on its way into the database; it goes when the last program closes it"
         elif name == f"{FILE_NAME}-shm":

@@ -211,7 +211,9 @@ class PyAVDecoder:
         except av.error.FFmpegError as error:  # of its own; a TypeError would be ours
             if isinstance(error, MemoryError):
                 raise VideoTooLargeError(f"decoding {file.name!r} needs more memory than is available") from error
-            raise VideoUnreadableError(f"{file.name!r} cannot be decoded: {error}") from error
+            raise VideoUnreadableError(
+                f"{file.name!r} cannot be decoded, it may be cut off or damaged: {error.strerror}"
+            ) from error
         if not frames:
             raise VideoUnreadableError(f"{file.name!r} has a video stream, but no frame can be decoded (truncated?)")
         return np.stack(frames), whole

@@ -181,8 +181,10 @@ double check_cases(const Recommender &rec, const std::map<std::string, Bytes> &f
         }
         if (!exact_order) continue;
         Json likes = Json::array();
-        for (const Interest &interest : rec.taste(store, history, now).likes) likes.push_back(interest.videos);
+        const TasteSummary taste = rec.taste(store, history, now);
+        for (const Interest &interest : taste.likes) likes.push_back(interest.videos);
         CHECK_SAYING(likes == one["likes"], name + ": likes " + likes.dump());
+        CHECK_SAYING(Json(taste.avoids) == one["avoids"], name + ": avoids " + Json(taste.avoids).dump());
         if (name.rfind("cold start: an empty", 0) == 0)
             for (std::size_t n = 0; n < order.size(); n++) CHECK_SAYING(ranking.id(n) == order[n], name);
     }

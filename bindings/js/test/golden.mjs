@@ -56,9 +56,10 @@ export function compareCase(golden, testCase, ranking) {
 }
 
 /** What differs between what is believed of a user and a golden case; "" if nothing does. */
-export function compareLikes(testCase, taste) {
-  const [ours, expected] = [taste.likes.map((i) => i.videos), testCase.likes].map((likes) => JSON.stringify(likes));
-  return ours === expected ? "" : `likes ${ours}, not ${expected}`;
+export function compareTaste(testCase, taste) {
+  const ours = JSON.stringify([taste.likes.map((i) => i.videos), taste.avoids]);
+  const expected = JSON.stringify([testCase.likes, testCase.avoids]);
+  return ours === expected ? "" : `likes and avoids ${ours}, not ${expected}`;
 }
 
 /** What differs between tokens and a golden video's, where int8 may have been rounded elsewhere; "" if nothing does. */

@@ -7,7 +7,7 @@ import { after, before, describe, test } from "node:test";
 import { prepareFrames } from "../dist/index.js";
 import { asRgb, spread } from "../dist/frames.js";
 import { Tokenizer } from "../dist/tokenizer.js";
-import { compareCase, compareLikes, compareTokens, eventsOf, framesOf, putGolden, resultOf } from "./golden.mjs";
+import { compareCase, compareTaste, compareTokens, eventsOf, framesOf, putGolden, resultOf } from "./golden.mjs";
 import { BUNDLE, golden, ids, load, picture, videoOf } from "./setup.mjs";
 
 test("the bundle is the one that the vectors belong to", async () => {
@@ -23,7 +23,7 @@ describe("from tokens", () => {
       putGolden(rec, golden, testCase.store);
       const ranking = await rec.rank(eventsOf(golden, testCase), testCase.candidates);
       assert.equal(compareCase(golden, testCase, ranking), "");
-      assert.equal(compareLikes(testCase, rec.taste(eventsOf(golden, testCase))), "");
+      assert.equal(compareTaste(testCase, rec.taste(eventsOf(golden, testCase))), "");
       if (testCase.name.startsWith("cold start")) {
         assert.deepEqual(ranking.ids, testCase.order);
         assert.ok(ranking.every((r) => r.source === "cold_start"));

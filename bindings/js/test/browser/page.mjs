@@ -3,7 +3,7 @@
 import { prepareFrames, readFrames } from "/dist/index.js";
 import { asRgb } from "/dist/frames.js";
 import { Tokenizer } from "/dist/tokenizer.js";
-import { compareCase, compareLikes, compareTokens, eventsOf, framesOf, goldenOf, putGolden, resultOf } from "/test/golden.mjs";
+import { compareCase, compareTaste, compareTokens, eventsOf, framesOf, goldenOf, putGolden, resultOf } from "/test/golden.mjs";
 import { measured } from "/test/measure.mjs";
 import { load, picture, read } from "./setup.mjs";
 
@@ -27,7 +27,7 @@ window.tests = {
       putGolden(rec, golden, testCase.store);
       const events = eventsOf(golden, testCase);
       const ranking = await rec.rank(events, testCase.candidates);
-      const said = compareCase(golden, testCase, ranking) || compareLikes(testCase, rec.taste(events));
+      const said = compareCase(golden, testCase, ranking) || compareTaste(testCase, rec.taste(events));
       if (said) wrong[testCase.name] = said;
     }
     await rec.close();

@@ -248,12 +248,14 @@ class GoldenTest {
                     }
                 }
                 if (fromTokens) {
-                    List<List<String>> likes = rec.taste(store, history, now).likes().stream()
+                    TasteSummary taste = rec.taste(store, history, now);
+                    List<List<String>> likes = taste.likes().stream()
                             .map(Interest::videos)
                             .collect(Collectors.toList());
                     List<List<String>> wanted = new ArrayList<>();
                     one.getAsJsonArray("likes").forEach(each -> wanted.add(strings(each)));
                     assertEquals(wanted, likes, name);
+                    assertEquals(strings(one.get("avoids")), taste.avoids(), name);
                 }
                 if (fromTokens && name.startsWith("cold start: an empty")) {
                     assertEquals(order, ranking.ids(), name);
