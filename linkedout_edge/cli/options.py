@@ -155,7 +155,8 @@ class Fraction(click.ParamType):
         except ValueError:
             fraction = math.nan
         if not 0 <= fraction <= 1:
-            self.fail(f"{value!r} is neither a number from 0 to 1 nor a percentage", param, ctx)
+            meant = f": did you mean {value}%?" if 1 < fraction <= 100 and "%" not in str(value) else ""
+            self.fail(f"{value!r} is neither a number from 0 to 1 nor a percentage{meant}", param, ctx)
         return fraction
 
 

@@ -169,8 +169,8 @@ def rank(
             if nothing_watched:
                 none = "The watched video cannot" if len(lost) == 1 else f"None of the {len(lost)} watched videos can"
                 note(f"{none} be used, so no ranking is shown.")
-            elif not (len(outcome.ranking) or outcome.failed):
-                note("All of these videos were watched: --include-watched ranks them as well.")
+        if not (nothing_watched or len(outcome.ranking) or outcome.failed):
+            note("All of these videos were watched: --include-watched ranks them as well.")
     if nothing_watched or not len(outcome.ranking):
         ctx.exit(1)
 
