@@ -79,7 +79,18 @@ def test_a_folder_that_cannot_be_read_is_named(
     assert len(find_videos(str(folder))) == 4
     said = f"{folder / 'more' / 'deep'} cannot be read (Permission denied): the videos in it are left out"
     find_videos(str(folder))
-    assert capsys.readouterr().err == f"warning: {said}\n"
+    assert capsys.readouterr().err.count(f"warning: {said}\n") == 1
+
+
+def test_files_that_are_videos_only_by_name_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = ", ".join(str(folder / name) for name in ("empty.mp4", "list.mp4", "pipe.mp4"))
+    find_videos(str(folder))
+    assert capsys.readouterr().err == f"warning: left out, as no videos or not readable: {named}\n"
+    for n in range(4):
+        (folder / "more" / f"{n}.MOV").write_text("a page that says that the video is gone")
+    assert len(find_videos(str(folder))) == 6
+    named += "".join(f", {folder / 'more' / name}" for name in ("0.MOV", "1.MOV"))
+    assert capsys.readouterr().err == f"warning: left out, as no videos or not readable: {named} and 2 more\n"
 
 
 def test_what_is_known_is_skipped_and_what_changed_is_looked_at(rec: Recommender, folder: Path) -> None:

@@ -27,6 +27,11 @@ CHUNK = 64
 HEAD = 4096
 """Bytes that tell a video from anything else; decoders look closer."""
 
+SUFFIXES = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv"}
+"""A file of such a name that is no video is worth a word."""
+NAMED = 5
+"""How many such files are named."""
+
 Status = Literal["encoded", "refined", "unchanged", "moved", "failed", "forgotten"]
 Advance = Callable[[Status, int, int], None]
 """Called after each video with what its pass is for, ``encoded`` or ``refined``, how many are done, and of how many."""
@@ -70,13 +75,22 @@ def is_video(path: str) -> bool:
 def find_videos(folder: str) -> list[str]:
     """Absolute paths of the videos in a folder and the folders in it, sorted; what is hidden is left out.
 
-    Folders that cannot be read are left out as well, with a warning.
+    Folders that cannot be read, and files that are videos only by name, are left out as well, with a warning.
     """
     found: list[str] = []
+    other: list[str] = []
     top = os.path.abspath(folder)  # noqa: PTH100 (links stay as they are)
     for path, folders, names in os.walk(top, onerror=_unreadable):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found += [p for n in sorted(names) if not n.startswith(".") and is_video(p := str(Path(path, n)))]
+        for name in sorted(n for n in names if not n.startswith(".")):
+            file = str(Path(path, name))
+            if is_video(file):
+                found.append(file)
+            elif Path(name).suffix.lower() in SUFFIXES:
+                other.append(file)
+    if other:
+        more = f" and {len(other) - NAMED} more" if len(other) > NAMED else ""
+        _say(f"warning: left out, as no videos or not readable: {', '.join(other[:NAMED])}{more}")
     return found
 
 
