@@ -27,13 +27,13 @@ from rich.text import Text
 from linkedout_edge.cli.terminal import no_color
 
 _LEVELS = "▁▂▃▄▅▆▇█"
-_PIPE_WIDTH = 120
+_PIPE_WIDTH = 4000
 _LINE_EVERY = 10.0
 """Seconds between two lines about the same stage."""
 
 
 def console() -> Console:
-    """Where results go. Into a file or pipe, lines may be longer than rich's 80 columns."""
+    """Where results go. Lines that go into a file or pipe are not broken."""
     out = _console(sys.stdout)
     return out if out.is_terminal else _console(sys.stdout, width=_PIPE_WIDTH)
 
