@@ -61,12 +61,12 @@ QUICK_PIXELS = 12 * 1280 * 720
 QUICK_PACKETS = 2000
 """How far a quick look reads for key frames where the file gives no times to seek by."""
 
-FINE = 16
+FINE = 19
 """Source pixels for each pixel of the small square from which the loop filter, which smooths the edges of blocks, is
-left out: that takes a tenth to a quarter of the time, and squashing averages over the edges anyway."""
+left out, as at 480p: it takes a tenth to a quarter of the time, and squashing averages over the edges anyway."""
 
 FINE_VP9 = 40
-"""The same for VP9, where it takes half of the time, and more is lost without it."""
+"""The same for VP9, as at 720p: there it takes half of the time, and more is lost without it."""
 
 SIDE_BY_SIDE = 4
 """Key frames from which one video is decoded at a time, at most: each takes a decoder's memory."""
