@@ -228,6 +228,53 @@ def test_pyav_believes_frames_rather_than_packets(tmp_path: Path, monkeypatch: p
     assert np.array_equal(pyav.PyAVDecoder(threads=1)(path, 7, SIZE, LIMITS), expected)
 
 
+def test_pyav_keeps_the_order_where_a_file_tells_no_times_of_b_frames(tmp_path: Path) -> None:
+    """AVI tells only when a frame is to be decoded."""
+    path = write(tmp_path / "v.avi", grays(12), gop=12, options={"bf": "3", "b-adapt": "0"})
+    order = which(get_decoder("pyav")(path, 7, SIZE, LIMITS), 12).round()
+    assert len(order) == 7
+    assert (np.diff(order) > 0).all(), order
+
+
+def test_pyav_takes_the_last_of_several_frames_at_one_time(tmp_path: Path) -> None:
+    """Matroska rounds to milliseconds."""
+    pairs = [80 * (i // 2) + i % 2 for i in range(100)]
+    path = write(tmp_path / "v.mkv", grays(100), fps=4000, times=pairs, gop=100)
+    frames = which(get_decoder("pyav")(path, 7, SIZE, LIMITS), 100)
+    assert np.abs(frames - [7, 21, 35, 51, 65, 79, 93]).max() < 0.7
+
+
+def test_pyav_goes_on_behind_an_empty_packet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from linkedout_edge.decode import pyav
+
+    path = write(tmp_path / "v.mkv", grays(100), gop=40)
+    expected = get_decoder("pyav")(path, 7, SIZE, LIMITS)
+    packets = pyav._Run._packets
+
+    def with_empty(self: pyav._Run) -> Iterator[Any]:
+        for packet in packets(self):
+            yield av.Packet()
+            yield packet
+
+    monkeypatch.setattr(pyav._Run, "_packets", with_empty)
+    monkeypatch.setattr(pyav._Run, "_one_by_one", None)
+    monkeypatch.setattr(pyav._Run, "_probe", with_packets(pyav._Run._probe, packets))
+    assert np.array_equal(get_decoder("pyav")(path, 7, SIZE, LIMITS), expected)
+
+
+def with_packets(method: Any, packets: Any) -> Any:
+    """A method of `_Run`, with a `_packets` of its own."""
+
+    def run(self: Any, *args: Any) -> Any:
+        before, type(self)._packets = type(self)._packets, packets
+        try:
+            return method(self, *args)
+        finally:
+            type(self)._packets = before
+
+    return run
+
+
 def test_pyav_min_key_frames(tmp_path: Path) -> None:
     from linkedout_edge.decode.pyav import PyAVDecoder
 

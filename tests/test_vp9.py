@@ -99,6 +99,9 @@ def test_the_decoder_leaves_it_out_where_pictures_become_small_enough(tmp_path: 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("linkedout_edge.decode.pyav.FINE_VP9", 10**9)
             filtered = get_decoder("pyav")(path, 7, side, DEFAULT_LIMITS)
+            patch.setattr("linkedout_edge.decode.pyav.FINE_VP9", 40)
+            patch.setattr("linkedout_edge.decode.pyav.UNFILTERED", 50)  # all but the last 4 of the 60 are in a row
+            assert np.array_equal(get_decoder("pyav")(path, 7, side, DEFAULT_LIMITS), filtered)
         assert np.array_equal(found, filtered) != left_out
 
 

@@ -66,7 +66,10 @@ FINE = 19
 left out, as at 480p: it takes a tenth to a quarter of the time, and squashing averages over the edges anyway."""
 
 FINE_VP9 = 40
-"""The same for VP9, as at 720p: there it takes half of the time, and more is lost without it."""
+"""The same for VP9, as at 720p: there it takes up to half of the time, and more is lost without it."""
+
+UNFILTERED = 250
+"""Frames of VP9 in a row that are decoded without it, at most: each adds to what the one before it is off."""
 
 SIDE_BY_SIDE = 4
 """Key frames from which one video is decoded at a time, at most: each takes a decoder's memory."""
@@ -305,7 +308,9 @@ class _Run:
         check_pixels(context.width, context.height, limits, file.name)
         if self._pixels >= FINE * size * size:
             context.options.update(skip_loop_filter="all")  # which FFmpeg does not know how to do for VP9
-        self._rewrites = context.name == "vp9" and self._pixels >= FINE_VP9 * size * size and not self._on_device
+        self._fine_vp9 = context.name == "vp9" and self._pixels >= FINE_VP9 * size * size and not self._on_device
+        self._rewrites = self._fine_vp9
+        self._packets_tell = True  # which frames will come out, and when
         self._turn = _container_orientation(container, stream, file)
         self._first_packet = True
 
@@ -552,7 +557,9 @@ class _Run:
             affordable = max(1.0, FORWARD_PIXELS / self._pixels / len(targets)) * self._spacing
         spans = [
             (key, list(group))
-            for key, group in itertools.groupby(targets, lambda t: max((k for k in keys if k <= t), default=0.0))
+            for key, group in itertools.groupby(
+                targets, lambda t: max((k for k in keys if k <= t), default=keys[0] if keys else 0.0)
+            )
         ]
         found: dict[float, tuple[list[Frames], int]] = {}
         todo = sorted(spans, key=lambda span: span[1][-1] - span[0])  # the longest is last, and begun first
@@ -597,34 +604,39 @@ class _Run:
             targets: seconds, rising; all from `key` on.
             affordable: frames are taken at most so many seconds after the one before.
         """
-        near, reach = list[float](), key
+        near, reach = list[float](), max(key, 0.0)
         for target in targets:
             reach = min(target, reach + affordable)
             near.append(reach)
-        times = self._times(key, near[-1])
+        self._rewrites = self._fine_vp9 and (near[-1] - key) / self._spacing <= UNFILTERED
+        times = self._times(key, max(near[-1], key)) if self._packets_tell else []
         frames = self._at(key, on_screen(near, times)) if times else None
-        return self._one_by_one(key, near) if frames is None else (frames, len(times))
+        if frames is not None:
+            return frames, len(times)
+        self._packets_tell = False
+        return self._one_by_one(key, near)
 
     def _times(self, key: float, last: float) -> list[float]:
-        """Of the frames from a key frame to those on screen at `last`, rising. None of them if a packet has no time."""
+        """Of the frames from a key frame to the one on screen at `last`, rising. Empty if a packet has no time."""
         times, after = set[float](), 0
         if not self._seek(key):
             return []
         for packet in self._packets():
-            if not packet.size:
-                break
+            if not packet.size or packet.is_discard:
+                continue
             if packet.pts is None:
                 return []
             time = packet.pts * self._base - self._start
-            after += time > last + ROUNDING
-            if after > REORDERED:
-                break
-            if time > key - self._spacing / 2:  # leading pictures of an open group refer to frames before the seek
+            if time > last + ROUNDING:
+                after += 1
+                if after > REORDERED:
+                    break
+            elif time > key - self._spacing / 2:  # leading pictures of an open group refer to frames before the seek
                 times.add(time)
         return sorted(times)
 
     def _at(self, key: float, times: list[float]) -> list[Frames] | None:
-        """The frames that begin at these times, and little more is decoded; None unless all of them come out."""
+        """The frames that begin at these times, and little more is decoded; None unless all come out, in order."""
         context = self._stream.codec_context
         found: dict[float, Frames] = {}
         ahead = set(times)
@@ -632,8 +644,8 @@ class _Run:
         def take(frames: Iterator[Any]) -> None:
             for frame in frames:
                 time = self._time(frame)
-                if time in times and time not in found:
-                    found[time] = self._prepare(frame)
+                if time in times:
+                    found[time] = self._prepare(frame)  # of several at one time the last stays on screen
 
         if not self._seek(key):
             return None
@@ -641,17 +653,17 @@ class _Run:
         context.open(strict=False)  # dav1d keeps to what it is opened with
         for packet in self._packets():
             if not packet.size:
-                break
+                continue
             time = self._time(packet)
+            if not ahead and time not in times:
+                break
             wanted = "DEFAULT" if time in times else "NONREF"  # without frames that no other refers to
             if wanted != skip:
                 skip = context.skip_frame = wanted
             take(self._decode(packet))
             ahead.discard(time)
-            if not ahead:
-                break
         take(self._decode(None))
-        return [found[time] for time in times] if len(found) == len(times) else None
+        return list(found.values()) if list(found) == times else None
 
     def _one_by_one(self, key: float, targets: list[float]) -> tuple[list[Frames], int]:
         """The same as `_span` of files whose packets do not tell which frames will come out."""
@@ -686,6 +698,7 @@ class _Run:
 
     def one_pass(self, count: int) -> list[Frames]:
         """At most `count` prepared frames of a stream whose times or length cannot be trusted; call on a fresh one."""
+        self._rewrites = False  # key frames may be far apart
         reservoir = Reservoir(count)
         for frame in self._stream_frames():
             if reservoir.wants():

@@ -1,7 +1,7 @@
 """Headers of VP9 frames, and decoding without the loop filter (VP9 Bitstream & Decoding Process Specification 0.7).
 
 The loop filter smooths the edges of blocks. FFmpeg can leave it out for H.264, HEVC and VP8, but not for VP9, where it
-takes a third to a half of the time. How strong it is stands in each frame's header, in six bits at a fixed place; where
+takes up to half of the time. How strong it is stands in each frame's header, in six bits at a fixed place; where
 they are zero, decoders do not filter. So writing zeros there has the same effect.
 """
 
