@@ -170,7 +170,8 @@ def ours(effort: Any, decoders: int | None) -> Callable[[list[str]], int]:
     def encode(paths: list[str]) -> int:
         with Recommender.load("int8", decoders=decoders) as rec:
             done = rec.encode(paths, effort=effort)
-            return len(done.encoded)
+            assert len(done.encoded) == len(paths), done.failed[:3]
+            return len(paths)
 
     return encode
 

@@ -236,6 +236,16 @@ def test_pyav_keeps_the_order_where_a_file_tells_no_times_of_b_frames(tmp_path: 
     assert (np.diff(order) > 0).all(), order
 
 
+def test_pyav_gives_the_same_frames_of_such_a_file_with_any_number_of_threads(tmp_path: Path) -> None:
+    from linkedout_edge.decode.pyav import PyAVDecoder
+
+    path = write(tmp_path / "v.avi", grays(100), gop=40, options={"bf": "3", "b-adapt": "0"})
+    alone = PyAVDecoder(threads=1)(path, 7, SIZE, LIMITS)
+    assert len(alone) == 7
+    for threads in (2, 3, 8):
+        assert np.array_equal(PyAVDecoder(threads=threads)(path, 7, SIZE, LIMITS), alone)
+
+
 def test_pyav_takes_the_last_of_several_frames_at_one_time(tmp_path: Path) -> None:
     """Matroska rounds to milliseconds."""
     pairs = [80 * (i // 2) + i % 2 for i in range(100)]

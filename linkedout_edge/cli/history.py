@@ -138,6 +138,8 @@ def forget(
 
     Exit code: 0, or 1 if one of the VIDEOS was not in the history.
     """
+    from linkedout_edge.cli.output import say
+
     if bool(videos) == (since is not None):
         raise ArgumentError("name videos, or --since: history clear forgets everything")
     unknown: list[str] = []
@@ -155,7 +157,7 @@ def forget(
                 else:
                     unknown.append(video)
     told = [f"{count} forgotten", *(f"not in the history: {v}" for v in unknown)]
-    _say({"forgotten": count, "unknown": unknown}, *told, as_json=as_json)
+    say({"forgotten": count, "unknown": unknown}, *told, as_json=as_json)
     if unknown:
         ctx.exit(1)
 
@@ -170,12 +172,14 @@ def clear(ctx: click.Context, yes: bool, data_dir: Path | None, key_file: Path |
 
     Exit code: 0, or 1 if you did not agree.
     """
+    from linkedout_edge.cli.output import say
+
     if not (yes or _agreed("Forget everything that was watched?")):
-        _say({"forgotten": 0}, "nothing was forgotten: answer y, or use --yes", as_json=as_json)
+        say({"forgotten": 0}, "nothing was forgotten: answer y, or use --yes", as_json=as_json)
         ctx.exit(1)
     with kept(data_dir, key_file) as (events, _):
         count = events.clear()
-    _say({"forgotten": count}, f"{count} forgotten", as_json=as_json)
+    say({"forgotten": count}, f"{count} forgotten", as_json=as_json)
 
 
 @history.command()
@@ -185,10 +189,11 @@ def clear(ctx: click.Context, yes: bool, data_dir: Path | None, key_file: Path |
 def taste(data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
     """Show what the model believes you like, from what you watched."""
     from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import say
 
     with Recommender.load(**model, **stored_arguments(data_dir, key_file)) as rec:
         found = rec.taste()
-    _say(found.to_dict(), f"{found.sentence} ({found.events} watched)", as_json=as_json)
+    say(found.to_dict(), f"{found.sentence} ({found.events} watched)", as_json=as_json)
 
 
 @history.command()
@@ -225,13 +230,14 @@ def export(file: str, data_dir: Path | None, key_file: Path | None) -> None:
 def save(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
     """Write all events and their videos' tokens into FILE, for a backup or another device. It is not encrypted."""
     from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import say
     from linkedout_edge.history_file import EXAMPLE
     from linkedout_edge.options import new_file
 
     new_file(file, EXAMPLE)  # before the model is loaded
     with Recommender.load(**model, **stored_arguments(data_dir, key_file)) as rec:
         count = rec.history.save(file)
-    _say({"saved": count}, f"{count} saved", as_json=as_json)
+    say({"saved": count}, f"{count} saved", as_json=as_json)
 
 
 @history.command()
@@ -242,10 +248,11 @@ def save(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[s
 def load(file: Path, data_dir: Path | None, key_file: Path | None, model: dict[str, Any], as_json: bool) -> None:
     """Add the events of FILE, which `history save` or another binding wrote. Existing events stay as they are."""
     from linkedout_edge import Recommender
+    from linkedout_edge.cli.output import say
 
     with Recommender.load(**model, **data_arguments(data_dir, key_file)) as rec:
         added, count = rec.history.load(file), len(rec.history)
-    _say({"added": added, "events": count}, f"{added} added, {count} in the history", as_json=as_json)
+    say({"added": added, "events": count}, f"{added} added, {count} in the history", as_json=as_json)
 
 
 def _agreed(question: str) -> bool:
@@ -272,13 +279,3 @@ def parse_since(value: str) -> datetime | timedelta:
         raise ArgumentError(
             f"--since {value!r} is not a time: use an age such as 30m, 1h, 2d or 1w, or a time like 2026-05-01T18:00"
         ) from None
-
-
-def _say(value: dict[str, Any], *lines: str, as_json: bool) -> None:
-    from linkedout_edge.cli.output import console, plain, print_json
-
-    if as_json:
-        print_json(value)
-    else:
-        for line in lines:
-            console().print(plain(line))

@@ -81,6 +81,15 @@ class Report(Protocol):
         """`done` of `total` steps of the stage `what` are done; `detail` is shown behind it."""
 
 
+def say(value: Any, *lines: str, as_json: bool) -> None:
+    """A command's result: a JSON document, or lines for people."""
+    if as_json:
+        print_json(value)
+    else:
+        for line in lines:
+            console().print(plain(line))
+
+
 @contextmanager
 def stages(*, patience: float = 0.0, keep: bool = False, quiet: bool = False) -> Iterator[Report]:
     """Show on stderr how far long work is.

@@ -75,7 +75,7 @@ def remove(
     Exit code: 0, or 1 if one of the VIDEOS was not stored.
     """
     from linkedout_edge import Recommender
-    from linkedout_edge.cli.output import console, plain, print_json
+    from linkedout_edge.cli.output import say
 
     unknown: list[str] = []
     removed = 0
@@ -85,11 +85,8 @@ def remove(
             removed += found
             if not found:
                 unknown.append(video)
-    if as_json:
-        print_json({"removed": removed, "unknown": unknown})
-    else:
-        for line in (f"{removed} removed", *(f"not stored: {v}" for v in unknown)):
-            console().print(plain(line))
+    told = [f"{removed} removed", *(f"not stored: {v}" for v in unknown)]
+    say({"removed": removed, "unknown": unknown}, *told, as_json=as_json)
     if unknown:
         ctx.exit(1)
 
@@ -113,7 +110,7 @@ def export(
     Without VIDEOS, everything stored is written. The pack is for other devices, and is not encrypted.
     """
     from linkedout_edge import Recommender
-    from linkedout_edge.cli.output import console, count, plain, print_json
+    from linkedout_edge.cli.output import count, say
     from linkedout_edge.options import new_file
     from linkedout_edge.store.store import PACK_EXAMPLE
 
@@ -121,10 +118,7 @@ def export(
     with Recommender.load(**model, **stored_arguments(data_dir, key_file)) as rec:
         wanted = [v if v in rec.store else absolute([v])[0] for v in dict.fromkeys(videos)]
         exported = rec.store.export_pack(file, wanted or None)
-    if as_json:
-        print_json({"exported": exported})
-    else:
-        console().print(plain(f"{count(exported, 'video')} exported to {file}"))
+    say({"exported": exported}, f"{count(exported, 'video')} exported to {file}", as_json=as_json)
 
 
 @store.command("import")

@@ -310,7 +310,7 @@ class _Run:
             context.options.update(skip_loop_filter="all")  # which FFmpeg does not know how to do for VP9
         self._fine_vp9 = context.name == "vp9" and self._pixels >= FINE_VP9 * size * size and not self._on_device
         self._rewrites = self._fine_vp9
-        self._packets_tell = True  # which frames will come out, and when
+        self._packets_tell = file.kind != "avi"  # when frames are shown; AVI tells when they are decoded
         self._turn = _container_orientation(container, stream, file)
         self._first_packet = True
 
@@ -611,10 +611,7 @@ class _Run:
         self._rewrites = self._fine_vp9 and (near[-1] - key) / self._spacing <= UNFILTERED
         times = self._times(key, max(near[-1], key)) if self._packets_tell else []
         frames = self._at(key, on_screen(near, times)) if times else None
-        if frames is not None:
-            return frames, len(times)
-        self._packets_tell = False
-        return self._one_by_one(key, near)
+        return self._one_by_one(key, near) if frames is None else (frames, len(times))
 
     def _times(self, key: float, last: float) -> list[float]:
         """Of the frames from a key frame to the one on screen at `last`, rising. Empty if a packet has no time."""
